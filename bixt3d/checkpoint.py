@@ -1,0 +1,100 @@
+"""Checkpoints: one file, written whole or not at all, that rebuilds a model by itself."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+FORMAT = "bixt3d checkpoint"
+VERSION = 1
+
+
+def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically: a crash leaves the old file or the new one, never a part.
+
+    Args:
+        path: the file to write; its folder must exist.
+        content: tensors, numbers, strings and containers of them (loadable with ``weights_only=True``).
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only the owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RuntimeError: the file is truncated or damaged.
+        ValueError: the file is not a checkpoint of this toolkit, or of a newer version of it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "last.pt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; train one with 'python scripts/train_cls.py cfgs/quickstart.yaml'."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: not a bixt3d checkpoint (it holds other things than tensors and plain values, or is no "
+            "torch file at all); expected a last.pt or best.pt written by scripts/train_cls.py."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise RuntimeError(
+            f"{path}: the file is truncated or damaged ({path.stat().st_size:,} bytes); copy it again or use "
+            f"another checkpoint. ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: a torch file, but not a bixt3d checkpoint; expected a last.pt or best.pt written by "
+            "scripts/train_cls.py. Official BiXT weights are read by bixt3d.models.convert.bixt_from_official."
+        )
+    if content["version"] > VERSION:
+        raise ValueError(
+            f"{path}: checkpoint version {content['version']}, expected at most {VERSION}; upgrade bixt3d."
+        )
+    return content
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], origin: str | Path) -> None:
+    """Load a state dict strictly, or say in one sentence why it does not fit.
+
+    Raises:
+        ValueError: the state dict belongs to another architecture.
+    """
+    own = model.state_dict()
+    missing = [k for k in own if k not in state]
+    extra = [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        example = (shapes or missing or extra)[0]
+        detail = (
+            f"{example} is {tuple(state[example].shape)}, expected {tuple(own[example].shape)}"
+            if shapes
+            else f"for example {example}"
+        )
+        raise ValueError(
+            f"{origin}: weights of another architecture: {len(missing)} keys missing, {len(extra)} unexpected, "
+            f"{len(shapes)} of another shape ({detail}); build the model from the checkpoint's own config."
+        )
+    model.load_state_dict(state)

@@ -1,0 +1,220 @@
+"""Configs: a YAML node is one call. The only module that touches Hydra and OmegaConf.
+
+A node with ``_target_`` names a callable, the other keys are that call's keywords, and
+``_partial_: true`` leaves the rest of the call to the code. Every node is checked against the signature
+and the annotations of what it calls before anything is built.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+T = typing.TypeVar("T")
+_NODE_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+# What a user can do something about; a script shows it as one sentence.
+USER_ERRORS = (ValueError, TypeError, FileNotFoundError, RuntimeError, NotImplementedError, ImportError)
+
+
+def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None:
+    """Run ``main(config)`` with the config that the command line names.
+
+    ``script.py CONFIG.yaml [key=value ...]``: the first argument is a path, the rest is Hydra's own
+    (overrides, ``--multirun``, ``--cfg job``, ``--help`` and so on). Groups are looked up beside the file
+    and in ``config_root``. Errors that a user can mend are printed as one line, and the exit status is 1;
+    with ``BIXT3D_TRACEBACK=1`` in the environment the traceback is shown instead.
+
+    Args:
+        main: receives the composed, resolved config as plain containers.
+        config_root: folder with the config groups that the toolkit ships.
+    """
+    program, *arguments = sys.argv
+    given = next((a for a in arguments if a.endswith((".yaml", ".yml")) and "=" not in a), None)
+    if given is None:
+        shipped = ", ".join(sorted(p.stem for p in config_root.glob("*.yaml")))
+        wants_help = bool({"-h", "--help"} & set(arguments))
+        print(
+            f"usage: python {program} CONFIG.yaml [key=value ...] [--multirun] [--cfg job] [--help]\n"
+            f"configs in {config_root}: {shipped}",
+            file=sys.stdout if wants_help else sys.stderr,
+        )
+        sys.exit(0 if wants_help else 2)
+    path = Path(given)
+    if not path.is_file():
+        sys.exit(f"error: {given}: no such config; expected the path of a YAML file, such as cfgs/quickstart.yaml.")
+    arguments.remove(given)
+    defaults = [
+        f"hydra.searchpath=[file://{config_root.resolve()}]",
+        "hydra.output_subdir=null",
+        "hydra.run.dir=.",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+    ]
+    chosen = {a.partition("=")[0] for a in arguments}
+    sys.argv = [program, *arguments, *(d for d in defaults if d.partition("=")[0] not in chosen)]
+
+    import hydra
+    from omegaconf import DictConfig, OmegaConf
+
+    def job(config: DictConfig) -> None:
+        report_errors(lambda: main(typing.cast(dict, OmegaConf.to_container(config, resolve=True))))
+
+    hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=path.stem)(job)()
+
+
+def report_errors(action: Callable[[], T]) -> T:
+    """Run a script's work; print an error that a user can mend as one line and exit with status 1."""
+    try:
+        return action()
+    except USER_ERRORS as error:
+        if os.environ.get("BIXT3D_TRACEBACK") == "1":
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        sys.exit(f"error: {message}")
+
+
+def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> Any:
+    """Make the call that a node describes.
+
+    Args:
+        node: mapping with ``_target_``; nested nodes are built first.
+        where: name of the node in messages.
+        **keywords: further keywords of the outermost call.
+
+    Raises:
+        ValueError: unknown target or key, or a value that the call refuses.
+        TypeError: a value of another type than the call's annotation.
+    """
+    import hydra.utils
+    from hydra.errors import InstantiationException
+
+    check(node, where)
+    try:
+        return hydra.utils.instantiate(dict(node), _convert_="all", **keywords)
+    except InstantiationException as error:
+        # Hydra wraps what the call raised; the cause is what the user needs
+        cause = error.__cause__
+        if isinstance(cause, USER_ERRORS):
+            raise type(cause)(f"{where}: {cause}") from cause
+        raise ValueError(f"{where}: {error}") from error
+
+
+def check(node: Any, where: str = "config") -> None:
+    """Compare a node, and those inside it, with the signatures of what they call.
+
+    Raises:
+        ValueError: a target that does not exist, or a key that its call does not take.
+        TypeError: a value of another type than the call's annotation.
+    """
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            target = _locate(node["_target_"], where)
+            values = {k: v for k, v in node.items() if k not in _NODE_KEYS}
+            check_keywords(target, values, where)
+        for key, value in node.items():
+            check(value, f"{where}.{key}")
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for i, value in enumerate(node):
+            check(value, f"{where}[{i}]")
+
+
+def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> None:
+    """Raise unless ``target`` takes these keywords with values of these types (see :func:`check`)."""
+    parameters = inspect.signature(target).parameters
+    known = [
+        n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and n != "self"
+    ]
+    open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    unknown = sorted(set(values) - set(known))
+    if unknown and not open_ended:
+        raise ValueError(
+            f"{where}: unknown key {unknown[0]!r} for {target.__module__}.{target.__qualname__}; expected one of "
+            f"{', '.join(sorted(known))}."
+        )
+    constructor = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    hints = typing.get_type_hints(constructor) if hasattr(constructor, "__annotations__") else {}
+    for key, value in values.items():
+        accepted = _plain_types(hints.get(key))
+        if accepted and not _fits(value, accepted):
+            expected = " or ".join(_EXPECTED.get(t, "null" if t is type(None) else t.__name__) for t in accepted)
+            raise TypeError(f"{where}.{key}: expected {expected}, got {value!r}.")
+
+
+def build_settings(cls: type[T], node: Mapping[str, Any], where: str) -> T:
+    """Make a settings dataclass from a mapping, checked like a node."""
+    check_keywords(cls, node, where)
+    try:
+        return cls(**node)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{where}.{error}") from error
+
+
+def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Return a config with ``key.key=value`` assignments applied to keys that exist.
+
+    Raises:
+        ValueError: an argument is no assignment, or names a key that the config does not have.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for text in assignments:
+        if "=" not in text:
+            raise ValueError(f"argument {text!r}: expected key=value.")
+    merged = OmegaConf.create(dict(config))
+    OmegaConf.set_struct(merged, True)
+    try:
+        merged.merge_with(OmegaConf.from_dotlist(list(assignments)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"argument: {str(error).splitlines()[0]}.") from error
+    return typing.cast(dict, OmegaConf.to_container(merged, resolve=True))
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """Write a config as YAML."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+def from_yaml(text: str) -> dict[str, Any]:
+    """Read a config that :func:`to_yaml` wrote."""
+    from omegaconf import OmegaConf
+
+    return typing.cast(dict, OmegaConf.to_container(OmegaConf.create(text), resolve=True))
+
+
+def _locate(target: str, where: str) -> Callable:
+    import hydra.utils
+
+    try:
+        found = hydra.utils.get_object(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{where}._target_: {target!r} cannot be imported ({error}).") from error
+    return found
+
+
+def _plain_types(annotation: Any) -> tuple[type, ...]:
+    """Return the simple types that an annotation allows; empty where it allows others as well."""
+    if annotation in (bool, int, float, str):
+        return (annotation,)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        options = typing.get_args(annotation)
+        if set(options) <= {bool, int, float, str, type(None)}:
+            return options
+    return ()
+
+
+def _fits(value: Any, accepted: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in accepted
+    if isinstance(value, int) and float in accepted:
+        return True
+    return isinstance(value, accepted)

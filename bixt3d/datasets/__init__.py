@@ -1,0 +1,9 @@
+"""Data sets of point clouds, transforms of them, and the loader that makes batches."""
+
+from bixt3d.datasets.clouds import PointClouds
+from bixt3d.datasets.folder import Folder
+from bixt3d.datasets.loader import Batch, CloudLoader
+from bixt3d.datasets.modelnet40 import ModelNet40
+from bixt3d.datasets.shapes import Shapes
+
+__all__ = ["Batch", "CloudLoader", "Folder", "ModelNet40", "PointClouds", "Shapes"]

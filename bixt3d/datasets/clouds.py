@@ -1,0 +1,100 @@
+"""The one form in which every data set hands over its point clouds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PointClouds:
+    """Equally large point clouds of one split, with their labels, in memory (or memory-mapped).
+
+    Args:
+        points: ``(n, N, C)`` float32; ``C`` is 3 (xyz) or 6 (xyz and unit normal).
+        labels: ``(n,)`` int64, index into ``classes``.
+        classes: class names, in label order.
+        names: ``n`` strings that say where each cloud came from (file name, or file name and row).
+        part_labels: ``(n, N)`` int64, index into ``parts``; None where the data set has none.
+        parts: part names ``"class/part"`` in label order; the parts of a class are consecutive.
+
+    Raises:
+        ValueError: a shape does not fit, a coordinate is not finite, or a label is out of range; the
+            message names the cloud.
+        TypeError: an array has another dtype.
+    """
+
+    points: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    part_labels: np.ndarray | None = None
+    parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_dtype("points", self.points, np.float32)
+        _check_dtype("labels", self.labels, np.int64)
+        if self.points.ndim != 3 or self.points.shape[2] not in (3, 6):
+            raise ValueError(f"points: expected shape (n, N, 3) or (n, N, 6), got {self.points.shape}.")
+        n, num_points, _ = self.points.shape
+        if self.labels.shape != (n,):
+            raise ValueError(f"labels: expected shape ({n},), one per cloud, got {self.labels.shape}.")
+        if len(self.names) != n:
+            raise ValueError(f"names: expected {n}, one per cloud, got {len(self.names)}.")
+        for start in range(0, n, 1024):  # in pieces: the array may be memory-mapped and large
+            block = np.isfinite(self.points[start : start + 1024]).all(axis=(1, 2))
+            if not block.all():
+                bad = start + int(np.argmin(block))
+                raise ValueError(
+                    f"points: cloud {bad} ({self.names[bad]}) has NaN or infinite coordinates; "
+                    "remove or repair it."
+                )
+        self._check_range("labels", self.labels, len(self.classes), "classes")
+        if self.part_labels is not None:
+            _check_dtype("part_labels", self.part_labels, np.int64)
+            if self.part_labels.shape != (n, num_points):
+                raise ValueError(
+                    f"part_labels: expected shape ({n}, {num_points}), got {self.part_labels.shape}."
+                )
+            self._check_range("part_labels", self.part_labels, len(self.parts), "parts")
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def select(self, index: np.ndarray) -> PointClouds:
+        """Pick clouds by an integer index ``(n,)``, as a copy."""
+        return PointClouds(
+            points=self.points[index],
+            labels=self.labels[index],
+            classes=self.classes,
+            names=tuple(self.names[i] for i in index),
+            part_labels=None if self.part_labels is None else self.part_labels[index],
+            parts=self.parts,
+        )
+
+    def _check_range(self, argument: str, values: np.ndarray, count: int, kind: str) -> None:
+        outside = (values < 0) | (values >= count)
+        if outside.any():
+            bad = int(np.nonzero(outside)[0][0])
+            value = int(values[outside][0])
+            raise ValueError(
+                f"{argument}: cloud {bad} ({self.names[bad]}) has label {value}, expected 0 to {count - 1} "
+                f"for {count} {kind}."
+            )
+
+
+def _check_dtype(argument: str, array: np.ndarray, dtype: type) -> None:
+    if array.dtype != dtype:
+        raise TypeError(f"{argument}: expected dtype {np.dtype(dtype)}, got {array.dtype}.")
+
+
+def check_point_counts(num_points: int, stored_points: int | None) -> None:
+    """Reject numbers of points that cannot be met: fewer than one, or fewer stored than wanted."""
+    if num_points < 1:
+        raise ValueError(f"num_points: expected at least 1, got {num_points}.")
+    if stored_points is not None and stored_points < num_points:
+        raise ValueError(
+            f"stored_points: expected at least num_points ({num_points}), got {stored_points}; raise it or "
+            "lower num_points."
+        )

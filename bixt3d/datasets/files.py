@@ -1,0 +1,228 @@
+"""Fetch archives: mirrors in order, checksums, resumed transfers, and nothing unless it is called."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, cast
+
+CHUNK = 1 << 16  # what an interrupted transfer loses at most
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """One address of an archive.
+
+    Mirrors may have packed the same files anew, so the checksum belongs to the address.
+
+    Args:
+        url: ends in the archive's file name.
+        checksum: ``"md5:..."`` or ``"sha256:..."`` of the archive; None where nobody has published one.
+    """
+
+    url: str
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class RemoteArchive:
+    """A published archive that unpacks into one folder.
+
+    Args:
+        folder: name of the folder that it becomes.
+        mirrors: addresses, tried in order.
+        size: of the download, in words.
+        members: checksums of files inside, by file name, where they are published.
+    """
+
+    folder: str
+    mirrors: tuple[Mirror, ...]
+    size: str = "unknown size"
+    members: dict[str, str] = field(default_factory=dict)
+
+
+def fetch_archive(
+    archive: RemoteArchive, root: Path, verify: Callable[[Path], None], *, timeout: float = 30.0
+) -> Path:
+    """Download an archive, check it, unpack it to ``root / archive.folder``.
+
+    Each mirror is tried in order until one delivers an archive with the right checksum, whose content
+    passes ``verify``. An interrupted download is resumed at the next call where the server allows it. The
+    folder appears under its name only when it is complete.
+
+    Args:
+        archive: what to fetch.
+        root: parent of the folder; made if absent.
+        verify: called with the unpacked folder; raises RuntimeError or FileNotFoundError to reject it.
+        timeout: seconds without any answer after which a mirror counts as dead.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RuntimeError: every mirror failed; the message gives each reason.
+        ValueError: the folder exists already.
+    """
+    import requests
+
+    target = root / archive.folder
+    if target.exists():
+        raise ValueError(f"{target}: exists already; check it with --check, or remove it to fetch it anew.")
+    root.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for mirror in archive.mirrors:
+        try:
+            packed = download(mirror, root, timeout=timeout)
+            try:
+                _unpack(packed, target, verify)
+            finally:
+                packed.unlink()  # unpacked, or worthless
+        except (requests.RequestException, RuntimeError, FileNotFoundError, ValueError) as error:
+            failures.append(f"{mirror.url}: {error}")
+            continue
+        return target
+    raise RuntimeError(f"{target}: every mirror failed. " + " | ".join(failures))
+
+
+def download(mirror: Mirror, folder: Path, *, timeout: float = 30.0) -> Path:
+    """Download one file into ``folder``, resuming what an earlier call left.
+
+    Returns:
+        The path of the complete, checked file.
+
+    Raises:
+        requests.RequestException: the server cannot be reached or refuses.
+        RuntimeError: the file is shorter than announced, or its checksum is wrong.
+    """
+    name = mirror.url.split("?")[0].rsplit("/", 1)[-1]
+    # the address is part of the name: two mirrors' bytes must never be joined into one file
+    part = folder / f"{name}.{hashlib.sha256(mirror.url.encode()).hexdigest()[:8]}.part"
+    _transfer(mirror.url, part, timeout)
+    if mirror.checksum is not None:
+        try:
+            check_file(part, mirror.checksum)
+        except RuntimeError:
+            part.unlink()  # resuming would keep the damage
+            raise
+    target = folder / name
+    os.replace(part, target)
+    return target
+
+
+def check_file(path: Path, checksum: str) -> None:
+    """Compare a file with ``"algorithm:hexdigest"``; a difference raises RuntimeError with both."""
+    import pooch
+
+    algorithm, expected = checksum.split(":")
+    actual = pooch.file_hash(str(path), alg=algorithm)
+    if actual != expected:
+        raise RuntimeError(f"{path}: expected {algorithm} {expected}, got {actual}; fetch it again.")
+
+
+def _transfer(url: str, part: Path, timeout: float) -> None:
+    import requests
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    have = part.stat().st_size if part.exists() else 0
+    # identity: with a compressed transfer the announced length would not be that of the file
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
+        if have and answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
+            return None  # an earlier call fetched all of it and was stopped right after
+        if have and answer.status_code == 416:
+            part.unlink()
+            return _transfer(url, part, timeout)
+        answer.raise_for_status()
+        if answer.status_code != 206:  # the server starts over, and so must the file
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length is not None else None
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with (
+            Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+            part.open("ab" if have else "wb") as out,
+        ):
+            bar = progress.add_task(part.name.rsplit(".", 2)[0], total=total, completed=have)
+            for chunk in answer.iter_content(CHUNK):
+                out.write(chunk)
+                progress.update(bar, advance=len(chunk))
+    if total is not None and part.stat().st_size != total:
+        raise RuntimeError(
+            f"{part}: expected {total} bytes, got {part.stat().st_size}; run the command again to resume."
+        )
+    return None
+
+
+def _unpack(packed: Path, target: Path, verify: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.") as temporary:
+        extract(packed, Path(temporary))
+        folder = Path(temporary) / target.name
+        if not folder.is_dir():  # some archives have the folder, some only its content
+            folder = Path(temporary) / "content"
+            extracted = [path for path in Path(temporary).iterdir() if path.name != "__MACOSX"]
+            folder.mkdir()
+            for path in extracted:
+                os.replace(path, folder / path.name)
+        verify(folder)
+        os.replace(folder, target)
+
+
+def extract(packed: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive into ``folder``; only plain files and folders inside it are accepted.
+
+    Raises:
+        RuntimeError: the file is no archive, is damaged, or has a member that is a link or would land
+            outside ``folder``; in the last case nothing is written.
+    """
+    try:
+        with _open_archive(packed) as archive:
+            members = _members(packed, archive)
+            home = folder.resolve()
+            for name, _, _ in members:
+                if not (home / name).resolve().is_relative_to(home):
+                    raise RuntimeError(
+                        f"{packed}: member {name!r} would land outside the folder; refusing it."
+                    )
+            for name, is_folder, open_member in members:
+                path = home / name
+                if is_folder:
+                    path.mkdir(parents=True, exist_ok=True)
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open_member() as source, path.open("wb") as out:
+                    shutil.copyfileobj(source, out, CHUNK)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise RuntimeError(f"{packed}: the archive cannot be unpacked: {error}; fetch it again.") from error
+
+
+def _open_archive(packed: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    if zipfile.is_zipfile(packed):
+        return zipfile.ZipFile(packed)
+    if tarfile.is_tarfile(packed):
+        return tarfile.open(packed)
+    raise RuntimeError(f"{packed}: expected a zip or tar archive, got something else; fetch it again.")
+
+
+def _members(
+    packed: Path, archive: zipfile.ZipFile | tarfile.TarFile
+) -> list[tuple[str, bool, Callable[[], IO[bytes]]]]:
+    """List ``(name, is a folder, how to open it)``; a zip's links come out as plain files."""
+    if isinstance(archive, zipfile.ZipFile):
+        return [(info.filename, info.is_dir(), partial(archive.open, info)) for info in archive.infolist()]
+    members = archive.getmembers()
+    odd = next((member for member in members if not (member.isfile() or member.isdir())), None)
+    if odd is not None:
+        raise RuntimeError(f"{packed}: member {odd.name!r} is a link or a device; refusing it.")
+    return [
+        (m.name, m.isdir(), cast("Callable[[], IO[bytes]]", partial(archive.extractfile, m))) for m in members
+    ]

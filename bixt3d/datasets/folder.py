@@ -1,0 +1,213 @@
+"""Your own clouds: a folder per class, or HDF5 files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bixt3d.datasets.cache import cached_array
+from bixt3d.datasets.clouds import PointClouds, check_point_counts
+from bixt3d.datasets.folder_hdf5 import Hdf5Source
+from bixt3d.datasets.split import check_split, hold_out, stratified_split
+from bixt3d.io import FORMATS, read_points, unit_sphere
+
+LAYOUT = "expected root/train/<class>/<file> and root/test/<class>/<file>, or HDF5 files named *train*.h5"
+
+
+class Folder:
+    """Read clouds of your own, in any unit: each is centred, and scaled to the unit sphere.
+
+    *Folders*: ``root/train/<class>/<file>`` and ``root/test/<class>/<file>``, files of any format of
+    :func:`bixt3d.io.read_points`, mixed as you like. Files of other suffixes are passed over.
+
+    *HDF5*: ``root`` is a folder with files named ``*train*.h5`` and ``*test*.h5``, or one ``.h5`` file with
+    the groups ``train`` and ``test``, or one with the data sets at the top (all of it is train). The data
+    sets are ``data`` ``(n, N, 3)`` (or 6, with normals), ``label`` ``(n,)`` or ``(n, 1)``, and where you
+    have them ``normal`` ``(n, N, 3)``, ``pid`` ``(n, N)`` part labels, ``names`` the class names; a file
+    ``shape_names.txt`` beside the files serves for the names too.
+
+    A third folder, group or file called ``val`` is the validation split; without one, a part of train is
+    held out class by class. Every cloud is brought to ``stored_points`` points in random order: a subset
+    where it has more, with repetitions where it has fewer; meshes are sampled by area. What is drawn from
+    a cloud depends on ``seed`` and its name alone. Folders are parsed once, into a cache.
+
+    Args:
+        root: the folder or the file.
+        num_points: points that a model is to see per cloud.
+        stored_points: points to keep of each cloud, at least ``num_points``.
+        normals: also load unit normals; every file must have them (meshes do).
+        val_fraction: share of train held out as val, in [0, 1), where there is no ``val``.
+        val_seed: picks which clouds are held out.
+        seed: seed of the draw of points.
+        cache: folder for the parsed files; None for one beside ``root``, or the user's cache folder where
+            that cannot be written.
+
+    Raises:
+        FileNotFoundError: there is nothing of this form at ``root``.
+        ValueError: a class has no files, or test has a class that train lacks; or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        num_points: int = 1024,
+        stored_points: int = 2048,
+        normals: bool = False,
+        val_fraction: float = 0.1,
+        val_seed: int = 0,
+        seed: int = 0,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> None:
+        check_point_counts(num_points, stored_points)
+        stratified_split(np.zeros(0), val_fraction, val_seed)  # a bad fraction fails here, not after reading
+        self.root = Path(root)
+        self.num_points = num_points
+        self.stored_points = stored_points
+        self.normals = normals
+        self.val_fraction = val_fraction
+        self.val_seed = val_seed
+        self.seed = seed
+        self.cache = cache
+        self._hdf5: Hdf5Source | None = None
+        if not self.root.exists():
+            raise FileNotFoundError(f"{self.root}: there is no such folder or file; {LAYOUT}.")
+        if self.root.is_file() or any(self.root.glob("*train*.h5")):
+            self._hdf5 = Hdf5Source(self.root)
+            self.classes = self._hdf5.classes
+            self.parts = self._hdf5.parts
+        else:
+            self.classes = self._class_folders()
+            self.parts = ()
+
+    def load(self, split: str) -> PointClouds:
+        """Read one split.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            The clouds in the order of their names, ``(n, stored_points, 3 or 6)``, with part labels where
+            the files have them.
+
+        Raises:
+            FileNotFoundError: there is no such split.
+            ValueError: the split is unknown or empty, or a file cannot be used; the message names it.
+            RuntimeError: a file is damaged; the message names it.
+        """
+        own_val = self._has("val")
+        check_split(split, 1.0 if own_val else self.val_fraction)
+        official = split if own_val or split == "test" else "train"
+        if not self._has(official):
+            raise FileNotFoundError(f"{self.root}: there is no {official} split here; {LAYOUT}.")
+        clouds = self._load_hdf5(official) if self._hdf5 is not None else self._load_folders(official)
+        if own_val or split == "test":
+            return clouds
+        return hold_out(clouds, split, self.val_fraction, self.val_seed)
+
+    def _has(self, split: str) -> bool:
+        return self._hdf5.has(split) if self._hdf5 is not None else (self.root / split).is_dir()
+
+    def _class_folders(self) -> tuple[str, ...]:
+        if not self._has("train"):
+            raise FileNotFoundError(f"{self.root}: there is no train folder here; {LAYOUT}.")
+        classes = _folders(self.root / "train")
+        if not classes:
+            raise ValueError(f"{self.root / 'train'}: there is no class folder here; {LAYOUT}.")
+        for split in ("val", "test"):
+            unknown = set(_folders(self.root / split)) - set(classes) if self._has(split) else set()
+            if unknown:
+                raise ValueError(
+                    f"{self.root / split}: class {min(unknown)!r} is not in train; add clouds of it to "
+                    f"{self.root / 'train'} or remove it. Classes of train: {', '.join(classes)}."
+                )
+        for name in classes:
+            _files(self.root / "train" / name)  # complain at once about a class without clouds
+        return classes
+
+    def _load_folders(self, split: str) -> PointClouds:
+        files, labels = [], []
+        for name in _folders(self.root / split):
+            found = _files(self.root / split / name)
+            files += found
+            labels += [self.classes.index(name)] * len(found)
+        names = tuple(file.relative_to(self.root).as_posix() for file in files)
+        channels = 6 if self.normals else 3
+        points = cached_array(
+            name=split,
+            root=self.root,
+            files=files,
+            settings={"stored_points": self.stored_points, "normals": self.normals, "seed": self.seed},
+            shape=(len(files), self.stored_points, channels),
+            parse=lambda i: self._parse(files[i], names[i]),
+            folder=self.cache,
+        )
+        return PointClouds(points, np.array(labels, dtype=np.int64), self.classes, names)
+
+    def _parse(self, file: Path, name: str) -> np.ndarray:
+        seed = cloud_seed(self.seed, name)
+        cloud = read_points(file, num_samples=self.stored_points, seed=seed)
+        if self.normals and cloud.normals is None:
+            raise ValueError(f"{file}: normals=True, but the file has no usable normals; set normals=False.")
+        if (cloud.points == cloud.points[0]).all():
+            raise ValueError(f"{file}: all points coincide, so the cloud has no size; remove the file.")
+        index = resample_index(len(cloud), self.stored_points, np.random.default_rng(seed))
+        # normalised after the draw: the mean and the largest radius are those of the points that are kept
+        points = unit_sphere(cloud.points[index])
+        if not self.normals or cloud.normals is None:
+            return points
+        return np.concatenate([points, cloud.normals[index].astype(np.float32)], axis=1)
+
+    def _load_hdf5(self, split: str) -> PointClouds:
+        assert self._hdf5 is not None
+        found = self._hdf5.read(split, normals=self.normals)
+        index = np.stack(
+            [
+                resample_index(
+                    found.points.shape[1],
+                    self.stored_points,
+                    np.random.default_rng(cloud_seed(self.seed, f"{split}/{name}")),
+                )
+                for name in found.names
+            ]
+        )
+        drawn = np.take_along_axis(found.points, index[..., None], axis=1)
+        points = np.concatenate([unit_sphere(drawn[..., :3]), drawn[..., 3:]], axis=-1)
+        pid = found.part_labels
+        return PointClouds(
+            points=points,
+            labels=found.labels,
+            classes=self.classes,
+            names=found.names,
+            part_labels=None if pid is None else np.take_along_axis(pid, index, axis=1),
+            parts=self.parts,
+        )
+
+
+def cloud_seed(seed: int, name: str) -> int:
+    """Derive a seed for one cloud that depends on no other cloud and on no platform."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
+
+
+def resample_index(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw ``wanted`` of ``count`` points in random order; none occurs twice before all occurred once."""
+    rounds = [rng.permutation(count) for _ in range(-(-wanted // count))]
+    return np.concatenate(rounds)[:wanted]
+
+
+def _folders(parent: Path) -> tuple[str, ...]:
+    return tuple(sorted(p.name for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")))
+
+
+def _files(folder: Path) -> list[Path]:
+    found = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    clouds = sorted(p for p in found if p.suffix.lower() in FORMATS)
+    if not clouds:
+        raise ValueError(
+            f"{folder}: none of the {len(found)} files of this class is of a known format; add files of one "
+            f"of {', '.join(FORMATS)}, or remove the folder."
+        )
+    return clouds

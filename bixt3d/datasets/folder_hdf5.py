@@ -1,0 +1,92 @@
+"""The HDF5 form of a user's own data: which file or group holds which split, and what things are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bixt3d.datasets.hdf5 import Hdf5Clouds, read_hdf5
+from bixt3d.datasets.split import SPLITS
+
+
+class Hdf5Source:
+    """Find splits, class names and part names in HDF5 files.
+
+    Args:
+        root: one file (with groups ``train``, ``test``, ``val``, or flat: all train), or a folder with
+            files that have the word of the split in their name.
+
+    Raises:
+        FileNotFoundError: there is no train split.
+        ValueError: a file lacks a data set, or the labels do not fit the names.
+        RuntimeError: a file cannot be opened as HDF5.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._splits = _find_splits(root)
+        if "train" not in self._splits:
+            raise FileNotFoundError(f"{root}: there is no train split (group 'train', or 'data' at the top).")
+        train = self.read("train")
+        count = int(train.labels.max(initial=-1)) + 1
+        self.classes = train.classes or _names_beside(root) or tuple(f"class_{i}" for i in range(count))
+        if count == 0:
+            raise ValueError(f"{root}: the train split has no clouds; expected at least one.")
+        if count > len(self.classes):
+            raise ValueError(
+                f"{root}: expected labels from 0 to {len(self.classes) - 1} for {len(self.classes)} class "
+                f"names, got {count - 1}; correct the labels or the names."
+            )
+        self.parts = _part_names(root, self.classes, train)
+
+    def has(self, split: str) -> bool:
+        """Say whether there is such a split."""
+        return split in self._splits
+
+    def read(self, split: str, *, normals: bool = False) -> Hdf5Clouds:
+        """Read one split whole, in the order of file names and rows."""
+        paths, group = self._splits[split]
+        return read_hdf5(paths, group=group, normals=normals)
+
+
+def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
+    if root.is_dir():
+        found = {split: sorted(root.glob(f"*{split}*.h5")) for split in SPLITS}
+        return {split: (paths, "") for split, paths in found.items() if paths}
+    import h5py
+
+    try:
+        with h5py.File(root, "r") as file:
+            keys = set(file)
+    except OSError as error:
+        raise RuntimeError(f"{root}: expected an HDF5 file or a folder, got neither ({error}).") from error
+    if "data" in keys:
+        return {"train": ([root], "")}
+    return {split: ([root], split) for split in SPLITS if split in keys}
+
+
+def _names_beside(root: Path) -> tuple[str, ...]:
+    listing = (root if root.is_dir() else root.parent) / "shape_names.txt"
+    return tuple(listing.read_text().split()) if listing.is_file() else ()
+
+
+def _part_names(root: Path, classes: tuple[str, ...], train: Hdf5Clouds) -> tuple[str, ...]:
+    """Name parts ``"class/part 0"`` ...: a part belongs to the class in whose clouds it occurs."""
+    if train.part_labels is None:
+        return ()
+    owner: dict[int, int] = {}
+    for label in np.unique(train.labels):
+        for part in np.unique(train.part_labels[train.labels == label]):
+            if owner.setdefault(int(part), int(label)) != label:
+                raise ValueError(
+                    f"{root}: pid {part} occurs in the classes {classes[owner[int(part)]]!r} and "
+                    f"{classes[label]!r}; number the parts of all classes through, without sharing."
+                )
+    owners, latest = [], min(owner.items())[1]
+    for part in range(max(owner) + 1):
+        latest = owner.get(part, latest)  # a part that train never shows goes with the one before it
+        owners.append(latest)
+    if any(owners[i] != owners[i - 1] and owners[i] in owners[:i] for i in range(1, len(owners))):
+        raise ValueError(f"{root}: pid: expected the parts of each class to be consecutive numbers.")
+    return tuple(f"{classes[label]}/part {i - owners.index(label)}" for i, label in enumerate(owners))

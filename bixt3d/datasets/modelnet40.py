@@ -1,0 +1,205 @@
+"""ModelNet40: 12,311 shapes of 40 classes, on the official split into train and test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bixt3d.datasets.cache import cached_array
+from bixt3d.datasets.clouds import PointClouds, check_point_counts
+from bixt3d.datasets.hdf5 import read_hdf5
+from bixt3d.datasets.split import check_split, hold_out, stratified_split
+from bixt3d.io import unit_sphere
+
+HDF5_FOLDER = "modelnet40_ply_hdf5_2048"
+TEXT_FOLDER = "modelnet40_normal_resampled"
+
+
+class ModelNet40:
+    """ModelNet40 in either of the two layouts in which it is published.
+
+    *HDF5* (``modelnet40_ply_hdf5_2048``): ``ply_data_{train,test}*.h5`` with ``data`` ``(n, N, 3)`` and
+    ``label``; xyz alone. *Text* (``modelnet40_normal_resampled``): one file of rows ``x,y,z,nx,ny,nz`` per
+    shape; parsed once into a cache. Its clouds lie off centre, so each is centred and scaled like the HDF5
+    ones. Nothing is ever downloaded from here: ``python scripts/prepare_data.py modelnet40`` does that.
+
+    There is no official validation split: ``val`` is a part of train held out class by class; ``train`` is
+    the rest.
+
+    Args:
+        root: the folder with the files, or its parent.
+        num_points: points that a model is to see per cloud; a check, the files must hold at least these.
+        stored_points: keep the first so many points of each cloud; None keeps all. With more than
+            ``num_points``, training can draw another subset each time.
+        normals: also load unit normals (text layout only).
+        val_fraction: share of train held out as val, in [0, 1); with 0, train is the full official one.
+        val_seed: picks which shapes are held out.
+        cache: folder for the parsed text layout; None for one beside the data, or the user's cache folder
+            where that cannot be written.
+
+    Raises:
+        FileNotFoundError: there is no ModelNet40 under ``root``.
+        ValueError: a number is out of range, or ``normals`` is asked of the HDF5 layout.
+
+    Source: Wu et al., "3D ShapeNets", CVPR 2015; the HDF5 layout by Qi et al., "PointNet", CVPR 2017; the
+        text layout by Qi et al., "PointNet++", NeurIPS 2017.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        num_points: int = 1024,
+        stored_points: int | None = None,
+        normals: bool = False,
+        val_fraction: float = 0.1,
+        val_seed: int = 0,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> None:
+        check_point_counts(num_points, stored_points)
+        stratified_split(np.zeros(0), val_fraction, val_seed)  # a bad fraction fails here, not after reading
+        self.num_points = num_points
+        self.stored_points = stored_points
+        self.normals = normals
+        self.val_fraction = val_fraction
+        self.val_seed = val_seed
+        self.cache = cache
+        self.root, self.layout = find_modelnet40(root, normals=normals)
+        if normals and self.layout == "hdf5":
+            raise ValueError(
+                f"normals=True, but {self.root} is the HDF5 layout, which holds xyz alone; set normals=False "
+                f"or use the text layout {TEXT_FOLDER} (python scripts/prepare_data.py {TEXT_FOLDER})."
+            )
+        self.classes = read_class_names(self.root)
+
+    def load(self, split: str) -> PointClouds:
+        """Read one split.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            The clouds in the order of the files, ``(n, N, 3 or 6)``; train and val together are the official
+            train split.
+
+        Raises:
+            FileNotFoundError: a listed file is missing.
+            RuntimeError: a file is damaged.
+            ValueError: the split is unknown or empty, or the clouds hold fewer than ``num_points`` points.
+        """
+        check_split(split, self.val_fraction)
+        official = "test" if split == "test" else "train"
+        clouds = self._load_hdf5(official) if self.layout == "hdf5" else self._load_text(official)
+        return clouds if split == "test" else hold_out(clouds, split, self.val_fraction, self.val_seed)
+
+    def _load_hdf5(self, official: str) -> PointClouds:
+        paths = sorted(self.root.glob(f"ply_data_{official}*.h5"))
+        if not paths:
+            raise FileNotFoundError(
+                f"{self.root}: no ply_data_{official}*.h5; fetch it: "
+                "python scripts/prepare_data.py modelnet40"
+            )
+        found = read_hdf5(paths, max_points=self.stored_points)
+        wanted = self.stored_points or self.num_points
+        if found.points.shape[1] < wanted:
+            raise ValueError(
+                f"{self.root}: the files hold {found.points.shape[1]} points a cloud, but {wanted} were "
+                "asked for; lower num_points (or stored_points)."
+            )
+        return PointClouds(found.points, found.labels, self.classes, found.names)
+
+    def _load_text(self, official: str) -> PointClouds:
+        listing = self.root / f"modelnet40_{official}.txt"
+        if not listing.is_file():
+            raise FileNotFoundError(
+                f"{listing}: the split list is missing; fetch it: "
+                f"python scripts/prepare_data.py {TEXT_FOLDER}"
+            )
+        names = tuple(listing.read_text().split())
+        if not names:
+            raise RuntimeError(f"{listing}: expected one shape per line, got none; fetch it again.")
+        labels = np.array([self._label(listing, name) for name in names], dtype=np.int64)
+        files = [self.root / name.rsplit("_", 1)[0] / f"{name}.txt" for name in names]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{missing[0]}: {len(missing)} of {len(files)} shapes of {listing.name} are missing; fetch "
+                f"them: python scripts/prepare_data.py {TEXT_FOLDER}"
+            )
+        stored = self.stored_points or len(read_rows(files[0]))
+        if stored < self.num_points:
+            raise ValueError(
+                f"{files[0]}: holds {stored} points, but num_points is {self.num_points}; lower it."
+            )
+        # with the normals, so that one cache serves both settings
+        points = cached_array(
+            name=official,
+            root=self.root,
+            files=files,
+            settings={"layout": "text", "stored_points": self.stored_points},
+            shape=(len(files), stored, 6),
+            parse=lambda i: parse_shape(files[i], stored),
+            folder=self.cache,
+        )
+        if not self.normals:
+            points = np.ascontiguousarray(points[..., :3])
+        return PointClouds(points, labels, self.classes, names)
+
+    def _label(self, listing: Path, name: str) -> int:
+        try:
+            return self.classes.index(name.rsplit("_", 1)[0])
+        except ValueError:
+            raise RuntimeError(
+                f"{listing}: shape {name!r} is of no class in the list of classes; fetch it again."
+            ) from None
+
+
+def find_modelnet40(root: str | os.PathLike[str], *, normals: bool = False) -> tuple[Path, str]:
+    """Find the folder under ``root`` that holds ModelNet40, and its layout, ``"hdf5"`` or ``"text"``.
+
+    Where both layouts lie side by side, HDF5 wins, unless normals are wanted.
+    """
+    root = Path(root)
+    order = ("text", "hdf5") if normals else ("hdf5", "text")
+    for layout in order:
+        for folder in (root, root / (HDF5_FOLDER if layout == "hdf5" else TEXT_FOLDER)):
+            if layout == "hdf5" and any(folder.glob("ply_data_train*.h5")):
+                return folder, layout
+            if layout == "text" and (folder / "modelnet40_train.txt").is_file():
+                return folder, layout
+    raise FileNotFoundError(
+        f"{root}: no ModelNet40 here (neither ply_data_train*.h5 nor modelnet40_train.txt); fetch it: "
+        f"python scripts/prepare_data.py modelnet40 --root {root}"
+    )
+
+
+def read_class_names(folder: Path) -> tuple[str, ...]:
+    """Read the class list of either layout, in label order."""
+    for name in ("shape_names.txt", "modelnet40_shape_names.txt"):
+        if (folder / name).is_file():
+            return tuple((folder / name).read_text().split())
+    raise FileNotFoundError(
+        f"{folder}: no list of class names (shape_names.txt or modelnet40_shape_names.txt); "
+        "fetch it: python scripts/prepare_data.py modelnet40"
+    )
+
+
+def read_rows(path: Path, max_rows: int | None = None) -> np.ndarray:
+    """Read a shape of the text layout: ``(N, 6)`` float64, xyz and normal."""
+    try:
+        rows = np.loadtxt(path, delimiter=",", dtype=np.float64, ndmin=2, max_rows=max_rows)
+    except ValueError as error:
+        raise RuntimeError(f"{path}: expected rows x,y,z,nx,ny,nz, got: {error}; fetch it again.") from error
+    if rows.shape[1] != 6:
+        raise RuntimeError(f"{path}: expected 6 columns, got {rows.shape[1]}; fetch it again.")
+    return rows
+
+
+def parse_shape(path: Path, num_points: int) -> np.ndarray:
+    """Read the first points of a shape, centred and scaled: ``(num_points, 6)`` float32."""
+    rows = read_rows(path, num_points)
+    if len(rows) < num_points:
+        raise RuntimeError(f"{path}: expected at least {num_points} points, got {len(rows)}; fetch it again.")
+    return np.concatenate([unit_sphere(rows[:, :3]), rows[:, 3:].astype(np.float32)], axis=1)

@@ -1,0 +1,334 @@
+"""Simple surfaces that can be sampled uniformly by area, each with its outward unit normals.
+
+Every primitive is an immutable value with an exact or documented ``area`` and a pure ``sample(rng, n)``:
+the same generator state gives the same points. Coordinates have no unit; y is up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Samples = tuple[np.ndarray, np.ndarray]
+ProfilePoint = tuple[float, float]
+
+
+class Primitive(Protocol):
+    """Describe what an assembly needs of a surface: its area, and points on it."""
+
+    @property
+    def area(self) -> float:
+        """Area of the surface, in squared length units."""
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw ``n`` points uniformly by area.
+
+        Args:
+            rng: source of all randomness.
+            n: number of points, 0 or more.
+
+        Returns:
+            points ``(n, 3)`` and outward unit normals ``(n, 3)``, float64.
+        """
+
+
+@dataclass(frozen=True)
+class Box:
+    """Represent the six faces of an axis-aligned box centred on the origin.
+
+    Args:
+        size: edge lengths along x, y and z, each > 0.
+
+    Raises:
+        ValueError: an edge length is not positive.
+    """
+
+    size: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        _check_positive("size", *self.size)
+
+    @property
+    def area(self) -> float:
+        """Area of the six faces: 2 (xy + yz + zx)."""
+        x, y, z = self.size
+        return 2.0 * (x * y + y * z + z * x)
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw ``n`` points uniformly by area; see :class:`Primitive`."""
+        x, y, z = self.size
+        size = np.array(self.size)
+        points = (rng.random((n, 3)) - 0.5) * size
+        axis = _pick(rng, np.array([y * z, z * x, x * y]), n)
+        rows = np.arange(n)
+        # The coordinate that the face fixes was drawn symmetrically: its sign chooses between the two faces.
+        sign = np.where(points[rows, axis] < 0.0, -1.0, 1.0)
+        points[rows, axis] = 0.5 * sign * size[axis]
+        normals = np.zeros((n, 3))
+        normals[rows, axis] = sign
+        return points, normals
+
+
+@dataclass(frozen=True)
+class Lathe:
+    """Represent the surface that a polyline of (radius, height) sweeps around the y axis.
+
+    A segment from (r0, y0) to (r1, y1) sweeps a cone frustum of area pi (r0 + r1) l, l its length.
+    The outward side lies to the right of the direction of travel, so a solid's profile starts on the axis
+    at its bottom, runs outwards, up and back to the axis. Discs, cylinders, cones and tubes are lathes.
+
+    Args:
+        profile: at least two (radius, height) pairs; radius >= 0.
+
+    Raises:
+        ValueError: fewer than two pairs, a negative radius, or no area.
+    """
+
+    profile: tuple[ProfilePoint, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.profile) < 2:
+            raise ValueError(
+                f"profile: expected at least 2 (radius, height) pairs, got {len(self.profile)}; add points."
+            )
+        lowest = min(r for r, _ in self.profile)
+        if lowest < 0.0:
+            raise ValueError(f"profile: got radius {lowest:g}, expected radii >= 0; mirror the profile.")
+        if self.area <= 0.0:
+            raise ValueError("profile: got a curve that sweeps no area; give one that leaves the axis.")
+
+    @property
+    def area(self) -> float:
+        """Area of all frusta."""
+        segments = itertools.pairwise(self.profile)
+        return sum(math.pi * (r0 + r1) * math.hypot(r1 - r0, y1 - y0) for (r0, y0), (r1, y1) in segments)
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw ``n`` points uniformly by area; see :class:`Primitive`."""
+        profile = np.array(self.profile)
+        step = np.diff(profile, axis=0)
+        length = np.hypot(step[:, 0], step[:, 1])
+        segment = _pick(rng, (profile[:-1, 0] + profile[1:, 0]) * length, n)
+        uniform, turn = rng.random((2, n))
+        r0, r1 = profile[segment, 0], profile[segment + 1, 0]
+        # The density along a segment grows with the radius; (0, 1] keeps the division below away from 0 / 0.
+        uniform = 1.0 - uniform
+        radius = np.sqrt(r0 * r0 + uniform * (r1 * r1 - r0 * r0))
+        along = uniform * (r0 + r1) / (r0 + radius)
+        height = profile[segment, 1] + along * step[segment, 1]
+        cos, sin = np.cos(2.0 * math.pi * turn), np.sin(2.0 * math.pi * turn)
+        outward = step[segment, 1] / length[segment]
+        upward = -step[segment, 0] / length[segment]
+        return (
+            np.stack([radius * cos, height, radius * sin], axis=1),
+            np.stack([outward * cos, upward, outward * sin], axis=1),
+        )
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """Represent the surface (x/a)^2 + (y/b)^2 + (z/c)^2 = 1; a sphere where the radii are equal.
+
+    Args:
+        radii: semi-axes (a, b, c), each > 0.
+
+    Raises:
+        ValueError: a radius is not positive.
+    """
+
+    radii: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        _check_positive("radii", *self.radii)
+
+    @property
+    def area(self) -> float:
+        """Area by Thomsen's formula, within 1.1 % of the elliptic integral (exact for a sphere).
+
+        4 pi (((ab)^p + (bc)^p + (ca)^p) / 3)^(1/p) with p = 1.6075.
+        """
+        a, b, c = self.radii
+        p = 1.6075
+        return 4.0 * math.pi * (((a * b) ** p + (b * c) ** p + (c * a) ** p) / 3.0) ** (1.0 / p)
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw ``n`` points uniformly by area; see :class:`Primitive`."""
+        radii = np.array(self.radii)
+        accepted = np.empty((0, 3))
+        # Stretching a sphere enlarges its area at direction u by abc |u / radii|: reject in that proportion.
+        while len(accepted) < n:
+            unit = rng.standard_normal((2 * (n - len(accepted)) + 8, 3))
+            unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+            stretch = np.linalg.norm(unit / radii, axis=1) * min(self.radii)
+            accepted = np.concatenate([accepted, unit[rng.random(len(unit)) < stretch]])
+        unit = accepted[:n]
+        normals = unit / radii
+        return unit * radii, normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Torus:
+    """Represent a tube bent around the z axis, whole or as an arc with open ends.
+
+    The centre line is (R cos t, R sin t, 0) for t from ``start`` to ``stop``; the area is
+    (stop - start) 2 pi R r.
+
+    Args:
+        radius: R, of the centre line.
+        tube_radius: r, 0 < r <= R.
+        start: first angle, radians, from x towards y.
+        stop: last angle, radians, ``start < stop <= start + 2 pi``.
+
+    Raises:
+        ValueError: a radius or the arc is out of range.
+    """
+
+    radius: float
+    tube_radius: float
+    start: float = 0.0
+    stop: float = 2.0 * math.pi
+
+    def __post_init__(self) -> None:
+        _check_positive("tube_radius", self.tube_radius)
+        if self.radius < self.tube_radius:
+            raise ValueError(
+                f"radius: got {self.radius:g}, expected at least tube_radius {self.tube_radius:g}, or the "
+                "tube passes through itself; enlarge radius."
+            )
+        if not 0.0 < self.stop - self.start <= 2.0 * math.pi + 1e-9:
+            raise ValueError(
+                f"stop: got {self.stop:g} for start {self.start:g}, expected more than start and at most one "
+                "turn beyond it; give angles in radians."
+            )
+
+    @property
+    def area(self) -> float:
+        """Area of the tube, without ends."""
+        return (self.stop - self.start) * 2.0 * math.pi * self.radius * self.tube_radius
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw ``n`` points uniformly by area; see :class:`Primitive`."""
+        around, along, side = rng.random((3, n))
+        around *= 2.0 * math.pi
+        along = self.start + along * (self.stop - self.start)
+        # The area at tube angle a is proportional to 1 + e cos a, e = r / R. Of each pair a, pi - a, keeping
+        # the one with probability (1 + e cos a) / 2 gives exactly that density without rejecting a draw.
+        cos = np.cos(around)
+        keep = side < 0.5 * (1.0 + self.tube_radius / self.radius * cos)
+        cos = np.where(keep, cos, -cos)
+        normals = np.stack([cos * np.cos(along), cos * np.sin(along), np.sin(around)], axis=1)
+        points = self.tube_radius * normals
+        points[:, 0] += self.radius * np.cos(along)
+        points[:, 1] += self.radius * np.sin(along)
+        return points, normals
+
+
+@dataclass(frozen=True)
+class Extrusion:
+    """Represent an outline in the xy plane, extruded along z: two caps at z = +-depth/2, and the walls.
+
+    Args:
+        outline: at least three (x, y) corners in either sense of rotation. The straight line from their mean
+            to each point of the outline must stay inside (convex outlines do so, and mild waists).
+        depth: thickness along z, > 0.
+
+    Raises:
+        ValueError: too few corners, no area, an outline that its mean does not see, or a bad depth.
+
+    Source: Osada et al., "Shape Distributions", 2002, section 4.1 (uniform points in a triangle).
+    """
+
+    outline: tuple[tuple[float, float], ...]
+    depth: float
+
+    def __post_init__(self) -> None:
+        _check_positive("depth", self.depth)
+        if len(self.outline) < 3:
+            raise ValueError(f"outline: expected at least 3 corners, got {len(self.outline)}; add corners.")
+        _, _, fan = _fan(self.outline)
+        if fan.min() < 0.0 or fan.sum() <= 0.0:
+            raise ValueError(
+                "outline: got corners that are not all in sight of their mean, expected a convex outline or "
+                "one with mild waists; split it into several extrusions."
+            )
+
+    @property
+    def area(self) -> float:
+        """Area of both caps and the walls."""
+        _, step, fan = _fan(self.outline)
+        return float(2.0 * fan.sum() + self.depth * np.hypot(step[:, 0], step[:, 1]).sum())
+
+    def sample(self, rng: np.random.Generator, n: int) -> Samples:
+        """Draw ``n`` points uniformly by area; see :class:`Primitive`."""
+        corners, step, fan = _fan(self.outline)
+        length = np.hypot(step[:, 0], step[:, 1])
+        face = _pick(rng, np.concatenate([length * self.depth, 2.0 * fan]), n)
+        wall, edge = face < len(corners), face % len(corners)
+        along, across = rng.random((2, n))
+        on_edge = corners[edge] + along[:, None] * step[edge]
+        # On a cap: a point of the edge pulled towards the mean of the corners, by sqrt for uniform area.
+        pull = np.where(wall, 1.0, np.sqrt(across))[:, None]
+        middle = corners.mean(axis=0)
+        points = np.empty((n, 3))
+        points[:, :2] = middle + pull * (on_edge - middle)
+        cap = np.where(rng.random(n) < 0.5, -1.0, 1.0)
+        points[:, 2] = self.depth * np.where(wall, across - 0.5, 0.5 * cap)
+        normals = np.empty((n, 3))
+        scale = np.where(wall, 1.0, 0.0) / np.maximum(length[edge], np.finfo(np.float64).tiny)
+        normals[:, 0] = scale * step[edge, 1]
+        normals[:, 1] = -scale * step[edge, 0]
+        normals[:, 2] = np.where(wall, 0.0, cap)
+        return points, normals
+
+
+def cylinder(radius: float, height: float) -> Lathe:
+    """Build a closed cylinder around the y axis, standing on y = 0."""
+    return frustum(radius, radius, height)
+
+
+def frustum(bottom_radius: float, top_radius: float, height: float) -> Lathe:
+    """Build a closed cone frustum around the y axis, standing on y = 0; a cone where a radius is 0."""
+    return Lathe(((0.0, 0.0), (bottom_radius, 0.0), (top_radius, height), (0.0, height)))
+
+
+def tube(inner_radius: float, outer_radius: float, height: float) -> Lathe:
+    """Build a pipe with a thick wall around the y axis, standing on y = 0, open at both ends."""
+    corners = ((inner_radius, 0.0), (outer_radius, 0.0), (outer_radius, height), (inner_radius, height))
+    return Lathe((*corners, corners[0]))
+
+
+def dome(radius: float, height: float, segments: int = 10) -> Lathe:
+    """Build an open half shell around the y axis: rim of ``radius`` at y = 0, summit at y = ``height``."""
+    angles = [0.5 * math.pi * i / segments for i in range(segments)]
+    rim_to_top = [(radius * math.cos(a), height * math.sin(a)) for a in angles]
+    return Lathe((*rim_to_top, (0.0, height)))
+
+
+def _check_positive(argument: str, *values: float) -> None:
+    for value in values:
+        if not value > 0.0:
+            raise ValueError(f"{argument}: got {value:g}, expected lengths > 0; use a positive length.")
+
+
+def _pick(rng: np.random.Generator, weights: np.ndarray, n: int) -> np.ndarray:
+    """Draw ``n`` indices with probability proportional to ``weights``."""
+    limits = np.cumsum(weights)
+    # A draw that rounds up to the last limit would land one past the end.
+    return np.searchsorted(limits, rng.random(n) * limits[-1], side="right").clip(max=len(weights) - 1)
+
+
+def _fan(outline: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return corners counter-clockwise ``(K, 2)``, edges ``(K, 2)`` and areas of the mean's fan ``(K,)``."""
+    corners = np.array(outline, dtype=np.float64)
+    following = np.roll(corners, -1, axis=0)
+    if (corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]).sum() < 0.0:
+        corners = corners[::-1]
+        following = np.roll(corners, -1, axis=0)
+    middle = corners.mean(axis=0)
+    a, b = corners - middle, following - middle
+    return corners, following - corners, 0.5 * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])

@@ -1,0 +1,70 @@
+"""Hold out a validation part where a data set has none of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+import numpy as np
+
+from bixt3d.datasets.clouds import PointClouds
+
+SPLITS = ("train", "val", "test")
+
+
+def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices into a kept and a held-out part, class by class.
+
+    Of a class with ``n`` members, ``round(fraction * n)`` are held out, at least 1 and at most ``n - 1``
+    where ``n > 1``, and none where ``n`` is 1. Who is held out follows from a SHA-256 of (seed, label, rank
+    in the class): it depends on no library's random stream and no platform.
+
+    Args:
+        labels: ``(n,)`` integers.
+        fraction: share to hold out, in [0, 1); 0 holds out nothing.
+        seed: picks which members are held out.
+
+    Returns:
+        ``(kept, held_out)``: sorted int64 indices that together are ``0 .. n - 1``.
+
+    Raises:
+        ValueError: ``fraction`` is outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"val_fraction: expected a number from 0 up to but not 1, got {fraction}.")
+    held_out = np.zeros(len(labels), dtype=bool)
+    if fraction > 0:
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            if len(members) == 1:
+                continue
+            count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+            ranks = sorted(range(len(members)), key=partial(_key, seed, int(label)))
+            held_out[members[ranks[:count]]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def hold_out(clouds: PointClouds, split: str, fraction: float, seed: int) -> PointClouds:
+    """Take the part of the official train split that is ``"train"`` or ``"val"``: together, all of it."""
+    kept, held_out = stratified_split(clouds.labels, fraction, seed)
+    index = kept if split == "train" else held_out
+    if len(index) == 0:
+        raise ValueError(
+            f"split: {split!r} is empty, since no class has two clouds to share; add clouds or set "
+            "val_fraction=0."
+        )
+    return clouds if len(index) == len(clouds) else clouds.select(index)
+
+
+def check_split(split: str, val_fraction: float) -> None:
+    """Reject a split that is unknown, or a validation split that nothing was held out for."""
+    if split not in SPLITS:
+        raise ValueError(f"split: unknown value {split!r}, expected one of {', '.join(sorted(SPLITS))}.")
+    if split == "val" and val_fraction == 0:
+        raise ValueError(
+            "split: 'val' is empty with val_fraction=0; set val_fraction above 0 to hold some out."
+        )
+
+
+def _key(seed: int, label: int, rank: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{label}/{rank}".encode()).digest()

@@ -1,0 +1,224 @@
+"""Augmentation of point clouds, single or batched, on any device.
+
+Each transform is called ``t(points, part_labels=None, *, generator=None)``:
+
+- ``points``: ``(N, C)`` or ``(B, N, C)`` floating point, C = 3 (xyz) or 6 (xyz and unit normal);
+- ``part_labels``: ``(N,)`` or ``(B, N)`` integers, kept in step with the points;
+- ``generator``: draws the random numbers, one draw per cloud; it lies on the points' device. None takes
+  torch's global generator of that device.
+
+It returns points, or ``(points, part_labels)`` where part labels were given, of the same dtype and device,
+and never writes to its input. The result is differentiable in the points. Wrong input raises TypeError
+(dtype) or ValueError (shape).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bixt3d.datasets.rotation import RandomRotation
+from bixt3d.datasets.transform_base import Drawn, Transform, permutations, take
+
+__all__ = [
+    "Compose",
+    "Jitter",
+    "PointDropout",
+    "RandomRotation",
+    "RandomScale",
+    "RandomShift",
+    "Resample",
+    "Shuffle",
+    "Transform",
+    "UnitSphere",
+]
+
+
+@dataclass(frozen=True)
+class Compose(Transform):
+    """Apply transforms one after the other.
+
+    Args:
+        transforms: in order of use. PointMLP's recipe: RandomScale(), RandomShift(), Shuffle().
+    """
+
+    transforms: Sequence[Transform]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transforms", tuple(self.transforms))
+        for transform in self.transforms:
+            if not isinstance(transform, Transform):
+                raise TypeError(f"transforms: expected Transform objects, got {type(transform).__name__}.")
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        for transform in self.transforms:
+            points, part_labels = transform._apply(points, part_labels, generator)
+        return points, part_labels
+
+
+@dataclass(frozen=True)
+class UnitSphere(Transform):
+    """Centre each cloud on its mean and scale its largest radius to 1: ``(p - mean) / max |p - mean|``."""
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        xyz = points[..., :3]
+        xyz = xyz - xyz.mean(dim=1, keepdim=True)
+        radius = xyz.norm(dim=-1).amax(dim=1)[:, None, None]
+        xyz = xyz / torch.where(radius > 0, radius, torch.ones_like(radius))
+        return torch.cat([xyz, points[..., 3:]], dim=-1), part_labels
+
+
+@dataclass(frozen=True)
+class RandomScale(Transform):
+    """Multiply each cloud by a factor drawn uniformly from [low, high].
+
+    Args:
+        low: smallest factor, above 0.
+        high: largest factor.
+        anisotropic: a factor for each axis (normals then follow the inverse scale, and are renormalised);
+            else one for all three.
+
+    Source: Ma et al., "PointMLP", ICLR 2022, public training code.
+    """
+
+    low: float = 2 / 3
+    high: float = 3 / 2
+    anisotropic: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high or not math.isfinite(self.high):
+            raise ValueError(f"low, high: expected 0 < low <= high, got {self.low} and {self.high}.")
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        unit = _uniform(points, (len(points), 1, 3 if self.anisotropic else 1), generator)
+        factor = (self.low + (self.high - self.low) * unit).expand(-1, -1, 3)
+        if points.shape[-1] == 3:
+            return points * factor, part_labels
+        normals = points[..., 3:]
+        if self.anisotropic:  # a normal keeps at right angles to its surface under the inverse transpose
+            normals = torch.nn.functional.normalize(normals / factor, dim=-1)
+        return torch.cat([points[..., :3] * factor, normals], dim=-1), part_labels
+
+
+@dataclass(frozen=True)
+class RandomShift(Transform):
+    """Move each cloud along each axis by a distance drawn uniformly from [-max_shift, max_shift].
+
+    Args:
+        max_shift: largest distance, in the unit of the points.
+
+    Source: Ma et al., "PointMLP", ICLR 2022, public training code.
+    """
+
+    max_shift: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_range("max_shift", self.max_shift, 0, math.inf)
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        shift = self.max_shift * (2 * _uniform(points, (len(points), 1, 3), generator) - 1)
+        return _move(points, shift), part_labels
+
+
+@dataclass(frozen=True)
+class Jitter(Transform):
+    """Move each point along each axis by Gaussian noise, clipped: ``p + clip(std * e, -clip, clip)``.
+
+    Args:
+        std: standard deviation, in the unit of the points.
+        clip: largest distance along an axis.
+
+    Source: Qi et al., "PointNet", CVPR 2017, section 5.1.
+    """
+
+    std: float = 0.01
+    clip: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_range("std", self.std, 0, math.inf)
+        _check_range("clip", self.clip, 0, math.inf)
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        shape = (*points.shape[:2], 3)
+        noise = torch.randn(shape, generator=generator, dtype=points.dtype, device=points.device)
+        return _move(points, (self.std * noise).clamp(-self.clip, self.clip)), part_labels
+
+
+@dataclass(frozen=True)
+class PointDropout(Transform):
+    """Drop points of each cloud, at a ratio drawn uniformly from [0, max_ratio].
+
+    Dropped points are replaced by the first point that was kept, with its part label, so shapes stay. Where
+    every point would go, the first one stays.
+
+    Args:
+        max_ratio: largest ratio, in [0, 1].
+
+    Source: Qi et al., "PointNet++", NeurIPS 2017, section 3.3 (random input dropout).
+    """
+
+    max_ratio: float = 0.875
+
+    def __post_init__(self) -> None:
+        _check_range("max_ratio", self.max_ratio, 0, 1)
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        ratio = self.max_ratio * _uniform(points, (len(points), 1), generator)
+        kept = _uniform(points, points.shape[:2], generator) >= ratio
+        first = kept.to(torch.int8).argmax(dim=1, keepdim=True)  # index 0 where none is kept
+        index = torch.where(kept, torch.arange(points.shape[1], device=points.device), first)
+        return take(points, part_labels, index)
+
+
+@dataclass(frozen=True)
+class Shuffle(Transform):
+    """Bring the points of each cloud into random order."""
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        return take(points, part_labels, permutations(points, points.shape[1], generator))
+
+
+@dataclass(frozen=True)
+class Resample(Transform):
+    """Bring each cloud to ``num_points`` points.
+
+    Args:
+        num_points: points to keep.
+        random: draw them without replacement, in random order; else take the first ones. With fewer points
+            than wanted, none occurs twice before all occurred once.
+    """
+
+    num_points: int
+    random: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_points < 1:
+            raise ValueError(f"num_points: expected at least 1, got {self.num_points}.")
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        count = points.shape[1]
+        rounds = -(-self.num_points // count)
+        if self.random:
+            drawn = [permutations(points, count, generator) for _ in range(rounds)]
+        else:
+            drawn = [torch.arange(count, device=points.device).expand(len(points), -1)] * rounds
+        return take(points, part_labels, torch.cat(drawn, dim=1)[:, : self.num_points])
+
+
+def _move(points: Tensor, shift: Tensor) -> Tensor:
+    if points.shape[-1] == 3:
+        return points + shift
+    return torch.cat([points[..., :3] + shift, points[..., 3:]], dim=-1)
+
+
+def _uniform(points: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    return torch.rand(tuple(shape), generator=generator, dtype=points.dtype, device=points.device)
+
+
+def _check_range(argument: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{argument}: expected a number from {low} to {high}, got {value}.")

@@ -1,0 +1,261 @@
+"""The training loop, one for every task. It is given objects and knows neither models nor data sets."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import load_weights, save_checkpoint
+from .reproducibility import derive_seed
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long to train and how often to look, save and log.
+
+    Args:
+        epochs: passes over the training split; the schedule is laid out for them.
+        max_steps: stop after so many optimiser steps all the same; null for no such limit.
+        accumulate: batches whose gradients make one optimiser step.
+        clip_norm: largest norm of the gradient; null for no clipping.
+        evaluate_every: epochs between two looks at the split that selects.
+        checkpoint_every: optimiser steps between two saves of ``last.pt`` (also after every epoch).
+        log_every: optimiser steps between two rows of ``train.csv``.
+        seed: of weights, order, augmentation, dropout and stochastic depth.
+    """
+
+    epochs: int = 300
+    max_steps: int | None = None
+    accumulate: int = 1
+    clip_norm: float | None = 1.0
+    evaluate_every: int = 1
+    checkpoint_every: int = 500
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulate", "evaluate_every", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps: expected at least 1 or null, got {self.max_steps}.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: expected a positive number or null, got {self.clip_norm}.")
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that is needed, with the seed, to draw the same numbers again."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # batches of the epoch that are done
+    best: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0  # spent training and selecting, over all stretches
+
+
+class Stopped(Exception):
+    """Training was asked to stop; everything is saved."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+@torch.no_grad()
+def evaluate(fabric: Any, model: nn.Module, task: Any, loader: Any) -> Any:
+    """Measure a model on every cloud of a loader, each counted once over all devices.
+
+    Args:
+        fabric: Lightning Fabric, for precision and device.
+        model: the bare module; its training mode is put back afterwards.
+        task: see :class:`bixt3d.tasks.Task`.
+        loader: see :class:`bixt3d.datasets.loader.CloudLoader`.
+
+    Returns:
+        The result of the task's meter.
+    """
+    training = model.training
+    model.eval()
+    meter = task.meter().to(fabric.device)
+    with fabric.autocast():
+        for batch in loader.epoch(0):
+            meter.update(*task.predict(model, batch))
+    model.train(training)
+    return meter.compute()
+
+
+class Trainer:
+    """Train a model, keep its checkpoints, and continue bit for bit where a run was cut.
+
+    Args:
+        fabric: launched Lightning Fabric: device, precision, distribution.
+        model: the bare module, on any device.
+        task: loss, prediction, meter (:class:`bixt3d.tasks.Task`).
+        optimizer, scheduler: torch's, over the model's parameters; the scheduler moves every step.
+        ema: running average of the model (torch's ``AveragedModel``), or None. Where there is one it is
+            what is evaluated, selected and meant by "the model" afterwards.
+        settings: see :class:`LoopSettings`.
+        folder: the run's folder, which exists.
+        header: what every checkpoint holds besides: the config, the class names.
+        observer: told what happens, for logs and progress bars (rank 0), or None.
+        compile_model: run forward and backward through ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        *,
+        fabric: Any,
+        model: nn.Module,
+        task: Any,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        settings: LoopSettings,
+        folder: Path,
+        header: Mapping[str, Any],
+        ema: Any = None,
+        observer: Any = None,
+        compile_model: bool = False,
+    ):
+        self.fabric, self.task, self.settings = fabric, task, settings
+        self.folder, self.header, self.observer = folder, dict(header), observer
+        self.model, self.ema, self.scheduler = model, ema, scheduler
+        self.optimizer = optimizer
+        running = torch.compile(model) if compile_model else model
+        self._wrapped, self._optimizer = fabric.setup(running, optimizer)
+        if ema is not None:
+            ema.to(fabric.device)
+        self.progress = Progress()
+
+    @property
+    def result_model(self) -> nn.Module:
+        """The weights that count: the running average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def fit(self, loader: Any, selection: Any = None, stop: Any = None) -> None:
+        """Train to the end, or until ``stop`` asks to leave.
+
+        Args:
+            loader: training batches, ``len(loader)`` an epoch, ``loader.epoch(epoch, start)``.
+            selection: loader of the split that selects ``best.pt``; None to select nothing.
+            stop: object with ``requested``, see :class:`bixt3d.signals.StopRequest`; None to never stop.
+
+        Raises:
+            Stopped: after saving, when ``stop`` asked for it.
+            RuntimeError: the loss is no longer a number.
+        """
+        s, p = self.settings, self.progress
+        steps_per_epoch = len(loader) // s.accumulate
+        if steps_per_epoch < 1:
+            raise ValueError(f"accumulate: {s.accumulate} batches a step, but an epoch has only {len(loader)}.")
+        end = min(s.epochs * steps_per_epoch, s.max_steps or math.inf)
+        started = time.perf_counter() - p.seconds
+        self.model.train()
+        while p.step < end:
+            batches = loader.epoch(p.epoch, start=p.batch)
+            for _ in range(p.batch // s.accumulate, steps_per_epoch):
+                loss = self._step(list(itertools.islice(batches, s.accumulate)))
+                p.step, p.batch = p.step + 1, p.batch + s.accumulate
+                p.seconds = time.perf_counter() - started
+                if p.step % s.log_every == 0 and not math.isfinite(loss):
+                    raise RuntimeError(
+                        f"loss: became {float(loss)} by step {p.step}; lower optim.optimizer.lr, set train.clip_norm, "
+                        "or train with train.precision=32-true."
+                    )
+                self._tell("stepped", loss, end)
+                if stop is not None and self._agreed(stop.requested):
+                    self.save()
+                    raise Stopped(stop.requested or 0)
+                if p.step == end:
+                    break
+                if p.step % s.checkpoint_every == 0:
+                    self.save()
+            if p.batch == steps_per_epoch * s.accumulate:
+                p.epoch, p.batch = p.epoch + 1, 0
+            if selection is not None and (p.epoch % s.evaluate_every == 0 or p.step == end):
+                self._select(selection)
+                p.seconds = time.perf_counter() - started
+            self.save()
+
+    def _step(self, batches: list[Any]) -> Tensor:
+        """One optimiser step; returns its loss, detached."""
+        s = self.settings
+        # Dropout and stochastic depth become functions of (seed, step, rank): nothing to save, nothing to lose.
+        torch.manual_seed(derive_seed(s.seed, self.progress.step, self.fabric.global_rank))
+        total = torch.zeros((), device=self.fabric.device)
+        for i, batch in enumerate(batches):
+            with self.fabric.no_backward_sync(self._wrapped, enabled=i < len(batches) - 1):
+                prediction, target = self.task.predict(self._wrapped, batch)
+                loss = self.task.loss(prediction, target) / len(batches)
+                self.fabric.backward(loss)
+            total += loss.detach()
+        if s.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self._wrapped, self._optimizer, max_norm=s.clip_norm, error_if_nonfinite=False
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.scheduler.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return total
+
+    def _select(self, selection: Any) -> None:
+        result = evaluate(self.fabric, self.result_model, self.task, selection).summary()
+        p, figure = self.progress, result[self.task.selects]
+        better = figure > p.best
+        if better:
+            p.best, p.best_epoch = figure, p.epoch
+            if self.fabric.is_global_zero:
+                save_checkpoint(self.folder / "best.pt", self._content(result))
+        self._tell("selected", result, better)
+
+    def _content(self, result: Mapping[str, float] | None = None) -> dict[str, Any]:
+        content = {**self.header, "progress": asdict(self.progress), "model": self.result_model.state_dict()}
+        return content if result is None else {**content, "selection": dict(result)}
+
+    def save(self) -> None:
+        """Write ``last.pt``: the model that counts, and all that is needed to continue."""
+        if self.fabric.is_global_zero:
+            resume = {
+                "model": self.model.state_dict(),
+                "ema": None if self.ema is None else self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+            }
+            save_checkpoint(self.folder / "last.pt", {**self._content(), "resume": resume})
+        self.fabric.barrier()
+
+    def load(self, content: Mapping[str, Any], origin: Path) -> None:
+        """Continue from what :meth:`save` wrote."""
+        resume = content["resume"]
+        load_weights(self.model, resume["model"], origin)
+        if self.ema is not None:
+            self.ema.load_state_dict(resume["ema"])
+        self.optimizer.load_state_dict(resume["optimizer"])
+        self.scheduler.load_state_dict(resume["scheduler"])
+        self.fabric.strategy.precision.load_state_dict(resume["precision"])
+        self.progress = Progress(**content["progress"])
+
+    def _agreed(self, requested: int | None) -> bool:
+        """Whether any rank was asked to stop; ranks compare notes only now and then, since it costs a wait."""
+        if self.fabric.world_size == 1:
+            return requested is not None
+        if self.progress.step % self.settings.log_every:
+            return False
+        flag = torch.tensor(float(requested is not None), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(flag, reduce_op="sum") > 0)
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        if self.observer is not None:
+            getattr(self.observer, event)(self, *arguments)

@@ -1,0 +1,6 @@
+"""Read point clouds and meshes from the formats that people keep them in."""
+
+from bixt3d.io.cloud import Cloud, unit_sphere
+from bixt3d.io.reading import FORMATS, read_points
+
+__all__ = ["FORMATS", "Cloud", "read_points", "unit_sphere"]

@@ -1,0 +1,56 @@
+"""Numpy's own files."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from bixt3d.io.cloud import Cloud, split_columns, unit_normals
+
+_POINT_KEYS = ("points", "pos", "xyz", "data")
+
+
+def read_npy(path: Path) -> Cloud:
+    """Read an array ``(N, 3 or more)``."""
+    return split_columns(path, _numbers(path, _load(path)))
+
+
+def read_npz(path: Path) -> Cloud:
+    """Read an archive with an array of points and, optionally, one of ``normals``."""
+    archive = _load(path)
+    if isinstance(archive, np.ndarray):
+        raise RuntimeError(f"{path}: expected a numpy archive, got a single array; rename it to .npy.")
+    with archive:
+        keys = archive.files
+        key = next((key for key in _POINT_KEYS if key in keys), keys[0] if len(keys) == 1 else None)
+        if key is None:
+            raise ValueError(
+                f"{path}: expected an array named one of {', '.join(sorted(_POINT_KEYS))}, "
+                f"got {', '.join(sorted(keys)) or 'none'}."
+            )
+        try:
+            points = _numbers(path, archive[key])
+            normals = _numbers(path, archive["normals"]) if "normals" in keys else None
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+            raise RuntimeError(f"{path}: cannot be read as a numpy archive: {error}.") from error
+    cloud = split_columns(path, points)
+    if normals is None:
+        return cloud
+    if normals.shape != cloud.points.shape:
+        raise ValueError(f"{path}: normals: expected shape {cloud.points.shape}, got {normals.shape}.")
+    return Cloud(path, cloud.points, unit_normals(normals))
+
+
+def _load(path: Path):
+    try:
+        return np.load(path, allow_pickle=False)  # a pickle can run code
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise RuntimeError(f"{path}: cannot be read as a numpy file: {error}.") from error
+
+
+def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{path}: expected real numbers, got dtype {array.dtype}.")
+    return array

@@ -1,0 +1,95 @@
+"""One point cloud as it lies in a file: in its own unit, at full precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One point cloud in the unit of its file.
+
+    Coordinates stay float64: map coordinates such as UTM are so large that float32 would leave steps of
+    half a metre. Call :func:`unit_sphere` to centre and scale them before the cast.
+
+    Args:
+        path: the file that the cloud came from.
+        points: ``(N, 3)`` float64.
+        normals: ``(N, 3)`` float64, unit length, or None where the file has none.
+        from_mesh: True where the points were sampled from faces, False where they are the file's own.
+
+    Raises:
+        ValueError: the shape is wrong, the cloud is empty, or a coordinate is not finite.
+    """
+
+    path: Path
+    points: np.ndarray
+    normals: np.ndarray | None = None
+    from_mesh: bool = False
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 2 or self.points.shape[1] != 3:
+            raise ValueError(f"{self.path}: expected points of shape (N, 3), got {self.points.shape}.")
+        if len(self.points) == 0:
+            raise ValueError(f"{self.path}: the file has no points; expected at least one.")
+        bad = ~np.isfinite(self.points).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"{self.path}: {int(bad.sum())} of {len(bad)} points have NaN or infinite coordinates "
+                f"(first: point {int(np.argmax(bad))}); remove these points from the file."
+            )
+        if self.normals is not None and self.normals.shape != self.points.shape:
+            raise ValueError(
+                f"{self.path}: expected normals of shape {self.points.shape}, got {self.normals.shape}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def unit_sphere(points: np.ndarray) -> np.ndarray:
+    """Centre a cloud on its mean and scale its largest radius to 1.
+
+    ``out = (points - mean) / max_i |points_i - mean|``, computed in float64 and only then cast.
+
+    Args:
+        points: ``(N, 3)``, or ``(..., N, 3)`` for several clouds, any real dtype, any unit.
+
+    Returns:
+        An array of the same shape, float32. A cloud whose points all coincide becomes all zeros.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    centred = points - points.mean(axis=-2, keepdims=True)
+    radius = np.linalg.norm(centred, axis=-1).max(axis=-1)[..., None, None]
+    return (centred / np.where(radius > 0, radius, 1.0)).astype(np.float32)
+
+
+def unit_normals(vectors: np.ndarray) -> np.ndarray | None:
+    """Scale vectors ``(N, 3)`` to unit length; None where one of them has no direction."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(length).all() or (length == 0).any():
+        return None
+    return vectors / length
+
+
+def split_columns(path: Path, columns: np.ndarray) -> Cloud:
+    """Take a table ``(N, 3 or more)`` as xyz and, where columns 4 to 6 are unit vectors, normals.
+
+    Nothing in a bare table says what its further columns mean: colours and intensities are as common as
+    normals. Only unit length (within 1 %, since text files round) tells normals from the rest.
+    """
+    if columns.ndim != 2 or columns.shape[1] < 3:
+        raise ValueError(
+            f"{path}: expected rows of at least 3 numbers (x y z), got an array of shape {columns.shape}."
+        )
+    columns = columns.astype(np.float64)
+    normals = None
+    if columns.shape[1] >= 6:
+        vectors = columns[:, 3:6]
+        if (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 0.01).all():
+            normals = unit_normals(vectors)
+    return Cloud(path, np.ascontiguousarray(columns[:, :3]), normals)

@@ -1,0 +1,106 @@
+"""Formats that may hold faces: .ply, .off, .obj, .stl."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bixt3d.io.cloud import Cloud, unit_normals
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh: vertices ``(V, 3)`` float64 and faces ``(F, 3)`` int64."""
+
+    path: Path
+    vertices: np.ndarray
+    faces: np.ndarray
+
+    def sample(self, num_samples: int, rng: np.random.Generator) -> Cloud:
+        """Draw ``num_samples`` points uniformly by area, each with the normal of its face.
+
+        A point is ``a + u (b - a) + v (c - a)`` with ``(u, v)`` uniform on ``u + v <= 1``.
+        """
+        if not np.isfinite(self.vertices).all():
+            raise ValueError(f"{self.path}: a vertex has NaN or infinite coordinates; repair the mesh.")
+        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
+        cross = np.cross(b - a, c - a)  # length: twice the area
+        double_area = np.linalg.norm(cross, axis=1)
+        total = double_area.sum()
+        if not total > 0:
+            raise ValueError(f"{self.path}: the faces have no area; expected at least one proper triangle.")
+        face = rng.choice(len(self.faces), size=num_samples, p=double_area / total)
+        u, v = rng.random((2, num_samples, 1))
+        outside = u + v > 1
+        u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
+        points = a[face] + u * (b - a)[face] + v * (c - a)[face]
+        return Cloud(self.path, points, cross[face] / double_area[face, None], from_mesh=True)
+
+
+def read_mesh(path: Path) -> Cloud | Mesh:
+    """Read a mesh; a file without faces gives the points themselves."""
+    import trimesh
+
+    try:
+        if path.suffix.lower() == ".obj" and _has_faces(path):
+            # several materials make several meshes: join them (which would drop loose points)
+            loaded = trimesh.load(path, process=False, force="mesh", skip_materials=True)
+        else:
+            loaded = trimesh.load(path, process=False)
+    # the parsers check little: a damaged file surfaces as any of these
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error) as error:
+        raise RuntimeError(
+            f"{path}: cannot be read as {path.suffix.lower()}, it may be truncated or damaged: {error}."
+        ) from error
+    vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64).reshape(-1, 3)
+    faces = np.array(getattr(loaded, "faces", np.zeros((0, 3))), dtype=np.int64).reshape(-1, 3)
+    raw = loaded.metadata.get("_ply_raw", {})
+    _check_counts(path, raw, len(vertices), len(faces))
+    if len(faces):
+        if faces.min() < 0 or faces.max() >= len(vertices):
+            raise RuntimeError(
+                f"{path}: a face names vertex {int(faces.max())}, expected 0 to {len(vertices) - 1}; "
+                "it may be damaged."
+            )
+        return Mesh(path, vertices, faces)
+    if len(vertices) == 0 and path.suffix.lower() in (".stl", ".obj"):
+        raise RuntimeError(f"{path}: no face and no point could be read; it may be truncated or damaged.")
+    return Cloud(path, vertices, _ply_normals(raw))
+
+
+def _has_faces(path: Path) -> bool:
+    with path.open("rb") as lines:
+        return any(line.startswith(b"f ") for line in lines)
+
+
+def _check_counts(path: Path, ply: dict, num_vertices: int, num_faces: int) -> None:
+    """Compare with the header: the parsers take a file that ends early for a smaller one."""
+    if path.suffix.lower() == ".ply":
+        expected = [int(ply.get(element, {}).get("length", 0)) for element in ("vertex", "face")]
+    elif path.suffix.lower() == ".off":
+        text = path.read_text(encoding="utf-8", errors="replace")
+        header = re.match(r"\s*[A-Z]*OFF\s*(\d+)\s+(\d+)", re.sub(r"#.*", "", text))
+        expected = [int(number) for number in header.groups()] if header else [0, 0]
+    else:
+        return
+    # a polygon counts as one face in the header and becomes several triangles
+    if num_vertices < expected[0] or num_faces < expected[1]:
+        raise RuntimeError(
+            f"{path}: expected {expected[0]} vertices and {expected[1]} faces by its header, "
+            f"got {num_vertices} and {num_faces}; it may be truncated."
+        )
+
+
+def _ply_normals(raw: dict) -> np.ndarray | None:
+    # ascii files arrive as a dict of columns, binary ones as a structured array
+    data = raw.get("vertex", {}).get("data")
+    if data is None:
+        return None
+    names = data.dtype.names if isinstance(data, np.ndarray) else data.keys()
+    if not {"nx", "ny", "nz"} <= set(names or ()):
+        return None
+    return unit_normals(np.stack([np.asarray(data[name]).reshape(-1) for name in ("nx", "ny", "nz")], axis=1))

@@ -1,0 +1,77 @@
+"""The one entry point for reading a cloud: the file's suffix picks the parser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bixt3d.io.arrays import read_npy, read_npz
+from bixt3d.io.cloud import Cloud
+from bixt3d.io.mesh import Mesh, read_mesh
+from bixt3d.io.pcd import read_pcd
+from bixt3d.io.text import read_text
+
+_READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
+    ".csv": read_text,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".obj": read_mesh,
+    ".off": read_mesh,
+    ".pcd": read_pcd,
+    ".ply": read_mesh,
+    ".pts": read_text,
+    ".stl": read_mesh,
+    ".txt": read_text,
+    ".xyz": read_text,
+}
+
+FORMATS: tuple[str, ...] = tuple(sorted(_READERS))
+"""The suffixes that :func:`read_points` reads."""
+
+DEFAULT_SAMPLES = 10_000
+
+
+def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None, seed: int = 0) -> Cloud:
+    """Read one point cloud, or sample one from a mesh.
+
+    Files without faces are kept as they are, in their own order. A file with faces is sampled uniformly by
+    area, and each sample carries the normal of its face.
+
+    What the formats hold: ``.ply`` ``.obj`` ``.off`` points or faces; ``.stl`` faces; ``.pcd`` ascii, binary
+    and compressed; ``.xyz`` ``.pts`` ``.txt`` ``.csv`` rows of 3 or more numbers, separated by spaces,
+    commas, semicolons or tabs, with comment and header lines allowed; ``.npy`` an array ``(N, 3 or more)``;
+    ``.npz`` such an array under ``points``, ``pos``, ``xyz`` or ``data`` (or alone), optionally ``normals``.
+    In rows and bare arrays, columns 4 to 6 are taken as normals only when they are unit vectors.
+
+    Args:
+        path: the file.
+        num_samples: points to draw from a mesh; None draws 10,000. Without effect on a file of points.
+        seed: seed of that draw: the same file, number and seed give the same points.
+
+    Returns:
+        A :class:`Cloud`: float64 coordinates in the unit of the file, and normals where the file has them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the suffix is unknown, the file has no points, too few columns, or NaN; or
+            ``num_samples`` is not positive.
+        RuntimeError: the file is truncated or cannot be parsed.
+        ImportError: the parser of the format is not installed.
+    """
+    path = Path(path)
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples: expected at least 1, got {num_samples}.")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path}: unknown format {path.suffix!r}, expected one of {', '.join(FORMATS)}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; check the path.")
+    if path.stat().st_size == 0:
+        raise RuntimeError(f"{path}: the file is empty (0 bytes); fetch or export it again.")
+    found = reader(path)
+    if isinstance(found, Mesh):
+        return found.sample(num_samples or DEFAULT_SAMPLES, np.random.default_rng(seed))
+    return found

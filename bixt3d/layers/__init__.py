@@ -1,0 +1,40 @@
+"""Building blocks of BiXT: encodings, attention, blocks and affine grouping."""
+
+from .affine_grouping import AffineGrouping, GroupRefinement
+from .attention import BidirectionalCrossAttention, CrossAttention, SelfAttention
+from .blocks import (
+    BidirectionalCross,
+    EncoderBlock,
+    LatentSelfAttention,
+    LatentUpdate,
+    SequentialCross,
+    bidirectional_cross,
+    iterative_cross,
+    sequential_cross,
+)
+from .pointwise import LinearNormAct, PointwiseResidual
+from .positional import PointTokenizer, SinusoidalEncoding
+from .residual import MLP, DropPath, LayerScale
+
+__all__ = [
+    "MLP",
+    "AffineGrouping",
+    "BidirectionalCross",
+    "BidirectionalCrossAttention",
+    "CrossAttention",
+    "DropPath",
+    "EncoderBlock",
+    "GroupRefinement",
+    "LatentSelfAttention",
+    "LatentUpdate",
+    "LayerScale",
+    "LinearNormAct",
+    "PointTokenizer",
+    "PointwiseResidual",
+    "SelfAttention",
+    "SequentialCross",
+    "SinusoidalEncoding",
+    "bidirectional_cross",
+    "iterative_cross",
+    "sequential_cross",
+]

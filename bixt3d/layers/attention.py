@@ -1,0 +1,191 @@
+"""Attention modules: bi-directional cross-attention and the one-directional kinds beside it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import attention_weights, bidirectional_attention
+
+
+class AttentionMaps(NamedTuple):
+    """Softmaxed attention of one layer, averaged over nothing: every head is kept.
+
+    Attributes:
+        latents_from_tokens: ``(B, H, M, N)``, sums to 1 over the N tokens.
+        tokens_from_latents: ``(B, H, N, M)``, sums to 1 over the M latents; None in a one-sided layer.
+    """
+
+    latents_from_tokens: Tensor
+    tokens_from_latents: Tensor | None
+
+
+def _head_width(attention_dim: int, num_heads: int) -> int:
+    if num_heads < 1 or attention_dim % num_heads:
+        raise ValueError(
+            f"num_heads: expected a positive divisor of the attention width {attention_dim}, got {num_heads}."
+        )
+    return attention_dim // num_heads
+
+
+def _split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """``(B, N, parts*H*D)`` -> ``parts`` tensors ``(B, H, N, D)``."""
+    return x.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _merge_heads(x: Tensor) -> Tensor:
+    """``(B, H, N, D)`` -> ``(B, N, H*D)``."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class BidirectionalCrossAttention(nn.Module):
+    """Let latents and tokens attend to each other through one similarity matrix.
+
+    Per head, with references ``R`` and values ``V`` from one linear map on each side::
+
+        S = R_latents R_tokens^T / sqrt(head width)
+        latents_out = softmax over tokens(S) V_tokens
+        tokens_out  = softmax over latents(S^T) V_latents
+
+    each followed by an output map of its own: four maps where two cross-attentions need six.
+
+    Args:
+        latent_dim, token_dim: widths of the two streams.
+        num_heads: number of heads H; must divide ``attention_dim``.
+        attention_dim: width of references and values over all heads; ``latent_dim`` by default.
+        dropout: probability with which an attention weight is dropped in training.
+        backend: backend of :func:`bixt3d.ops.bidirectional_attention`; None picks the fastest.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``attention_dim``.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.2.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        token_dim: int,
+        *,
+        num_heads: int,
+        attention_dim: int | None = None,
+        dropout: float = 0.0,
+        backend: str | None = None,
+    ):
+        super().__init__()
+        attention_dim = attention_dim or latent_dim
+        _head_width(attention_dim, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.backend = backend
+        self.latent_ref_val = nn.Linear(latent_dim, 2 * attention_dim)
+        self.token_ref_val = nn.Linear(token_dim, 2 * attention_dim)
+        self.latent_proj = nn.Linear(attention_dim, latent_dim)
+        self.token_proj = nn.Linear(attention_dim, token_dim)
+
+    def forward(
+        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
+        """Exchange information between the streams.
+
+        Args:
+            latents: ``(B, M, latent_dim)``, or ``(1, M, latent_dim)`` to serve the whole batch.
+            tokens: ``(B, N, token_dim)``.
+            return_attention: also compute the attention maps, at the cost of ``(B, H, M, N)`` memory.
+
+        Returns:
+            ``(B, M, latent_dim)`` and ``(B, N, token_dim)`` updates, to be added by the caller, and the
+            maps or None.
+        """
+        latent_ref, latent_val = _split_heads(self.latent_ref_val(latents), 2, self.num_heads)
+        token_ref, token_val = _split_heads(self.token_ref_val(tokens), 2, self.num_heads)
+        latent_out, token_out = bidirectional_attention(
+            latent_ref,
+            latent_val,
+            token_ref,
+            token_val,
+            dropout_p=self.dropout,
+            training=self.training,
+            backend=self.backend,
+        )
+        maps = AttentionMaps(*attention_weights(latent_ref, token_ref)) if return_attention else None
+        return self.latent_proj(_merge_heads(latent_out)), self.token_proj(_merge_heads(token_out)), maps
+
+
+class CrossAttention(nn.Module):
+    """Let one stream read another; the other is not changed.
+
+    The one-sided last layer of a BiXT classifier (query: latents, needing no value map), each half of
+    sequential two-way attention, and the read of a Perceiver are all this module.
+
+    Args:
+        query_dim, context_dim: widths of the stream that is updated and of the one that is read.
+        num_heads: number of heads H; must divide ``attention_dim``.
+        attention_dim: width over all heads; ``query_dim`` by default.
+        dropout: probability with which an attention weight is dropped in training.
+
+    Source: Vaswani et al. 2017, section 3.2; Hiller et al., BiXT (arXiv 2402.12138), section 2.3.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        context_dim: int,
+        *,
+        num_heads: int,
+        attention_dim: int | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        attention_dim = attention_dim or query_dim
+        _head_width(attention_dim, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(query_dim, attention_dim)
+        self.key_val = nn.Linear(context_dim, 2 * attention_dim)
+        self.proj = nn.Linear(attention_dim, query_dim)
+
+    def forward(
+        self, query: Tensor, context: Tensor, *, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Read ``(B, N, context_dim)`` with ``(B or 1, M, query_dim)``.
+
+        Returns:
+            ``(B, M, query_dim)`` update, and the weights ``(B, H, M, N)`` or None.
+        """
+        (q,) = _split_heads(self.query(query), 1, self.num_heads)
+        k, v = _split_heads(self.key_val(context), 2, self.num_heads)
+        q = q.expand(k.shape[0], -1, -1, -1)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        weights = attention_weights(q, k)[0] if return_attention else None
+        return self.proj(_merge_heads(out)), weights
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the latents.
+
+    Args:
+        dim: width of the stream.
+        num_heads: number of heads; must divide ``dim``.
+        dropout: probability with which an attention weight is dropped in training.
+
+    Shape: ``(B, M, dim)`` -> ``(B, M, dim)``.
+
+    Source: Vaswani et al. 2017, section 3.2.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, dropout: float = 0.0):
+        super().__init__()
+        _head_width(dim, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within ``(B, M, dim)``."""
+        q, k, v = _split_heads(self.qkv(x), 3, self.num_heads)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.proj(_merge_heads(out))

@@ -1,0 +1,248 @@
+"""Transformer blocks of the BiXT encoder and of the attention types it is compared with.
+
+A *cross* layer connects the two streams, ``(latents, tokens) -> (latents, tokens, maps)``; an
+:class:`EncoderBlock` adds self-attention of the latents. The three ``*_cross`` functions build the cross
+layer of one attention type and are what a config names.
+
+Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.3 and tables 1a and A1.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention, SelfAttention
+from .residual import MLP, Branch
+
+NORM_EPS = 1e-6
+
+
+def _norm(dim: int) -> nn.LayerNorm:
+    return nn.LayerNorm(dim, eps=NORM_EPS)
+
+
+class ResidualMLP(nn.Module):
+    """``x + branch(mlp(norm(x)))`` on the last axis."""
+
+    def __init__(
+        self, dim: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None
+    ):
+        super().__init__()
+        self.norm = _norm(dim)
+        self.mlp = MLP(dim, ratio=mlp_ratio)
+        self.branch = Branch(dim, drop_path=drop_path, layer_scale=layer_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine every row of ``(B, N, dim)`` alone."""
+        return x + self.branch(self.mlp(self.norm(x)))
+
+
+class LatentSelfAttention(nn.Module):
+    """Self-attention and MLP over the latents, each with norm and residual.
+
+    Shape: ``(B, M, dim)`` -> ``(B, M, dim)``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.norm = _norm(dim)
+        self.attention = SelfAttention(dim, num_heads=num_heads, dropout=dropout)
+        self.branch = Branch(dim, drop_path=drop_path, layer_scale=layer_scale)
+        self.mlp = ResidualMLP(dim, mlp_ratio=mlp_ratio, drop_path=drop_path, layer_scale=layer_scale)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Let the latents attend to each other."""
+        latents = latents + self.branch(self.attention(self.norm(latents)))
+        return self.mlp(latents)
+
+
+class BidirectionalCross(nn.Module):
+    """Bi-directional cross-attention and an MLP on both sides, each with norm and residual."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        token_dim: int,
+        *,
+        num_heads: int,
+        attention_dim: int | None = None,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        dropout: float = 0.0,
+        backend: str | None = None,
+    ):
+        super().__init__()
+        self.latent_norm = _norm(latent_dim)
+        self.token_norm = _norm(token_dim)
+        self.attention = BidirectionalCrossAttention(
+            latent_dim,
+            token_dim,
+            num_heads=num_heads,
+            attention_dim=attention_dim,
+            dropout=dropout,
+            backend=backend,
+        )
+        self.latent_branch = Branch(latent_dim, drop_path=drop_path, layer_scale=layer_scale)
+        self.token_branch = Branch(token_dim, drop_path=drop_path, layer_scale=layer_scale)
+        self.latent_mlp = ResidualMLP(
+            latent_dim, mlp_ratio=mlp_ratio, drop_path=drop_path, layer_scale=layer_scale
+        )
+        self.token_mlp = ResidualMLP(
+            token_dim, mlp_ratio=mlp_ratio, drop_path=drop_path, layer_scale=layer_scale
+        )
+
+    def forward(
+        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
+        """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens."""
+        latent_update, token_update, maps = self.attention(
+            self.latent_norm(latents), self.token_norm(tokens), return_attention=return_attention
+        )
+        latents = self.latent_mlp(latents + self.latent_branch(latent_update))
+        tokens = self.token_mlp(tokens + self.token_branch(token_update))
+        return latents, tokens, maps
+
+
+class CrossUpdate(nn.Module):
+    """One stream reads another and passes an MLP, each with norm and residual."""
+
+    def __init__(
+        self,
+        query_dim: int,
+        context_dim: int,
+        *,
+        num_heads: int,
+        attention_dim: int | None = None,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.query_norm = _norm(query_dim)
+        self.context_norm = _norm(context_dim)
+        self.attention = CrossAttention(
+            query_dim, context_dim, num_heads=num_heads, attention_dim=attention_dim, dropout=dropout
+        )
+        self.branch = Branch(query_dim, drop_path=drop_path, layer_scale=layer_scale)
+        self.mlp = ResidualMLP(query_dim, mlp_ratio=mlp_ratio, drop_path=drop_path, layer_scale=layer_scale)
+
+    def forward(
+        self, query: Tensor, context: Tensor, *, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Update ``(B or 1, M, query_dim)`` from ``(B, N, context_dim)``."""
+        update, weights = self.attention(
+            self.query_norm(query), self.context_norm(context), return_attention=return_attention
+        )
+        return self.mlp(query + self.branch(update)), weights
+
+
+class LatentUpdate(CrossUpdate):
+    """One-sided cross layer: the latents read the tokens, which pass unchanged."""
+
+    def forward(  # type: ignore[override]
+        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
+        """Update ``(B or 1, M, latent_dim)`` latents from ``(B, N, token_dim)`` tokens."""
+        latents, weights = super().forward(latents, tokens, return_attention=return_attention)
+        return latents, tokens, None if weights is None else AttentionMaps(weights, None)
+
+
+class SequentialCross(nn.Module):
+    """Two independent cross-attentions: latents read tokens, then tokens read the updated latents."""
+
+    def __init__(
+        self, latent_dim: int, token_dim: int, *, num_heads: int, attention_dim: int | None = None, **options
+    ):
+        super().__init__()
+        attention_dim = attention_dim or latent_dim
+        self.latents_from_tokens = CrossUpdate(
+            latent_dim, token_dim, num_heads=num_heads, attention_dim=attention_dim, **options
+        )
+        self.tokens_from_latents = CrossUpdate(
+            token_dim, latent_dim, num_heads=num_heads, attention_dim=attention_dim, **options
+        )
+
+    def forward(
+        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
+        """Update ``(B or 1, M, latent_dim)`` latents, then ``(B, N, token_dim)`` tokens."""
+        latents, read = self.latents_from_tokens(latents, tokens, return_attention=return_attention)
+        tokens, written = self.tokens_from_latents(tokens, latents, return_attention=return_attention)
+        return latents, tokens, None if read is None else AttentionMaps(read, written)
+
+
+class CrossFactory(Protocol):
+    """What builds the cross layer of a block; a config completes it with ``_partial_: true``."""
+
+    def __call__(self, latent_dim: int, token_dim: int, *, one_sided: bool, **options) -> nn.Module:
+        """Build one cross layer."""
+
+
+def bidirectional_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **options) -> nn.Module:
+    """Build the cross layer of BiXT; one-sided it is a :class:`LatentUpdate`.
+
+    Args:
+        latent_dim, token_dim: widths of the two streams.
+        one_sided: update only the latents (last layer of a classifier).
+        **options: of :class:`BidirectionalCross`.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.3.
+    """
+    if one_sided:
+        options.pop("backend", None)  # names a backend of the two-sided op
+        return LatentUpdate(latent_dim, token_dim, **options)
+    return BidirectionalCross(latent_dim, token_dim, **options)
+
+
+def sequential_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **options) -> nn.Module:
+    """Build a sequential two-way cross layer; one-sided it is a :class:`LatentUpdate`.
+
+    Args and source: as :func:`bidirectional_cross`; tables 1a and A1 of the paper ("sequential").
+    """
+    layer = LatentUpdate if one_sided else SequentialCross
+    return layer(latent_dim, token_dim, **options)
+
+
+def iterative_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **options) -> nn.Module:
+    """Build the read of a Perceiver: the latents read the tokens, which are never updated.
+
+    Args and source: as :func:`bidirectional_cross`; Jaegle et al., Perceiver (2021), section 3.2.
+    ``one_sided`` is accepted for the common signature and changes nothing.
+    """
+    return LatentUpdate(latent_dim, token_dim, **options)
+
+
+class EncoderBlock(nn.Module):
+    """A cross layer, then self-attention of the latents.
+
+    Args:
+        cross: layer ``(latents, tokens, return_attention=...) -> (latents, tokens, maps)``.
+        self_attention: layers over the latents, applied in order.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), figure 2 and section 2.3.
+    """
+
+    def __init__(self, cross: nn.Module, self_attention: list[nn.Module]):
+        super().__init__()
+        self.cross = cross
+        self.self_attention = nn.Sequential(*self_attention)
+
+    def forward(
+        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
+        """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens."""
+        latents, tokens, maps = self.cross(latents, tokens, return_attention=return_attention)
+        return self.self_attention(latents), tokens, maps

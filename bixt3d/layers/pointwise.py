@@ -1,0 +1,61 @@
+"""Layers of PointMLP that see every point, or every neighbour of a group, alone (channels last)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ChannelBatchNorm(nn.BatchNorm1d):
+    """Batch norm over every axis but the last, so that channels may stay last.
+
+    Shape: ``(..., C)`` -> ``(..., C)``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each channel over all other axes (running statistics in evaluation)."""
+        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+
+
+class LinearNormAct(nn.Sequential):
+    """Linear map, batch norm and ReLU on the last axis.
+
+    Args:
+        in_dim, out_dim: channels before and after.
+        bias: whether the linear map has one (the norm makes it redundant; public weights may have it).
+        act: whether the ReLU follows.
+
+    Shape: ``(..., in_dim)`` -> ``(..., out_dim)``.
+
+    Source: Ma et al., PointMLP (ICLR 2022), section 3.2; a 1×1 convolution there.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = False, act: bool = True):
+        layers: list[nn.Module] = [nn.Linear(in_dim, out_dim, bias=bias), ChannelBatchNorm(out_dim)]
+        if act:
+            layers.append(nn.ReLU())
+        super().__init__(*layers)
+
+
+class PointwiseResidual(nn.Module):
+    """``relu(x + norm(linear(relu(norm(linear(x))))))`` on the last axis.
+
+    Args:
+        dim: channels in and out.
+        expansion: hidden channels as a multiple of ``dim``.
+        bias: whether the linear maps have one.
+
+    Shape: ``(..., dim)`` -> ``(..., dim)``.
+
+    Source: Ma et al., PointMLP (ICLR 2022), section 3.2, the residual point MLP block.
+    """
+
+    def __init__(self, dim: int, *, expansion: float = 1.0, bias: bool = False):
+        super().__init__()
+        hidden = int(dim * expansion)
+        self.expand = LinearNormAct(dim, hidden, bias=bias)
+        self.contract = LinearNormAct(hidden, dim, bias=bias, act=False)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine every row of ``(..., dim)`` alone."""
+        return self.act(x + self.contract(self.expand(x)))

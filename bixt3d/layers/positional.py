@@ -1,0 +1,112 @@
+"""From coordinates to tokens: sinusoidal encoding of every axis and one linear map."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class SinusoidalEncoding(nn.Module):
+    r"""Encode every coordinate axis by sines and cosines of geometrically spaced periods.
+
+    For axis ``a`` and frequency ``i`` of ``dims_per_axis / 2``::
+
+        angle[i] = coordinate[a] * scale / temperature ** (2 * i / dims_per_axis)
+        out[a * dims_per_axis + 2 * i]     = sin(angle[i])
+        out[a * dims_per_axis + 2 * i + 1] = cos(angle[i])
+
+    so the periods run from ``2 pi / scale`` (finest) to almost ``temperature`` times that (coarsest), in
+    the unit of the coordinates. No parameters.
+
+    Args:
+        num_axes: number of coordinates of a point (3 for xyz, 6 for xyz and normal).
+        dims_per_axis: even number of encoding dimensions for each axis.
+        scale: angle, in radians, that a coordinate of 1 has at the finest period.
+        temperature: ratio that spreads the periods; greater than 1 makes the later ones coarser.
+
+    Raises:
+        ValueError: a count is not positive, ``dims_per_axis`` is odd, or ``scale`` or ``temperature`` is
+            not a positive finite number.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 2, "Positional encodings"; Vaswani et al. 2017,
+    section 3.5. The paper leaves scale and temperature for point coordinates open; ``docs/results.md``
+    holds the measurement behind the values in ``cfgs/model``.
+    """
+
+    def __init__(
+        self, num_axes: int = 3, *, dims_per_axis: int = 32, scale: float = 1.0, temperature: float = 10000.0
+    ):
+        super().__init__()
+        if num_axes < 1:
+            raise ValueError(f"num_axes: expected at least 1, got {num_axes}.")
+        if dims_per_axis < 2 or dims_per_axis % 2:
+            raise ValueError(f"dims_per_axis: expected an even number of at least 2, got {dims_per_axis}.")
+        for name, value in (("scale", scale), ("temperature", temperature)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: expected a positive finite number, got {value}.")
+        self.num_axes = num_axes
+        self.dims_per_axis = dims_per_axis
+        self.scale = float(scale)
+        self.temperature = float(temperature)
+        exponent = torch.arange(0, dims_per_axis, 2, dtype=torch.float64) / dims_per_axis
+        self.register_buffer("frequency", (scale / temperature**exponent).float(), persistent=False)
+
+    @property
+    def out_dim(self) -> int:
+        """Width of the encoding: ``num_axes * dims_per_axis``."""
+        return self.num_axes * self.dims_per_axis
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """Encode ``(..., num_axes)`` coordinates as ``(..., out_dim)`` float32, differentiable."""
+        if coordinates.shape[-1] != self.num_axes:
+            raise ValueError(
+                f"coordinates: expected {self.num_axes} per point in the last axis, got shape "
+                f"{tuple(coordinates.shape)}."
+            )
+        # float32 whatever the autocast: half precision cannot hold large angles
+        angle = coordinates.float().unsqueeze(-1) * self.frequency
+        return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-3)
+
+    def extra_repr(self) -> str:
+        """Show the settings when printed."""
+        return (
+            f"num_axes={self.num_axes}, dims_per_axis={self.dims_per_axis}, scale={self.scale:g}, "
+            f"temperature={self.temperature:g}"
+        )
+
+
+class PointTokenizer(nn.Module):
+    """Turn every point into a token: sinusoidal encoding of its coordinates, then one linear map.
+
+    Args:
+        dim: token width D.
+        in_channels: 3 for xyz, 6 for xyz and unit normal; every channel is an axis of the encoding.
+        dims_per_axis, scale, temperature: see :class:`SinusoidalEncoding`.
+
+    Shape: ``(B, N, in_channels)`` float -> ``(B, N, D)``.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 2, "Input tokenization".
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        in_channels: int = 3,
+        dims_per_axis: int = 32,
+        scale: float = 1.0,
+        temperature: float = 10000.0,
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.dim = dim
+        self.encoding = SinusoidalEncoding(
+            in_channels, dims_per_axis=dims_per_axis, scale=scale, temperature=temperature
+        )
+        self.proj = nn.Linear(self.encoding.out_dim, dim)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Tokenise ``(B, N, in_channels)`` points as ``(B, N, D)``."""
+        return self.proj(self.encoding(points).to(self.proj.weight.dtype))

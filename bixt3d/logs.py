@@ -1,0 +1,57 @@
+"""Curves of a run: CSV for reading, TensorBoard for looking."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+
+class RunLog:
+    """Write named values by step to ``<name>.csv`` and to TensorBoard.
+
+    Args:
+        folder: the run's folder.
+        step: step that the run stands at; rows of later steps, written before a crash, are removed, so
+            that a resumed run's curves are those of an uninterrupted one.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        self._columns: dict[str, list[str]] = {}
+        for path in sorted(folder.glob("*.csv")):
+            self._rewind(path, step)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def _rewind(self, path: Path, step: int) -> None:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if not reader.fieldnames or "step" not in reader.fieldnames:
+                return
+            # a run that was killed may have left half a row at the end
+            rows = [r for r in reader if (r["step"] or "").isdigit() and None not in r.values()]
+            columns = list(reader.fieldnames)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(r for r in rows if int(r["step"]) <= step)
+        self._columns[path.stem] = columns
+
+    def write(self, name: str, step: int, **values: float) -> None:
+        """Append one row; all rows of a name have the same values."""
+        row = {"step": step, **values}
+        path = self.folder / f"{name}.csv"
+        new = name not in self._columns
+        columns = self._columns.setdefault(name, list(row))
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            if new:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        for key, value in values.items():
+            self._board.add_scalar(f"{name}/{key}", value, step)
+
+    def close(self) -> None:
+        """Flush what is not on disk yet."""
+        self._board.close()

@@ -1,0 +1,90 @@
+"""BiXT for shape classification."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..layers import PointTokenizer
+from .encoder import BiXTEncoder, LayerAttention, init_linear
+
+
+class BiXTClassifier(nn.Module):
+    """Classify point clouds from the mean of the refined latents.
+
+    ``logits = head(norm(mean over latents(encoder(tokenizer(points)))))``
+
+    Args:
+        num_classes: number of classes.
+        tokenizer: points ``(B, N, C)`` -> tokens ``(B, N, encoder.token_dim)``.
+        encoder: latents and tokens, see :class:`~bixt3d.models.BiXTEncoder`.
+        dropout: dropout before the linear head.
+
+    Raises:
+        ValueError: tokenizer and encoder do not agree on the token width.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1.
+    """
+
+    def __init__(
+        self, num_classes: int, *, tokenizer: PointTokenizer, encoder: BiXTEncoder, dropout: float = 0.0
+    ):
+        super().__init__()
+        if tokenizer.dim != encoder.token_dim:
+            raise ValueError(
+                f"tokenizer.dim: expected the encoder's token width {encoder.token_dim}, got {tokenizer.dim}."
+            )
+        self.num_classes = num_classes
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.norm = nn.LayerNorm(encoder.dim, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.dim, num_classes)
+        tokenizer.apply(init_linear)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of a point: 3 for xyz, 6 for xyz and normal."""
+        return self.tokenizer.in_channels
+
+    @property
+    def min_points(self) -> int:
+        """The fewest points a cloud may have."""
+        return self.encoder.min_points
+
+    def _encode(self, points: Tensor, return_attention: bool):
+        if points.dim() != 3 or points.shape[-1] != self.in_channels:
+            kind = "xyz" if self.in_channels == 3 else "xyz and normal"
+            raise ValueError(
+                f"points: expected shape (B, N, {self.in_channels}) with {kind}, got {tuple(points.shape)}."
+            )
+        return self.encoder(self.tokenizer(points), points[..., :3], return_attention=return_attention)
+
+    def forward_features(
+        self, points: Tensor, *, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, list[LayerAttention]]:
+        """Encode points without classifying them.
+
+        Args:
+            points: ``(B, N, C)`` float.
+            return_attention: return the attention maps of every layer as well; they are not computed
+                otherwise.
+
+        Returns:
+            latents ``(B, M, D)``, tokens ``(B, S, D')`` and their centers ``(B, S, 3)``; with
+            ``return_attention`` a fourth item, a list with the maps and token centers of each layer.
+        """
+        out = self._encode(points, return_attention)
+        if out.attention is None:
+            return out.latents, out.tokens, out.centers
+        return out.latents, out.tokens, out.centers, out.attention
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Classify ``(B, N, C)`` points; returns ``(B, num_classes)`` logits.
+
+        Raises:
+            ValueError: points of another shape, or fewer than :attr:`min_points`.
+        """
+        latents = self._encode(points, False).latents
+        return self.head(self.dropout(self.norm(latents.mean(dim=1))))

@@ -1,0 +1,135 @@
+"""Read public checkpoints of related models."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+# Official name -> ours, for what stands inside `blocks.<i>.`. Both sides keep (out, in) weights, and both
+# order a joint map as (reference, value) resp. (query, key, value), so that nothing but names changes.
+_BLOCK_NAMES = (
+    (r"self_attention_latents\.norm1\.", "self_attention.0.norm."),
+    (r"self_attention_latents\.attn\.", "self_attention.0.attention."),
+    (r"self_attention_latents\.ls1\.", "self_attention.0.branch.scale."),
+    (r"self_attention_latents\.norm2\.", "self_attention.0.mlp.norm."),
+    (r"self_attention_latents\.mlp\.", "self_attention.0.mlp.mlp."),
+    (r"self_attention_latents\.ls2\.", "self_attention.0.mlp.branch.scale."),
+)
+_TWO_SIDED_NAMES = (
+    (r"norm1_lat\.", "latent_norm."),
+    (r"norm1_pat\.", "token_norm."),
+    (r"attn\.rv_latents\.", "attention.latent_ref_val."),
+    (r"attn\.rv_patches\.", "attention.token_ref_val."),
+    (r"attn\.proj_lat\.", "attention.latent_proj."),
+    (r"attn\.proj_pat\.", "attention.token_proj."),
+    (r"ls1_lat\.", "latent_branch.scale."),
+    (r"ls1_pat\.", "token_branch.scale."),
+    (r"norm2_lat\.", "latent_mlp.norm."),
+    (r"mlp_lat\.", "latent_mlp.mlp."),
+    (r"ls2_lat\.", "latent_mlp.branch.scale."),
+    (r"norm2_pat\.", "token_mlp.norm."),
+    (r"mlp_pat\.", "token_mlp.mlp."),
+    (r"ls2_pat\.", "token_mlp.branch.scale."),
+)
+_ONE_SIDED_NAMES = (
+    (r"norm1_lat\.", "query_norm."),
+    (r"norm1_pat\.", "context_norm."),
+    (r"attn\.r_latents\.", "attention.query."),
+    (r"attn\.rv_patches\.", "attention.key_val."),
+    (r"attn\.proj_lat\.", "attention.proj."),
+    (r"ls1_lat\.", "branch.scale."),
+    (r"norm2_lat\.", "mlp.norm."),
+    (r"mlp_lat\.", "mlp.mlp."),
+    (r"ls2_lat\.", "mlp.branch.scale."),
+)
+_CROSS = "cross_attention_latents_token."
+_LEFT_OUT = ("patch_embed.", "fourier_pos_encode.")
+_TOP = {"norm_lat.": "norm.", "fc_norm.": "norm.", "norm.": "norm.", "head.": "head."}
+
+
+def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
+    for pattern, ours in table:
+        match = re.match(pattern, name)
+        if match:
+            return ours + name[match.end() :]
+    return None
+
+
+def bixt_from_official(state_dict: Mapping[str, Tensor], *, dense: bool = False) -> dict[str, Tensor]:
+    """Rename the weights of an official BiXT (github.com/mrkshllr/BiXT) for this toolkit.
+
+    Only names change. Any size, any depth, with layer scale or without. What belongs to images
+    (``patch_embed.*``, ``fourier_pos_encode.*``) is left out, and its names are logged as a warning.
+
+    ==========================================================  ======================================
+    official (``L`` = ``blocks.i.cross_attention_latents_token``)  here
+    ==========================================================  ======================================
+    ``latents``                                                 ``latents``
+    ``L.norm1_lat``, ``L.norm1_pat``                            ``blocks.i.cross.latent_norm``, ``.token_norm``
+    ``L.attn.rv_latents``, ``L.attn.rv_patches``                ``…cross.attention.latent_ref_val``, ``.token_ref_val``
+    ``L.attn.proj_lat``, ``L.attn.proj_pat``                    ``…cross.attention.latent_proj``, ``.token_proj``
+    ``L.norm2_*``, ``L.mlp_*``                                  ``…cross.latent_mlp.{norm,mlp}``, ``.token_mlp.…``
+    ``L.attn.r_latents`` (one-sided), ``.rv_patches``           ``…cross.attention.query``, ``.key_val``
+    ``blocks.i.self_attention_latents.*``                       ``blocks.i.self_attention.0.*``
+    ``ls1*``, ``ls2*`` (``.gamma``)                             ``….branch.scale.gamma``
+    ``fc_norm``, ``norm_lat``; ``head``                         ``norm``; ``head``
+    ==========================================================  ======================================
+
+    Args:
+        state_dict: official state dict, ``module.`` prefixes allowed; keys may also begin at
+            ``0.cross_attention…`` as in a bare stack of blocks.
+        dense: leave out a one-sided last layer, as is done for dense tasks with the 13-layer variants.
+
+    Returns:
+        A new dict with the same tensors: the keys of :class:`~bixt3d.models.BiXTEncoder`, and of the
+        classifier's ``norm.*`` and ``head.*`` where the input has them.
+
+    Raises:
+        ValueError: a key is not one of an official BiXT.
+
+    Source: names as in commit 4ce7cae of the official code; Hiller et al. (arXiv 2402.12138).
+    """
+    state = {k.removeprefix("module."): v for k, v in state_dict.items()}
+    state = {f"blocks.{k}" if re.match(r"\d+\.", k) else k: v for k, v in state.items()}
+    one_sided = {k.split(".")[1] for k in state if k.endswith(f"{_CROSS}attn.r_latents.weight")}
+
+    converted: dict[str, Tensor] = {}
+    left_out: list[str] = []
+    unknown: list[str] = []
+    for key, value in state.items():
+        name: str | None = None
+        block = re.match(r"blocks\.(\d+)\.", key)
+        top = next((t for t in _TOP if key.startswith(t)), None)
+        if key.startswith(_LEFT_OUT) or (dense and block and block[1] in one_sided):
+            left_out.append(key)
+            continue
+        if key == "latents":
+            name = key
+        elif top:
+            name = _TOP[top] + key.removeprefix(top)
+        elif block:
+            inside = key.removeprefix(block[0])
+            if inside.startswith(_CROSS):
+                table = _ONE_SIDED_NAMES if block[1] in one_sided else _TWO_SIDED_NAMES
+                renamed = _rename(inside.removeprefix(_CROSS), table)
+                name = renamed and f"{block[0]}cross.{renamed}"
+            else:
+                renamed = _rename(inside, _BLOCK_NAMES)
+                name = renamed and f"{block[0]}{renamed}"
+        if name is None:
+            unknown.append(key)
+        else:
+            converted[name] = value
+    if unknown:
+        raise ValueError(
+            f"state_dict: {len(unknown)} keys are not of an official BiXT, the first is {unknown[0]!r}; "
+            "expected latents, blocks.*, fc_norm.*, head.*."
+        )
+    if left_out:
+        logger.warning("left out %d tensors that point clouds do not use: %s", len(left_out), ", ".join(left_out))
+    return converted

@@ -1,0 +1,229 @@
+"""The BiXT encoder: a few learnt latents and many tokens, refined together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import EncoderBlock, GroupRefinement, LatentSelfAttention, bidirectional_cross
+from ..layers.attention import AttentionMaps
+from ..layers.blocks import CrossFactory
+
+SHARING = ("all", "all_but_first", "none")
+
+
+class LayerAttention(NamedTuple):
+    """Attention maps of one layer and where its tokens lie.
+
+    Attributes:
+        maps: the softmaxed attention of the layer.
+        centers: ``(B, S, 3)`` xyz of the S tokens that the layer saw.
+    """
+
+    maps: AttentionMaps
+    centers: Tensor
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder hands to a head.
+
+    Attributes:
+        latents: ``(B, M, dim)``.
+        tokens: ``(B, S, token_dims[-1])``; in a one-sided last layer they are those it read.
+        centers: ``(B, S, 3)`` xyz of the tokens.
+        attention: one entry a layer, or None where it was not asked for.
+    """
+
+    latents: Tensor
+    tokens: Tensor
+    centers: Tensor
+    attention: list[LayerAttention] | None
+
+
+def _tie(target: nn.Module, source: nn.Module) -> None:
+    """Make ``target`` use the parameters of ``source``, a module of the same structure."""
+    for name, module in source.named_modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            setattr(target.get_submodule(name), key, parameter)
+
+
+class BiXTEncoder(nn.Module):
+    """Refine M learnt latents and N tokens layer by layer, at a cost linear in N.
+
+    Each layer is cross-attention between the streams with an MLP on both, then self-attention of the
+    latents with an MLP; a token refinement may come before or after it. Unless ``dense``, the last layer
+    updates the latents alone, since nothing reads its tokens.
+
+    Args:
+        depth: number of layers.
+        dim: width of the latents.
+        token_dim: width of the tokens that come in (``dim`` by default).
+        token_dims: width of the tokens after the refinement of each layer, ``depth`` numbers; all
+            ``token_dim`` by default. Only a refinement can change the width.
+        num_latents: number of latents M.
+        num_heads: heads of every attention; must divide ``dim``.
+        mlp_ratio: hidden width of the MLPs as a multiple of their stream's width.
+        drop_path: stochastic depth of the last layer; it grows linearly from 0 over the layers.
+        dropout: dropout of attention weights.
+        layer_scale: start of the learnt factor on every residual branch; None for none.
+        cross: builder of the cross layer: :func:`~bixt3d.layers.bidirectional_cross` (BiXT),
+            :func:`~bixt3d.layers.sequential_cross` or :func:`~bixt3d.layers.iterative_cross` (Perceiver).
+        self_attention_per_layer: latent self-attention layers in each layer (a Perceiver has several).
+        share_cross: ``"none"``, ``"all"`` (every layer uses the parameters of the first cross layer) or
+            ``"all_but_first"``.
+        refinement: builder ``(in_dim, out_dim) -> module`` of the token refinement, such as
+            :class:`~bixt3d.layers.GroupRefinement`; None for none.
+        refinement_layers: the layers (from 0) that have one; all by default.
+        refine: ``"before"`` the cross-attention of its layer or ``"after"`` it. After it a one-sided last
+            layer has none: nothing would read the refined tokens.
+        dense: update the tokens in the last layer too, for heads that read them.
+
+    Raises:
+        ValueError: heads do not divide the width, or an option does not fit another.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.3 and appendix C.1.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int = 12,
+        dim: int = 192,
+        token_dim: int | None = None,
+        token_dims: Sequence[int] | None = None,
+        num_latents: int = 64,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.1,
+        dropout: float = 0.0,
+        layer_scale: float | None = None,
+        cross: CrossFactory = bidirectional_cross,
+        self_attention_per_layer: int = 1,
+        share_cross: str = "none",
+        refinement: Callable[[int, int], GroupRefinement] | None = None,
+        refinement_layers: Sequence[int] | None = None,
+        refine: str = "before",
+        dense: bool = False,
+    ):
+        super().__init__()
+        token_dim = token_dim or dim
+        if depth < 1 or num_latents < 1:
+            raise ValueError(f"depth and num_latents: expected at least 1, got {depth} and {num_latents}.")
+        if refine not in ("after", "before"):
+            raise ValueError(f"refine: expected 'after' or 'before', got {refine!r}.")
+        if share_cross not in SHARING:
+            raise ValueError(f"share_cross: expected one of {', '.join(SHARING)}, got {share_cross!r}.")
+        outside = [i for i in refinement_layers or () if not 0 <= i < depth]
+        if outside:
+            raise ValueError(f"refinement_layers: expected layers 0 to {depth - 1}, got {outside}.")
+        self.dim = dim
+        self.dense = dense
+        self.refine = refine
+
+        refined = set(range(depth) if refinement_layers is None else refinement_layers)
+        if refine == "after" and not dense:
+            refined.discard(depth - 1)
+        if refinement is None:
+            refined = set()
+        widths = self._token_widths(depth, token_dim, token_dims, refined)
+
+        self.latents = nn.Parameter(torch.empty(1, num_latents, dim))
+        self.blocks = nn.ModuleList()
+        self.refinements = nn.ModuleList()
+        for i in range(depth):
+            options = {
+                "num_heads": num_heads,
+                "mlp_ratio": mlp_ratio,
+                "drop_path": drop_path * i / max(depth - 1, 1),
+                "layer_scale": layer_scale,
+                "dropout": dropout,
+            }
+            cross_dim = widths[i + 1] if refine == "before" else widths[i]
+            layer = cross(dim, cross_dim, one_sided=not dense and i == depth - 1, **options)
+            attention: list[nn.Module] = [
+                LatentSelfAttention(dim, **options) for _ in range(self_attention_per_layer)
+            ]
+            self.blocks.append(EncoderBlock(layer, attention))
+            self.refinements.append(
+                refinement(widths[i], widths[i + 1]) if refinement and i in refined else nn.Identity()
+            )
+        self._share_cross(share_cross)
+        self.token_dim = token_dim
+        self.out_token_dim = widths[-1]
+        self.apply(init_linear)
+        nn.init.trunc_normal_(self.latents, std=0.02)
+
+    @staticmethod
+    def _token_widths(
+        depth: int, token_dim: int, token_dims: Sequence[int] | None, refined: set[int]
+    ) -> list[int]:
+        """Width of the tokens before layer 0 and after the refinement of each layer."""
+        if token_dims is None:
+            return [token_dim] * (depth + 1)
+        if len(token_dims) != depth:
+            raise ValueError(
+                f"token_dims: expected one width for each of the {depth} layers, got {len(token_dims)}."
+            )
+        widths = [token_dim, *token_dims]
+        for i in range(depth):
+            if widths[i + 1] != widths[i] and i not in refined:
+                raise ValueError(
+                    f"token_dims: layer {i} changes the width from {widths[i]} to {widths[i + 1]}, but has no "
+                    "refinement to do so; keep the width or give the layer a refinement."
+                )
+        return widths
+
+    def _share_cross(self, share_cross: str) -> None:
+        if share_cross == "none":
+            return
+        first = 0 if share_cross == "all" else 1
+        for block in self.blocks[first + 1 :]:
+            if type(block.cross) is not type(self.blocks[first].cross):  # type: ignore[union-attr]
+                raise ValueError(
+                    f"share_cross={share_cross!r}: the one-sided last layer has other parameters than the rest; "
+                    "share only iterative attention, or build the encoder with dense=True."
+                )
+            _tie(block.cross, self.blocks[first].cross)  # type: ignore[arg-type, union-attr]
+
+    @property
+    def min_points(self) -> int:
+        """The fewest tokens that every refinement accepts."""
+        needed, reduction = 1, 1
+        for layer in self.refinements:
+            if isinstance(layer, GroupRefinement):
+                needed = max(needed, layer.num_neighbors * reduction)
+                reduction *= layer.reduction
+        return max(needed, reduction)
+
+    def forward(self, tokens: Tensor, centers: Tensor, *, return_attention: bool = False) -> EncoderOutput:
+        """Encode ``(B, N, token_dim)`` tokens at ``(B, N, 3)`` centers.
+
+        Args:
+            tokens: ``(B, N, token_dim)``.
+            centers: xyz of the tokens, read by refinements alone.
+            return_attention: also compute every layer's attention maps.
+        """
+        latents = self.latents
+        neighbor_index: Tensor | None = None
+        attention: list[LayerAttention] = []
+        for block, refinement in zip(self.blocks, self.refinements, strict=True):
+            refines = not isinstance(refinement, nn.Identity)
+            if refines and self.refine == "before":
+                tokens, centers, neighbor_index = refinement(tokens, centers, neighbor_index)
+            latents, tokens, maps = block(latents, tokens, return_attention=return_attention)
+            if maps is not None:
+                attention.append(LayerAttention(maps, centers))
+            if refines and self.refine == "after":
+                tokens, centers, neighbor_index = refinement(tokens, centers, neighbor_index)
+        return EncoderOutput(latents, tokens, centers, attention if return_attention else None)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Start a linear map Xavier-uniform with zero bias, as BiXT does; leave other modules as they are."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,26 @@
+"""Point-cloud operations and bi-directional attention, each with one contract and several backends.
+
+Clouds are (B, N, 3), features (B, N, C), channels last; an index is int64. ``available_backends`` says what
+runs here; ``backend=None`` takes the first that does and a named backend never gives way to another.
+"""
+
+from .ball_query import ball_query
+from .bidirectional_attention import attention_weights, bidirectional_attention
+from .dispatch import available_backends
+from .farthest_point_sample import farthest_point_sample
+from .gather import gather_points, group_points
+from .interpolate import three_interpolate, three_nn
+from .knn import knn
+
+__all__ = [
+    "attention_weights",
+    "available_backends",
+    "ball_query",
+    "bidirectional_attention",
+    "farthest_point_sample",
+    "gather_points",
+    "group_points",
+    "knn",
+    "three_interpolate",
+    "three_nn",
+]

@@ -1,0 +1,57 @@
+"""Backends of bi-directional attention: ``reference`` keeps both maps, ``sdpa`` keeps none.
+
+Every function takes ``scale`` as a number and ``dropout_p`` as the probability that applies now.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..precision import accumulation_dtype
+
+
+def attention_weights(latent_ref: Tensor, token_ref: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Compute the similarities once and normalise them along either axis."""
+    # Scaling before the product keeps float16 in range.
+    similarity = torch.matmul(latent_ref * scale, token_ref.mT)
+    dtype = accumulation_dtype(similarity.dtype)
+    return similarity.softmax(dim=-1, dtype=dtype), similarity.mT.softmax(dim=-1, dtype=dtype)
+
+
+def reference(
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    scale: float,
+    dropout_p: float,
+) -> tuple[Tensor, Tensor]:
+    """Multiply the two maps with the values of the other side."""
+    latents_from_tokens, tokens_from_latents = attention_weights(latent_ref, token_ref, scale)
+    if dropout_p > 0:
+        latents_from_tokens = F.dropout(latents_from_tokens, dropout_p)
+        tokens_from_latents = F.dropout(tokens_from_latents, dropout_p)
+    latents = torch.matmul(latents_from_tokens.to(token_val.dtype), token_val)
+    tokens = torch.matmul(tokens_from_latents.to(latent_val.dtype), latent_val)
+    return latents, tokens
+
+
+def sdpa(
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    scale: float,
+    dropout_p: float,
+) -> tuple[Tensor, Tensor]:
+    """Attend twice with torch's fused attention, once in each direction.
+
+    Computing the similarities a second time costs less than writing them to memory and reading them back.
+    """
+    batch = token_ref.shape[0]
+    latent_ref = latent_ref.expand(batch, -1, -1, -1)
+    latent_val = latent_val.expand(batch, -1, -1, -1)
+    attend = F.scaled_dot_product_attention
+    latents = attend(latent_ref, token_ref, token_val, dropout_p=dropout_p, scale=scale)
+    tokens = attend(token_ref, latent_ref, latent_val, dropout_p=dropout_p, scale=scale)
+    return latents, tokens

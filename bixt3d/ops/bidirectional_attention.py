@@ -1,0 +1,89 @@
+"""Bi-directional cross-attention between latents and tokens."""
+
+from torch import Tensor
+
+from . import checks
+from .backends import attention
+from .dispatch import select
+
+
+def bidirectional_attention(
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    training: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Let latents attend to tokens and tokens to latents by one and the same similarity.
+
+    For every cloud and head, with ``S = scale * latent_ref token_refᵀ`` of shape (M, N):
+    ``latents = softmax over tokens(S) token_val`` and ``tokens = softmax over latents(Sᵀ) latent_val``.
+
+    The backend "sdpa" calls torch's fused attention once in each direction; where torch has a fused kernel
+    for the shapes and dtypes, nothing of size M × N is kept for the backward pass. It differentiates once.
+    The backend "reference" computes S once, keeps both maps and differentiates any number of times.
+
+    Args:
+        latent_ref: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all clouds.
+        latent_val: (B, H, M, D') or (1, H, M, D'), with the batch size of ``latent_ref``.
+        token_ref: (B, H, N, D).
+        token_val: (B, H, N, D'').
+        scale: factor of the similarity, 1/sqrt(D) by default.
+        dropout_p: probability, below 1, of dropping a weight, for each direction on its own.
+        training: whether dropout applies.
+        backend: a name that ``available_backends("bidirectional_attention")`` lists; None takes the first
+            that runs.
+
+    Returns:
+        latents (B, H, M, D'') and tokens (B, H, N, D'), dtype of the values, differentiable in all four
+        inputs. All inputs share one dtype unless autocast is on. The softmax is computed in float32 or wider.
+
+    Raises:
+        ValueError: wrong shape or value, different devices, unknown backend.
+        TypeError: wrong type or dtype.
+        NotImplementedError: the named backend cannot run on these inputs.
+
+    Source: Hiller, Ehinger and Drummond, "Perceiving Longer Sequences With Bi-Directional Cross-Attention
+    Transformers", 2024 (arXiv 2402.12138), section 2.2.
+    """
+    checks.references(latent_ref, token_ref)
+    checks.values("latent", latent_ref, latent_val)
+    checks.values("token", token_ref, token_val)
+    checks.dropout(dropout_p)
+    if scale is None:
+        scale = latent_ref.shape[-1] ** -0.5
+    args = (latent_ref, latent_val, token_ref, token_val, scale, dropout_p if training else 0.0)
+    return select("bidirectional_attention", backend, *args).run(*args)
+
+
+def attention_weights(
+    latent_ref: Tensor, token_ref: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the two attention maps that :func:`bidirectional_attention` multiplies with the values.
+
+    With ``S = scale * latent_ref token_refᵀ``: ``latents_from_tokens = softmax over tokens(S)`` and
+    ``tokens_from_latents = softmax over latents(Sᵀ)``; the rows of both add up to one.
+
+    Args:
+        latent_ref: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all clouds.
+        token_ref: (B, H, N, D) of the same dtype.
+        scale: factor of the similarity, 1/sqrt(D) by default.
+
+    Returns:
+        latents_from_tokens (B, H, M, N) and tokens_from_latents (B, H, N, M), float64 for float64 input and
+        float32 otherwise, differentiable any number of times.
+
+    Raises:
+        ValueError: wrong shape or different devices.
+        TypeError: wrong type or dtype.
+
+    Source: as :func:`bidirectional_attention`.
+    """
+    checks.references(latent_ref, token_ref)
+    if scale is None:
+        scale = latent_ref.shape[-1] ** -0.5
+    return attention.attention_weights(latent_ref, token_ref, scale)

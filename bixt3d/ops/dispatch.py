@@ -1,0 +1,124 @@
+"""The one table from an op to the backends that compute it.
+
+A backend is a row: its name, the function that runs, and a function that says why it cannot. The order of the
+rows is the priority; nothing else chooses. Availability is looked up when an op is called, never on import.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from . import checks
+from .backends import attention, reference, vectorized
+
+
+def _always(*inputs: object, **options: object) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute an op.
+
+    Args:
+        name: what ``backend=`` calls it.
+        run: takes the arguments of the op, checked, and returns its result.
+        why_not: takes the same arguments, or none at all to speak for the machine in general, and returns
+            None if ``run`` would work, else the reason, a clause such as "needs a CUDA device".
+    """
+
+    name: str
+    run: Callable[..., Any]
+    why_not: Callable[..., str | None] = _always
+
+
+BACKENDS: dict[str, tuple[Backend, ...]] = {
+    "farthest_point_sample": (
+        Backend("torch", vectorized.farthest_point_sample),
+        Backend("reference", reference.farthest_point_sample),
+    ),
+    "knn": (
+        Backend("torch", vectorized.knn),
+        Backend("reference", reference.knn),
+    ),
+    "ball_query": (
+        Backend("torch", vectorized.ball_query),
+        Backend("reference", reference.ball_query),
+    ),
+    "three_nn": (
+        Backend("torch", vectorized.three_nn),
+        Backend("reference", reference.three_nn),
+    ),
+    "gather_points": (
+        Backend("torch", vectorized.gather_points),
+        Backend("reference", reference.gather_points),
+    ),
+    "group_points": (
+        Backend("torch", vectorized.group_points),
+        Backend("reference", reference.group_points),
+    ),
+    "three_interpolate": (
+        Backend("torch", vectorized.three_interpolate),
+        Backend("reference", reference.three_interpolate),
+    ),
+    "bidirectional_attention": (
+        Backend("sdpa", attention.sdpa),
+        Backend("reference", attention.reference),
+    ),
+}
+
+
+def select(op: str, backend: str | None, *args: Any) -> Backend:
+    """Return the backend that computes ``op`` for these arguments.
+
+    Args:
+        op: a name in :data:`BACKENDS`.
+        backend: a name in its row, or None or "" for the first that can run.
+        args: the arguments that the backend is about to get.
+
+    Raises:
+        ValueError: no backend of this op has that name.
+        NotImplementedError: the named backend cannot run. There is no falling back to another one.
+    """
+    reasons = []
+    for candidate in BACKENDS[op]:
+        if backend and candidate.name != backend:
+            continue
+        reason = candidate.why_not(*args)
+        if reason is None:
+            return candidate
+        reasons.append(f"backend {candidate.name!r} {reason}")
+    if not reasons:
+        checks.unknown_option(f"backend of {op}", backend, [candidate.name for candidate in BACKENDS[op]])
+    raise NotImplementedError(
+        f"{op} cannot run: {'; '.join(reasons)}; got {_describe(args)}; "
+        f"leave backend=None to take whichever runs, or see available_backends({op!r})"
+    )
+
+
+def available_backends(op_name: str, /, *inputs: Any, **options: Any) -> dict[str, str | None]:
+    """List the backends of an op in order of priority, each with the reason why it cannot run.
+
+    Args:
+        op_name: the name of a public op, such as "knn".
+        inputs: the arguments the op would be called with; without any, the answer is for this machine in
+            general.
+        options: further ones by keyword, such as ``k=24``.
+
+    Returns:
+        ``{name: None}`` for a backend that would run and ``{name: reason}`` for one that would not. With
+        ``backend=None`` the op takes the first whose reason is None.
+
+    Raises:
+        ValueError: there is no op of that name.
+    """
+    if op_name not in BACKENDS:
+        checks.unknown_option("op", op_name, BACKENDS)
+    return {backend.name: backend.why_not(*inputs, **options) for backend in BACKENDS[op_name]}
+
+
+def _describe(args: tuple[Any, ...]) -> str:
+    tensors = [x for x in args if isinstance(x, Tensor)]
+    return ", ".join(f"{checks.shape_of(x)} {checks.dtype_name(x.dtype)} on {x.device}" for x in tensors)

@@ -1,0 +1,79 @@
+"""Carry features from a coarse set of points to a finer one."""
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .dispatch import select
+from .precision import accumulation_dtype
+
+
+def three_nn(query: Tensor, points: Tensor, *, backend: str | None = None) -> tuple[Tensor, Tensor]:
+    """Find the three nearest points of each query, nearest first.
+
+    The order and the distances are those of ``knn(query, points, 3)``. A cloud of one or two points has no
+    third neighbour; its last one is then repeated, so that the shapes stay and weights that add up to one
+    still make an average.
+
+    Args:
+        query: (B, M, 3) float16, bfloat16, float32 or float64, finite.
+        points: (B, N, 3) of the same dtype and device, N at least 1.
+        backend: a name that ``available_backends("three_nn")`` lists; None takes the first that runs.
+
+    Returns:
+        sq_dist (B, M, 3), float64 for float64 input and float32 otherwise, in the squared unit of the points,
+        and index (B, M, 3) int64. Neither is differentiable; see :func:`bixt3d.ops.knn`.
+
+    Raises:
+        ValueError: wrong shape, empty clouds, different devices, unknown backend.
+        TypeError: wrong type or dtype.
+        NotImplementedError: the named backend cannot run on these inputs.
+
+    Source: Qi et al., "PointNet++", 2017, section 3.4.
+    """
+    checks.query_and_points(query, points)
+    checks.not_empty(points)
+    return _three_nn(query.detach(), points.detach(), backend or "")
+
+
+@torch.library.custom_op("bixt3d::three_nn", mutates_args=())
+def _three_nn(query: Tensor, points: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    return select("three_nn", backend, query, points).run(query, points)
+
+
+@_three_nn.register_fake
+def _(query: Tensor, points: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    shape = (query.shape[0], query.shape[1], 3)
+    return (
+        query.new_empty(shape, dtype=accumulation_dtype(query.dtype)),
+        query.new_empty(shape, dtype=torch.int64),
+    )
+
+
+def three_interpolate(
+    features: Tensor, index: Tensor, weights: Tensor, *, backend: str | None = None
+) -> Tensor:
+    """Add up three weighted rows: ``out[b, m] = sum_j weights[b, m, j] * features[b, index[b, m, j]]``.
+
+    Args:
+        features: (B, N, C) float16, bfloat16, float32 or float64.
+        index: (B, M, 3) int64, from 0 to N-1, as ``three_nn`` returns it; not checked on an accelerator.
+        weights: (B, M, 3) of any of these dtypes. They are used as they are: whoever wants an average makes
+            them add up to one.
+        backend: a name that ``available_backends("three_interpolate")`` lists; None takes the first that
+            runs.
+
+    Returns:
+        (B, M, C), dtype and device of ``features``, computed in the wider of the two dtypes, differentiable
+        in ``features`` and ``weights`` any number of times.
+
+    Raises:
+        ValueError: wrong shape, different devices, unknown backend.
+        TypeError: wrong type or dtype.
+        NotImplementedError: the named backend cannot run on these inputs.
+
+    Source: Qi et al., "PointNet++", 2017, section 3.4, equation 2.
+    """
+    checks.features_and_index(features, index, "B, M, 3")
+    checks.interpolation_weights(weights, features, index)
+    return select("three_interpolate", backend, features, index, weights).run(features, index, weights)

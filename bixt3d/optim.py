@@ -1,0 +1,93 @@
+"""Parameter groups and learning-rate schedule, on top of torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.swa_utils import AveragedModel
+
+
+def parameter_groups(model: nn.Module, *, decay_all: bool = False) -> list[dict]:
+    """Split the parameters of a model into those with and those without weight decay.
+
+    Args:
+        model: the model; parameters shared between modules are taken once.
+        decay_all: decay every parameter, as PointMLP's regime does; otherwise biases, norms, factors and
+            learnt latents (whatever is not the matrix of a linear map) are left alone.
+
+    Returns:
+        Groups for a torch optimiser; the second, where there is one, has ``weight_decay`` 0.
+    """
+    if decay_all:
+        return [{"params": list(model.parameters())}]
+    decayed = {
+        id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad
+    }
+    rest = [p for p in model.parameters() if id(p) not in decayed]
+    return [{"params": list(decayed.values())}, {"params": rest, "weight_decay": 0.0}]
+
+
+def cosine_with_warmup(
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: float = 0.0,
+    min_lr: float = 0.0,
+) -> LRScheduler:
+    """Raise the learning rate linearly over the warm-up, then lower it along half a cosine, step by step.
+
+    Args:
+        optimizer: its ``lr`` is the peak.
+        epochs, steps_per_epoch: length of the whole run.
+        warmup_epochs: epochs until the peak, fractions allowed; 0 for none.
+        min_lr: learning rate at the end.
+
+    Raises:
+        ValueError: the warm-up is negative or not shorter than the run.
+    """
+    if not 0 <= warmup_epochs < epochs:
+        raise ValueError(
+            f"warmup_epochs: expected at least 0 and below the {epochs} epochs of the run, got {warmup_epochs}; "
+            "shorten the warm-up or train longer."
+        )
+    warmup_steps = round(warmup_epochs * steps_per_epoch)
+    cosine = CosineAnnealingLR(optimizer, T_max=epochs * steps_per_epoch - warmup_steps, eta_min=min_lr)
+    if not warmup_steps:
+        return cosine
+    warmup = LinearLR(optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps)
+    return SequentialLR(optimizer, [warmup, cosine], milestones=[warmup_steps])
+
+
+def exponential_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Make a running average of a model's weights and buffers, ``ema = d * ema + (1 - d) * model``.
+
+    ``d`` is ``min(decay, (1 + t) / (10 + t))`` after ``t`` updates, so that a short run is not held back
+    by its first weights.
+
+    Args:
+        model: the model to follow; call ``update_parameters(model)`` after each step.
+        decay: share of the average that is kept at each step, in [0, 1).
+
+    Raises:
+        ValueError: ``decay`` outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"ema_decay: expected at least 0 and below 1, got {decay}.")
+    return AveragedModel(model, multi_avg_fn=_warming_average(decay), use_buffers=True)
+
+
+def _warming_average(decay: float) -> Callable:
+    def average(averaged: list, current: list, num_averaged) -> None:
+        t = float(num_averaged)
+        weight = 1 - min(decay, (1 + t) / (10 + t))
+        for ema, new in zip(averaged, current, strict=True):
+            if ema.is_floating_point():
+                ema.lerp_(new.to(ema.dtype), weight)
+            else:
+                ema.copy_(new)
+
+    return average

@@ -1,0 +1,73 @@
+"""What a person sees of a run: a progress bar, a line for each look at the selection split, curves."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from .logs import RunLog
+
+
+class ConsoleObserver:
+    """Show and log what a :class:`bixt3d.engine.Trainer` does.
+
+    Args:
+        folder: the run's folder, for the curves.
+        step: optimiser step the run starts or continues from.
+        samples_per_step: clouds in one optimiser step over all devices.
+    """
+
+    def __init__(self, folder: Path, *, step: int, samples_per_step: int):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._log = RunLog(folder, step)
+        self._console = Console()
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]} · {task.fields[rate]} samples/s · left"),
+            TimeRemainingColumn(elapsed_when_finished=True, compact=True),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=None, completed=step, epoch=0, loss="–", rate="–")
+        self._bar.start()
+        self._samples_per_step = samples_per_step
+        self._since = (step, time.perf_counter())
+
+    def stepped(self, trainer: Any, loss: Any, end: int) -> None:
+        """Note one optimiser step; the loss is read, which makes the device wait, only now and then."""
+        p = trainer.progress
+        self._bar.update(self._task, completed=p.step, total=end, epoch=p.epoch + 1)
+        if p.step % trainer.settings.log_every:
+            return
+        step, then = self._since
+        now = time.perf_counter()
+        rate = (p.step - step) * self._samples_per_step / (now - then)
+        self._since = (p.step, now)
+        lr = float(trainer.scheduler.get_last_lr()[0])
+        value = float(loss)
+        self._log.write("train", p.step, epoch=p.epoch, loss=value, lr=lr, samples_per_second=rate)
+        self._bar.update(self._task, loss=f"{value:.3f}", rate=f"{rate:,.0f}")
+
+    def selected(self, trainer: Any, result: dict[str, float], better: bool) -> None:
+        """Note a look at the split that selects."""
+        p = trainer.progress
+        self._log.write("selection", p.step, epoch=p.epoch, **result)
+        figures = " · ".join(f"{name} {value:.2f}" for name, value in result.items())
+        split = trainer.settings.select_on
+        star = " · best so far" if better else ""
+        self._console.print(
+            f"epoch {p.epoch:>3} · step {p.step:>6} · {split} {figures}{star} · {p.seconds / 60:.1f} min",
+            highlight=False,
+        )
+        self._since = (p.step, time.perf_counter())  # selecting is not part of the training rate
+
+    def close(self) -> None:
+        """Take the bar away and flush the curves."""
+        self._bar.stop()
+        self._log.close()

@@ -1,0 +1,38 @@
+"""Leave a training run cleanly when the user or the scheduler asks for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+
+class StopRequest:
+    """Note Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C interrupts at once.
+
+    Use as a context manager around the loop and look at :attr:`requested` between steps. The handlers
+    that were in place come back at the end. Outside the main thread, where Python allows no handlers, it
+    never asks to stop.
+
+    Attributes:
+        requested: number of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = number

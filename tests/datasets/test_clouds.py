@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from bixt3d.datasets import PointClouds
+
+
+def make(**changes):
+    values = {
+        "points": np.arange(24, dtype=np.float32).reshape(2, 4, 3),
+        "labels": np.array([0, 1]),
+        "classes": ("a", "b"),
+        "names": ("first", "second"),
+        "part_labels": np.array([[0, 0, 0, 0], [1, 1, 1, 1]]),
+        "parts": ("a/x", "b/y"),
+    }
+    return PointClouds(**(values | changes))
+
+
+def test_select_picks_everything_in_step():
+    picked = make().select(np.array([1, 0, 1]))
+    assert picked.names == ("second", "first", "second")
+    assert picked.labels.tolist() == [1, 0, 1]
+    assert picked.points[:, 0, 0].tolist() == [12, 0, 12]
+    assert picked.part_labels[:, 0].tolist() == [1, 0, 1]
+    assert (picked.classes, picked.parts) == (("a", "b"), ("a/x", "b/y"))
+    assert make(part_labels=None, parts=()).select(np.array([0])).part_labels is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"points": np.zeros((2, 4, 3))}, TypeError, "points: expected dtype float32, got float64"),
+        ({"points": np.zeros((2, 4, 5), np.float32)}, ValueError, r"got \(2, 4, 5\)"),
+        ({"points": np.full((2, 4, 3), np.nan, np.float32)}, ValueError, r"cloud 0 \(first\) has NaN"),
+        ({"labels": np.array([0, 2])}, ValueError, r"cloud 1 \(second\) has label 2, expected 0 to 1"),
+        ({"labels": np.array([0])}, ValueError, r"labels: expected shape \(2,\)"),
+        ({"labels": np.array([0, 1], np.int32)}, TypeError, "labels: expected dtype int64"),
+        ({"names": ("first",)}, ValueError, "names: expected 2"),
+        ({"part_labels": np.zeros((2, 3), np.int64)}, ValueError, r"expected shape \(2, 4\)"),
+        ({"part_labels": np.full((2, 4), -1)}, ValueError, "part_labels: cloud 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, error, words):
+    with pytest.raises(error, match=words):
+        make(**changes)

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from cases import grid
+
+import bixt3d.ops
+from bixt3d.ops import available_backends, gather_points, knn
+from bixt3d.ops.backends import vectorized
+from bixt3d.ops.dispatch import BACKENDS, Backend
+
+
+@pytest.fixture
+def picky(monkeypatch):
+    """A first row of knn that counts its calls and refuses everything but float64."""
+    calls = []
+
+    def run(query, points, k):
+        calls.append(k)
+        return vectorized.knn(query, points, k)
+
+    def why_not(query=None, points=None, k=None):
+        return None if query is None or query.dtype == torch.float64 else "needs float64"
+
+    monkeypatch.setitem(BACKENDS, "knn", (Backend("picky", run, why_not), *BACKENDS["knn"]))
+    return calls
+
+
+def test_every_public_op_has_a_row_and_a_reference():
+    public = set(bixt3d.ops.__all__) - {"available_backends", "attention_weights"}
+    assert public == set(BACKENDS)
+    for rows in BACKENDS.values():
+        names = [row.name for row in rows]
+        assert "reference" in names
+        assert len(set(names)) == len(names)
+
+
+def test_automatic_choice_takes_the_first_that_can_run(picky):
+    points = grid(1, 5, 3)
+    knn(points, points, 2)
+    assert picky == []
+    knn(points.double(), points.double(), 3)
+    assert picky == [3]
+
+
+def test_a_named_backend_is_the_one_that_runs(picky):
+    points = grid(1, 5, 3).double()
+    knn(points, points, 2, backend="torch")
+    assert picky == []
+    knn(points, points, 2, backend="picky")
+    assert picky == [2]
+
+
+def test_a_named_backend_never_falls_back(picky):
+    points = grid(1, 5, 3)
+    with pytest.raises(NotImplementedError) as error:
+        knn(points[:, :2], points, 2, backend="picky")
+    message = str(error.value)
+    for part in ("knn", "'picky'", "needs float64", "(1, 2, 3) float32 on cpu", "(1, 5, 3) float32 on cpu"):
+        assert part in message
+    assert picky == []
+
+
+def test_the_reason_is_given_for_every_backend_when_none_can_run(monkeypatch):
+    def refuse(*inputs):
+        return "is out of order"
+
+    rows = (Backend("a", vectorized.gather_points, refuse), Backend("b", vectorized.gather_points, refuse))
+    monkeypatch.setitem(BACKENDS, "gather_points", rows)
+    with pytest.raises(NotImplementedError, match="'a' is out of order; backend 'b' is out of order"):
+        gather_points(torch.zeros(1, 2, 3), torch.zeros(1, 1, dtype=torch.int64))
+
+
+def test_available_backends_lists_reasons_in_order_of_priority(picky):
+    points = grid(1, 5, 3)
+    assert available_backends("knn") == {"picky": None, "torch": None, "reference": None}
+    refused = {"picky": "needs float64", "torch": None, "reference": None}
+    assert available_backends("knn", points, points, k=2) == refused
+    assert list(available_backends("knn")) == ["picky", "torch", "reference"]
+
+
+def test_an_unknown_op_is_answered_with_the_known_ones_in_order():
+    with pytest.raises(
+        ValueError, match="unknown op 'fps'; choose one of: ball_query, bidirectional_att"
+    ) as error:
+        available_backends("fps")
+    names = str(error.value).split("choose one of: ")[1].split(", ")
+    assert names == sorted(BACKENDS)
