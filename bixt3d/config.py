@@ -48,7 +48,9 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
         sys.exit(0 if wants_help else 2)
     path = Path(given)
     if not path.is_file():
-        sys.exit(f"error: {given}: no such config; expected the path of a YAML file, such as cfgs/quickstart.yaml.")
+        sys.exit(
+            f"error: {given}: no such config; expected the path of a YAML file, such as cfgs/quickstart.yaml."
+        )
     arguments.remove(given)
     defaults = [
         f"hydra.searchpath=[file://{config_root.resolve()}]",
@@ -129,7 +131,9 @@ def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> N
     """Raise unless ``target`` takes these keywords with values of these types (see :func:`check`)."""
     parameters = inspect.signature(target).parameters
     known = [
-        n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and n != "self"
+        n
+        for n, p in parameters.items()
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and n != "self"
     ]
     open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
     unknown = sorted(set(values) - set(known))
@@ -143,7 +147,9 @@ def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> N
     for key, value in values.items():
         accepted = _plain_types(hints.get(key))
         if accepted and not _fits(value, accepted):
-            expected = " or ".join(_EXPECTED.get(t, "null" if t is type(None) else t.__name__) for t in accepted)
+            expected = " or ".join(
+                _EXPECTED.get(t, "null" if t is type(None) else t.__name__) for t in accepted
+            )
             raise TypeError(f"{where}.{key}: expected {expected}, got {value!r}.")
 
 

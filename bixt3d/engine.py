@@ -156,7 +156,9 @@ class Trainer:
         s, p = self.settings, self.progress
         steps_per_epoch = len(loader) // s.accumulate
         if steps_per_epoch < 1:
-            raise ValueError(f"accumulate: {s.accumulate} batches a step, but an epoch has only {len(loader)}.")
+            raise ValueError(
+                f"accumulate: {s.accumulate} batches a step, but an epoch has only {len(loader)}."
+            )
         end = min(s.epochs * steps_per_epoch, s.max_steps or math.inf)
         started = time.perf_counter() - p.seconds
         self.model.train()

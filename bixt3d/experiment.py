@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from .allocator import keep_freed_memory
+from .assembly import build_model, check_fit, make_fabric, make_loader, relaunch_on_several_devices
 from .checkpoint import load_checkpoint, load_weights
 from .config import build, build_settings, from_yaml, override, to_yaml
-from .datasets.loader import CloudLoader
-from .engine import LoopSettings, Stopped, Trainer, evaluate
+from .engine import Stopped, Trainer, evaluate
 from .optim import exponential_average, parameter_groups
 from .report import print_result, write_report
 from .reproducibility import derive_seed, environment
+from .settings import TrainSettings
 from .signals import StopRequest
 
-ACCELERATORS = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("16-mixed", "32-true", "bf16-mixed")
 SPLITS = ("test", "train", "val")
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
 # What may differ between a run and its continuation: nothing that changes a number it computes.
@@ -39,55 +34,6 @@ FREE_ON_RESUME = (
 )
 
 
-@dataclass(frozen=True)
-class TrainSettings(LoopSettings):
-    """The ``train`` node of a config.
-
-    Args:
-        batch_size: clouds in a training batch, on each device; an incomplete last batch is left out.
-        eval_batch_size: clouds in an evaluation batch.
-        sampling: which of the stored points a training cloud keeps: ``"first"`` or ``"random"``.
-        ema_decay: decay of the running average of the weights; null for none.
-        compile: run the model through ``torch.compile``.
-        precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
-        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        devices: devices on this machine; under ``torchrun`` its settings count.
-        select_on: the split that selects ``best.pt``: ``"val"``, or null to select nothing. ``"test"`` is
-            possible for comparison with papers that do so, and is said with every result.
-        measure_test: measure on the test split at the end; false for searches, which must not look at it.
-        keep_freed_memory: see :func:`bixt3d.allocator.keep_freed_memory`; changes speed, never a result.
-        resume: run folder to continue; null to start anew.
-    """
-
-    batch_size: int = 32
-    eval_batch_size: int = 64
-    sampling: str = "first"
-    ema_decay: float | None = None
-    compile: bool = False
-    precision: str = "32-true"
-    accelerator: str = "auto"
-    devices: int = 1
-    select_on: str | None = "val"
-    measure_test: bool = True
-    keep_freed_memory: bool = True
-    resume: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("batch_size", "eval_batch_size", "devices"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
-        for name, valid in (
-            ("precision", PRECISIONS),
-            ("accelerator", ACCELERATORS),
-            ("sampling", ("first", "random")),
-            ("select_on", (None, "test", "val")),
-        ):
-            if getattr(self, name) not in valid:
-                shown = ", ".join("null" if v is None else v for v in valid)
-                raise ValueError(f"{name}: expected one of {shown}, got {getattr(self, name)!r}.")
-
-
 def train(config: Mapping[str, Any]) -> Path:
     """Train what a config describes, measure it on the test split, and return the run's folder.
 
@@ -98,7 +44,7 @@ def train(config: Mapping[str, Any]) -> Path:
     if unknown:
         raise ValueError(f"config: unknown key {unknown[0]!r}; expected one of {', '.join(KEYS)}.")
     settings = build_settings(TrainSettings, config["train"], "train")
-    _relaunch_on_several_devices(settings)
+    relaunch_on_several_devices(settings)
     fabric = make_fabric(settings)
 
     resumed = None
@@ -112,7 +58,9 @@ def train(config: Mapping[str, Any]) -> Path:
     model = build_model(config, dataset.classes)
     check_fit(model, dataset)
     task = build(config["task"], "task", classes=dataset.classes)
-    train_loader = make_loader(dataset, "train", settings, fabric, transform=build(config["augment"], "augment"))
+    train_loader = make_loader(
+        dataset, "train", settings, fabric, transform=build(config["augment"], "augment")
+    )
     selection = make_loader(dataset, settings.select_on, settings, fabric) if settings.select_on else None
 
     optim = config["optim"]
@@ -138,7 +86,7 @@ def train(config: Mapping[str, Any]) -> Path:
         parameters = sum(p.numel() for p in model.parameters())
         print(
             f"{config['name']}: {parameters / 1e6:.2f} M parameters, {len(train_loader.clouds):,} training clouds, "
-            f"{steps_per_epoch} steps an epoch, {fabric.world_size} × {fabric.device.type}, "
+            f"{steps_per_epoch} steps an epoch, {fabric.world_size} {fabric.device.type} device(s), "
             f"{settings.precision}\nrun folder: {folder}",
             flush=True,
         )
@@ -217,7 +165,9 @@ def _measure(
     )
 
 
-def evaluate_checkpoint(path: str | Path, assignments: Sequence[str] = (), out: str | Path | None = None) -> Any:
+def evaluate_checkpoint(
+    path: str | Path, assignments: Sequence[str] = (), out: str | Path | None = None
+) -> Any:
     """Rebuild everything from a checkpoint alone and measure it on a split.
 
     Args:
@@ -251,87 +201,18 @@ def evaluate_checkpoint(path: str | Path, assignments: Sequence[str] = (), out: 
     loader = make_loader(dataset, split, settings, fabric)
     result = evaluate(fabric, fabric.to_device(model), task, loader)
     if fabric.is_global_zero:
-        facts = {"name": config["name"], "split": split, "clouds": len(loader.clouds), "checkpoint": str(path)}
+        facts = {
+            "name": config["name"],
+            "split": split,
+            "clouds": len(loader.clouds),
+            "checkpoint": str(path),
+        }
         print_result({"checkpoint": result}, facts)
         if out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)
             write_report(Path(out), {"checkpoint": result}, facts)
             print(f"report: {out}")
     return result
-
-
-def build_model(config: Mapping[str, Any], classes: Sequence[str]) -> nn.Module:
-    """Build the config's model for these classes, with fresh weights."""
-    return build(config["model"], "model", num_classes=len(classes))
-
-
-def check_fit(model: Any, dataset: Any) -> None:
-    """Raise where the model cannot take the data set's clouds."""
-    if dataset.num_points < model.min_points:
-        raise ValueError(
-            f"data.num_points: the model's grouping needs at least {model.min_points} points (neighbours times the "
-            f"reduction before them), got {dataset.num_points}; take more points or fewer neighbours."
-        )
-    channels = 6 if dataset.normals else 3
-    if model.in_channels != channels:
-        raise ValueError(
-            f"model.tokenizer.in_channels: the model takes {model.in_channels} channels, the data has {channels}; "
-            f"set model.tokenizer.in_channels={channels} or data.normals={str(channels == 3).lower()}."
-        )
-
-
-def make_loader(
-    dataset: Any, split: str, settings: TrainSettings, fabric: Any, transform: Any = None
-) -> CloudLoader:
-    """Make the loader of a split; the training split is shuffled, augmented and cut into full batches."""
-    training = transform is not None
-    return CloudLoader(
-        dataset.load(split),
-        batch_size=settings.batch_size if training else settings.eval_batch_size,
-        num_points=dataset.num_points,
-        transform=transform,
-        shuffle=training,
-        drop_last=training,
-        sampling=settings.sampling if training else "first",
-        seed=settings.seed,
-        device=fabric.device,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-    )
-
-
-def make_fabric(settings: TrainSettings) -> Any:
-    """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``."""
-    from lightning.fabric import Fabric
-
-    if settings.keep_freed_memory:
-        keep_freed_memory()
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
-    nodes = int(os.environ.get("WORLD_SIZE", local)) // local
-    if settings.precision == "16-mixed" and not torch.cuda.is_available():
-        raise ValueError("train.precision: 16-mixed needs a CUDA device; use bf16-mixed or 32-true here.")
-    if settings.accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "train.accelerator: expected a CUDA device, but torch sees none; use train.accelerator=cpu, or install "
-            "a torch built for this machine's driver."
-        )
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=local,
-        num_nodes=nodes,
-        strategy="ddp" if local * nodes > 1 else "auto",
-        precision=settings.precision,  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric
-
-
-def _relaunch_on_several_devices(settings: TrainSettings) -> None:
-    """Start the same command again under torchrun where it asks for several devices."""
-    if settings.devices > 1 and "LOCAL_RANK" not in os.environ:
-        sys.stdout.flush()
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={settings.devices}"]
-        os.execv(sys.executable, [sys.executable, *launcher, *sys.orig_argv[1:]])
 
 
 def _run_folder(config: Mapping[str, Any], settings: TrainSettings, fabric: Any) -> Path:

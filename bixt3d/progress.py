@@ -34,7 +34,7 @@ class ConsoleObserver:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("train", total=None, completed=step, epoch=0, loss="–", rate="–")
+        self._task = self._bar.add_task("train", total=None, completed=step, epoch=0, loss="-", rate="-")
         self._bar.start()
         self._samples_per_step = samples_per_step
         self._since = (step, time.perf_counter())

@@ -51,7 +51,9 @@ def write_report(folder: Path, results: Mapping[str, ClassificationResult], fact
             recall = f"{100 * row[i] / sum(row):.2f}" if sum(row) else ""
             writer.writerow([name, sum(row), row[i], recall, confused])
     figures = ", ".join(f"{name} {value:.2f} %" for name, value in result.summary().items())
-    plot_confusion(result, folder / "confusion.png", title=f"{facts['name']}, {facts['split']}, {which}: {figures}")
+    plot_confusion(
+        result, folder / "confusion.png", title=f"{facts['name']}, {facts['split']}, {which}: {figures}"
+    )
 
 
 def plot_confusion(result: ClassificationResult, path: Path, *, title: str) -> None:

@@ -50,6 +50,7 @@ class SinusoidalEncoding(nn.Module):
         self.dims_per_axis = dims_per_axis
         self.scale = float(scale)
         self.temperature = float(temperature)
+        self.frequency: Tensor
         exponent = torch.arange(0, dims_per_axis, 2, dtype=torch.float64) / dims_per_axis
         self.register_buffer("frequency", (scale / temperature**exponent).float(), persistent=False)
 

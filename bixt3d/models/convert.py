@@ -131,5 +131,7 @@ def bixt_from_official(state_dict: Mapping[str, Tensor], *, dense: bool = False)
             "expected latents, blocks.*, fc_norm.*, head.*."
         )
     if left_out:
-        logger.warning("left out %d tensors that point clouds do not use: %s", len(left_out), ", ".join(left_out))
+        logger.warning(
+            "left out %d tensors that point clouds do not use: %s", len(left_out), ", ".join(left_out)
+        )
     return converted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ class BiXTEncoder(nn.Module):
         self.blocks = nn.ModuleList()
         self.refinements = nn.ModuleList()
         for i in range(depth):
-            options = {
+            options: dict[str, Any] = {
                 "num_heads": num_heads,
                 "mlp_ratio": mlp_ratio,
                 "drop_path": drop_path * i / max(depth - 1, 1),

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,13 @@ def test_rebuilt_when_files_settings_or_cache_change(root):
         file.write_bytes(file.read_bytes()[:-8])  # cut short, as by a full disk
     assert build(root, calls=calls)[3, 1, 2] == 3
     assert len(calls) == 3 + 4 + 4 + 4
+
+
+def test_rebuilt_when_only_the_time_of_a_file_changes(root):
+    build(root)
+    (root / "1.txt").write_text("7")  # as long as before
+    os.utime(root / "1.txt", ns=(1, 1))
+    assert build(root)[:, 0, 0].tolist() == [0, 7, 2]
 
 
 def test_a_failed_build_leaves_nothing(root, tmp_path):

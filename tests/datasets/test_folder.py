@@ -58,9 +58,10 @@ def test_resampling_is_without_replacement_or_by_repetition(root):
             assert set(counts) == {2, 3}
 
 
-def test_the_shape_survives(root):
-    rows = np.load(root / "train" / "ant" / "0.npy")
-    cloud = Folder(root, num_points=8, stored_points=9, val_fraction=0).load("train").points[0]
+def test_the_shape_survives_a_large_offset(root):
+    rows = np.load(root / "train" / "cup" / "0.npy")
+    train = Folder(root, num_points=8, stored_points=50, val_fraction=0).load("train")
+    cloud = train.points[train.names.index("train/cup/0.npy")]
     centred = rows - rows.mean(axis=0)
     expected = centred / np.linalg.norm(centred, axis=1).max()
     key = lambda points: points[np.argsort(points[:, 0])]  # noqa: E731

@@ -1,0 +1,90 @@
+"""Put the parts of a run together: model, loaders, devices."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .allocator import keep_freed_memory
+from .config import build
+from .datasets.loader import CloudLoader
+from .settings import TrainSettings
+
+
+def build_model(config: Mapping[str, Any], classes: Sequence[str]) -> nn.Module:
+    """Build the config's model for these classes, with fresh weights."""
+    return build(config["model"], "model", num_classes=len(classes))
+
+
+def check_fit(model: Any, dataset: Any) -> None:
+    """Raise where the model cannot take the data set's clouds."""
+    if dataset.num_points < model.min_points:
+        raise ValueError(
+            f"data.num_points: the model's grouping needs at least {model.min_points} points (neighbours times the "
+            f"reduction before them), got {dataset.num_points}; take more points or fewer neighbours."
+        )
+    channels = 6 if dataset.normals else 3
+    if model.in_channels != channels:
+        raise ValueError(
+            f"model.tokenizer.in_channels: the model takes {model.in_channels} channels, the data has {channels}; "
+            f"set model.tokenizer.in_channels={channels} or data.normals={str(channels == 3).lower()}."
+        )
+
+
+def make_loader(
+    dataset: Any, split: str, settings: TrainSettings, fabric: Any, transform: Any = None
+) -> CloudLoader:
+    """Make the loader of a split; the training split is shuffled, augmented and cut into full batches."""
+    training = transform is not None
+    return CloudLoader(
+        dataset.load(split),
+        batch_size=settings.batch_size if training else settings.eval_batch_size,
+        num_points=dataset.num_points,
+        transform=transform,
+        shuffle=training,
+        drop_last=training,
+        sampling=settings.sampling if training else "first",
+        seed=settings.seed,
+        device=fabric.device,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+
+
+def make_fabric(settings: TrainSettings) -> Any:
+    """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``."""
+    from lightning.fabric import Fabric
+
+    if settings.keep_freed_memory:
+        keep_freed_memory()
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
+    nodes = int(os.environ.get("WORLD_SIZE", local)) // local
+    if settings.precision == "16-mixed" and not torch.cuda.is_available():
+        raise ValueError("train.precision: 16-mixed needs a CUDA device; use bf16-mixed or 32-true here.")
+    if settings.accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "train.accelerator: expected a CUDA device, but torch sees none; use train.accelerator=cpu, or install "
+            "a torch built for this machine's driver."
+        )
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=local,
+        num_nodes=nodes,
+        strategy="ddp" if local * nodes > 1 else "auto",
+        precision=settings.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def relaunch_on_several_devices(settings: TrainSettings) -> None:
+    """Start the same command again under torchrun where it asks for several devices."""
+    if settings.devices > 1 and "LOCAL_RANK" not in os.environ:
+        sys.stdout.flush()
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={settings.devices}"]
+        os.execv(sys.executable, [sys.executable, *launcher, *sys.orig_argv[1:]])

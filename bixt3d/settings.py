@@ -1,0 +1,59 @@
+"""Settings of a run: the ``train`` node of a config, checked before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .engine import LoopSettings
+
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("16-mixed", "32-true", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class TrainSettings(LoopSettings):
+    """The ``train`` node of a config.
+
+    Args:
+        batch_size: clouds in a training batch, on each device; an incomplete last batch is left out.
+        eval_batch_size: clouds in an evaluation batch.
+        sampling: which of the stored points a training cloud keeps: ``"first"`` or ``"random"``.
+        ema_decay: decay of the running average of the weights; null for none.
+        compile: run the model through ``torch.compile``.
+        precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        devices: devices on this machine; under ``torchrun`` its settings count.
+        select_on: the split that selects ``best.pt``: ``"val"``, or null to select nothing. ``"test"`` is
+            possible for comparison with papers that do so, and is said with every result.
+        measure_test: measure on the test split at the end; false for searches, which must not look at it.
+        keep_freed_memory: see :func:`bixt3d.allocator.keep_freed_memory`; changes speed, never a result.
+        resume: run folder to continue; null to start anew.
+    """
+
+    batch_size: int = 32
+    eval_batch_size: int = 64
+    sampling: str = "first"
+    ema_decay: float | None = None
+    compile: bool = False
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    select_on: str | None = "val"
+    measure_test: bool = True
+    keep_freed_memory: bool = True
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("batch_size", "eval_batch_size", "devices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        for name, valid in (
+            ("precision", PRECISIONS),
+            ("accelerator", ACCELERATORS),
+            ("sampling", ("first", "random")),
+            ("select_on", (None, "test", "val")),
+        ):
+            if getattr(self, name) not in valid:
+                shown = ", ".join("null" if v is None else v for v in valid)
+                raise ValueError(f"{name}: expected one of {shown}, got {getattr(self, name)!r}.")
