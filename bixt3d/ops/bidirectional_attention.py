@@ -25,7 +25,8 @@ def bidirectional_attention(
 
     The backend "sdpa" calls torch's fused attention once in each direction; where torch has a fused kernel
     for the shapes and dtypes, nothing of size M × N is kept for the backward pass. It differentiates once.
-    The backend "reference" computes S once, keeps both maps and differentiates any number of times.
+    The backend "triton" computes S tile by tile in one pass over the tokens, takes no dropout, and differentiates
+    once. The backend "reference" computes S once, keeps both maps and differentiates any number of times.
 
     Args:
         latent_ref: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all clouds.

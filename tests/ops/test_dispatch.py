@@ -71,10 +71,13 @@ def test_the_reason_is_given_for_every_backend_when_none_can_run(monkeypatch):
 
 def test_available_backends_lists_reasons_in_order_of_priority(picky):
     points = grid(1, 5, 3)
-    assert available_backends("knn") == {"picky": None, "torch": None, "reference": None}
-    refused = {"picky": "needs float64", "torch": None, "reference": None}
-    assert available_backends("knn", points, points, k=2) == refused
-    assert list(available_backends("knn")) == ["picky", "torch", "reference"]
+    names = ["picky", "triton", "cpu", "torch", "reference", "torch_cluster"]
+    assert list(available_backends("knn")) == names
+    assert available_backends("knn")["picky"] is None
+    given = available_backends("knn", points, points, k=2)
+    assert list(given) == names
+    assert given["picky"] == "needs float64"
+    assert given["torch"] is given["reference"] is None
 
 
 def test_an_unknown_op_is_answered_with_the_known_ones_in_order():

@@ -1,0 +1,184 @@
+"""Time every op on every backend against the packages that are installed, and write docs/benchmarks.md.
+
+python benchmarks/ops.py [--ops knn ...] [--device cpu] [--clock wall] [--rounds 7] [--quick] [--no-write]
+
+First every backend must give the answer of the torch backend, else there is no figure. Then all contenders of a case
+run in turn, round after round, so that whatever else the machine does falls on all of them; the table holds medians.
+Packages are timed on the same inputs and asked for the same thing; how much of their answer agrees stands beside the
+time: some sample approximately, some compute distances as a² + b² - 2ab. On a machine that is busy with other things,
+OMP_NUM_THREADS=1 and ``--clock cpu`` give the processor time of one thread instead, which they change little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from ops_cases import Case, Contender, cases, contenders, expected, threads_in_use
+from torch import Tensor
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PLOT = "benchmarks_ops.svg"
+BEGIN, END = "<!-- ops: begin -->", "<!-- ops: end -->"
+SECONDS_EACH = 3.0  # a contender that has used so much time sits out the other rounds, after three at least
+
+
+def agreement(got: Tensor, wanted: Tensor) -> float | None:
+    """Return the share of picks or distances that agree; None for answers to another question."""
+    if got.shape != wanted.shape:
+        return None
+    if wanted.is_floating_point():
+        return torch.isclose(got.to(wanted), wanted, rtol=1e-4, atol=1e-6).double().mean().item()
+    if got.ndim > 2:
+        return (got == wanted).double().mean().item()
+    common = [len(set(a) & set(b)) / len(set(b)) for a, b in zip(got.tolist(), wanted.tolist(), strict=True)]
+    return statistics.mean(common)
+
+
+def verify(case: Case, wanted: Tensor, contender: Contender) -> float | None:
+    """Run once, which also warms up, and compare; a backend of ours must agree exactly."""
+    got = contender.answer(contender.run())
+    if contender.ours and not torch.equal(got, wanted):
+        sys.exit(
+            f"{case.op} on {case.label}: backend {contender.name!r} disagrees with 'torch'; nothing is timed"
+        )
+    return agreement(got, wanted)
+
+
+def interleaved(field: list[Contender], rounds: int, device: str, clock: str) -> list[float]:
+    """Return the median time of each in milliseconds."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    times: list[list[float]] = [[] for _ in field]
+    for _ in range(rounds):
+        for contender, taken in zip(field, times, strict=True):
+            if len(taken) >= 3 and sum(taken) > SECONDS_EACH:
+                continue
+            begin = now()
+            contender.run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            taken.append(now() - begin)
+    return [1000 * statistics.median(taken) for taken in times]
+
+
+def machine(device: str) -> str:
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    if device == "cuda":
+        name += f", {torch.cuda.get_device_name()}"
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{name}, {threads_in_use()}{load}, torch {torch.__version__}"
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=PAGE.parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+Row = tuple[str, bool, float, float | None]  # name, ours, milliseconds, agreement
+
+
+def table(case: Case, rows: list[Row]) -> list[str]:
+    best = min(milliseconds for _, ours, milliseconds, _ in rows if ours)
+    lines = [
+        f"**{case.op}, {case.label}**",
+        "",
+        "| | ms | against our fastest | agrees |",
+        "|---|---|---|---|",
+    ]
+    for name, ours, milliseconds, agrees in rows:
+        shown = f"bixt3d `{name}`" if ours else name
+        share = "other contract" if agrees is None else f"{100 * agrees:.4g} %"
+        lines.append(f"| {shown} | {milliseconds:.3g} | {milliseconds / best:.1f} | {share} |")
+    return [*lines, ""]
+
+
+def plot(results: list[tuple[Case, list[Row]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    heights = [len(rows) for _, rows in results]
+    figure, axes = plt.subplots(
+        len(results),
+        figsize=(8, 0.26 * sum(heights) + 0.75 * len(results)),
+        height_ratios=heights,
+        squeeze=False,
+    )
+    for ax, (case, rows) in zip(axes[:, 0], results, strict=True):
+        names = [f"bixt3d {name}" if ours else name for name, ours, _, _ in rows]
+        colors = ["#1f6f8b" if ours else "#b8b8b8" for _, ours, _, _ in rows]
+        bars = ax.barh(names, [milliseconds for _, _, milliseconds, _ in rows], color=colors)
+        ax.bar_label(bars, fmt="%.3g ms", padding=3, fontsize=7)
+        ax.set_xscale("log")
+        ax.margins(x=0.15)
+        ax.invert_yaxis()
+        ax.tick_params(labelsize=7)
+        ax.set_title(f"{case.op}, {case.label}", fontsize=8, loc="left")
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def write(section: str) -> None:
+    """Put the section between its markers, and the page there first if need be."""
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Benchmarks\n"
+    if BEGIN not in page:
+        page += f"\n## Ops\n\n{BEGIN}\n{END}\n"
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ops", nargs="+", help="only these ops")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: time of all threads")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="leave out the cloud of a million points")
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    options = parser.parse_args()
+    results: list[tuple[Case, list[Row]]] = []
+    lines: list[str] = []
+    for case in cases(options.device, options.quick):
+        if options.ops and case.op not in options.ops:
+            continue
+        field, wanted = list(contenders(case)), expected(case)
+        agrees = [verify(case, wanted, contender) for contender in field]
+        medians = interleaved(field, options.rounds, options.device, options.clock)
+        ours = [contender.ours for contender in field]
+        rows = list(zip([contender.name for contender in field], ours, medians, agrees, strict=True))
+        results.append((case, rows))
+        lines += table(case, rows)
+        print("\n".join(table(case, rows)), flush=True)
+    if options.no_write:
+        return
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    command = " ".join(["python", "benchmarks/ops.py", *sys.argv[1:]])
+    time_of = "processor time" if options.clock == "cpu" else "elapsed time"
+    head = (
+        f"`{command}`, {today}, commit {commit()}; {machine(options.device)}. Medians of up to {options.rounds} "
+        f"interleaved rounds, {time_of}; the third column is how many times longer than the fastest of ours, the "
+        f"last how much of the answer is that of the torch backend."
+    )
+    PAGE.parent.mkdir(exist_ok=True)
+    plot(results, PAGE.parent / PLOT)
+    write("\n".join(["", head, "", f"![time of each op and package]({PLOT})", "", *lines]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Backend ``torch_cluster``: sampling and neighbours of that package, where it is installed, on request by name.
+
+It is exact, on CPU and CUDA, and never the fastest, so that nothing chooses it by itself; it is here to be
+compared with. It promises no order between equally near points, so neighbours are put in order here, and a
+query with a tie at its last neighbour is answered again by the backend "torch". Sampling takes the first of
+equally far points on the CPU; on CUDA the package leaves open which.
+"""
+
+import importlib.util
+import sys
+
+import torch
+from torch import Tensor
+
+from ..precision import widen
+from . import vectorized
+
+PACKAGE = "torch_cluster"
+MAX_CUDA_NEIGHBORS = 99  # the package's CUDA kernel finds 100, and one more than asked for shows a tie
+
+
+def _missing(points: Tensor | None) -> str | None:
+    if points is not None and points.device.type not in ("cpu", "cuda"):
+        return f"needs tensors on the CPU or a CUDA device, got {points.device.type}"
+    if PACKAGE not in sys.modules and importlib.util.find_spec(PACKAGE) is None:
+        return (
+            "needs the package torch-cluster, which is not installed "
+            "(pip install torch-cluster --no-build-isolation)"
+        )
+    return None
+
+
+def farthest_why_not(
+    points: Tensor | None = None, num_samples: int | None = None, start: Tensor | None = None
+) -> str | None:
+    """Say what farthest point sampling needs."""
+    return _missing(points)
+
+
+def knn_why_not(
+    query: Tensor | None = None, points: Tensor | None = None, k: int | None = None
+) -> str | None:
+    """Say what nearest neighbours need."""
+    if points is not None and k is not None and points.device.type == "cuda" and k > MAX_CUDA_NEIGHBORS:
+        return f"finds at most {MAX_CUDA_NEIGHBORS} neighbours on a CUDA device"
+    return _missing(points)
+
+
+def _clouds_of_rows(batch: int, rows: int, device: torch.device) -> Tensor:
+    """Return which cloud each of the concatenated rows belongs to."""
+    return torch.arange(batch, device=device).repeat_interleave(rows)
+
+
+def start_first(num_points: int, start: Tensor) -> Tensor:
+    """Return (B, N) indices that bring point ``start`` to the front and leave the others in order.
+
+    The packages start at index 0; with the others in order, the lowest index stays the first of equals.
+    """
+    place = torch.arange(num_points, device=start.device)
+    return torch.where(place == 0, start[:, None], place - (place <= start[:, None]).long())
+
+
+def in_given_order(order: Tensor, picked: Tensor) -> Tensor:
+    """Return picks from clouds in ``order`` as indices into the clouds as they were given.
+
+    The start is picked again only when no position is left and all points are equally far, at distance zero;
+    the lowest index is then 0.
+    """
+    index = order.gather(1, picked)
+    index[:, 1:].masked_fill_(picked[:, 1:] == 0, 0)
+    return index
+
+
+def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
+    """Sample the concatenated clouds, each with its start brought to the front."""
+    import torch_cluster
+
+    batch, num_points, _ = points.shape
+    if batch == 0:
+        return torch.empty(0, num_samples, dtype=torch.int64, device=points.device)
+    points = widen(points)
+    order = start_first(num_points, start)
+    turned = points.gather(1, order[:, :, None].expand(-1, -1, 3)).reshape(-1, 3)
+    # It takes the ceiling of N times a rounded ratio: aim at the middle below, not at the whole number.
+    ratio = (num_samples - 0.5) / num_points
+    clouds = _clouds_of_rows(batch, num_points, points.device)
+    picked = torch_cluster.fps(turned, clouds, ratio, random_start=False)
+    return in_given_order(order, picked.view(batch, num_samples) % num_points)
+
+
+def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Take its neighbours, compute their distances anew and put equally near ones in order."""
+    import torch_cluster
+
+    batch, num_queries, num_axes = query.shape
+    num_points = points.shape[1]
+    query, points = widen(query), widen(points)
+    if batch * num_queries == 0:
+        shape = (batch, num_queries, k)
+        return query.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=query.device)
+    asked = min(k + 1, num_points)
+    edges = torch_cluster.knn(
+        points.reshape(-1, num_axes),
+        query.reshape(-1, num_axes),
+        asked,
+        _clouds_of_rows(batch, num_points, points.device),
+        _clouds_of_rows(batch, num_queries, points.device),
+    )
+    index = edges[1].view(batch, num_queries, asked) % num_points
+    index = index.sort(dim=-1).values
+    rows = points.gather(1, index.flatten(1)[:, :, None].expand(-1, -1, num_axes)).view(
+        *index.shape, num_axes
+    )
+    squares = (query[:, :, None] - rows).square()
+    sq_dist = squares[..., 0]
+    for axis in range(1, num_axes):
+        sq_dist = sq_dist + squares[..., axis]
+    sq_dist, order = sq_dist.sort(dim=-1, stable=True)
+    index = index.gather(-1, order)
+    if asked > k:
+        tied = sq_dist[..., k - 1] == sq_dist[..., k]
+        sq_dist, index = sq_dist[..., :k].contiguous(), index[..., :k].contiguous()
+        for b in tied.any(dim=1).nonzero()[:, 0].tolist():
+            again = vectorized.knn(query[b : b + 1, tied[b]], points[b : b + 1], k)
+            sq_dist[b, tied[b]], index[b, tied[b]] = again[0][0], again[1][0]
+    return sq_dist, index

@@ -1,0 +1,291 @@
+"""Backend ``triton`` of bi-directional attention: forward and backward in one pass over the tokens each.
+
+Similarities are computed tile by tile and never written to memory, which holds O(N + M) numbers besides the
+inputs: the results, one log-sum for every row and column, and partial sums over token ranges. The kernels are
+in :mod:`.triton_attention_kernels`, which loads triton and is imported when the op runs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import triton_runtime
+from .triton_runtime import ceil_div, power_of_2, readable
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+MAX_LATENTS = 256
+MAX_WIDTH = 128
+# The chunk of latents that one program holds: as many as fit into so many bytes a tensor, so that three of them,
+# their gradients and the tiles of tokens stay in registers and shared memory. Products of float32 run without
+# tensor cores, unrolled: at twice the size the backward kernel took two minutes to compile instead of seconds.
+CHUNK_BYTES = 16384
+CHUNK_BYTES_FLOAT32 = 8192
+MAX_CHUNK = 128
+
+
+def why_not(
+    latent_ref: Tensor | None = None,
+    latent_val: Tensor | None = None,
+    token_ref: Tensor | None = None,
+    token_val: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    **options: object,
+) -> str | None:
+    """Say what the kernels need: their tiles have an upper size, and dropout is not among what they do."""
+    if dropout_p > 0:
+        return (
+            "cannot drop weights (dropout_p): it never holds a whole map, and draws no mask again in backward"
+        )
+    given = [x for x in (latent_ref, latent_val, token_ref, token_val) if x is not None]
+    for x in given:
+        if x.dtype == torch.float64:
+            return "computes in float32 and refuses float64"
+        if x.shape[3] > MAX_WIDTH:
+            return f"takes heads of at most {MAX_WIDTH} channels, got {x.shape[3]}"
+    if latent_ref is not None and latent_ref.shape[2] > MAX_LATENTS:
+        return f"takes at most {MAX_LATENTS} latents, got {latent_ref.shape[2]}"
+    return triton_runtime.why_not(given[0] if given else None)
+
+
+def attend(
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    scale: float,
+    dropout_p: float,
+) -> tuple[Tensor, Tensor]:
+    """Attend in both directions at once; differentiates once."""
+    kind = token_ref.device.type
+    inputs = [latent_ref, latent_val, token_ref, token_val]
+    if torch.is_autocast_enabled(kind):
+        inputs = [x.to(torch.get_autocast_dtype(kind)) for x in inputs]
+    latents, tokens, _, _ = _attend(*inputs, scale)
+    return latents, tokens
+
+
+def _heads_inside(x: Tensor, batch: int, rows: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Return an empty (B, H, rows, width) that lies in memory as (B, rows, H, width).
+
+    Whoever merges the heads afterwards then gets a view and not a copy.
+    """
+    return x.new_empty((batch, rows, x.shape[1], width), dtype=dtype).transpose(1, 2)
+
+
+def _rows_in_one_piece(x: Tensor) -> Tensor:
+    """Return ``x`` readable by the kernels: any strides but in the last axis."""
+    x = readable(x)
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _strides(x: Tensor) -> tuple[int, int, int]:
+    """Return the strides of batch, head and row; of the batch zero where all clouds share one entry."""
+    return (0 if x.shape[0] == 1 else x.stride(0)), x.stride(1), x.stride(2)
+
+
+class _Plan:
+    """How the work is cut: sizes, chunks of latents, ranges of tokens."""
+
+    def __init__(self, latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor):
+        self.batch, self.heads, self.num_tokens, self.ref_width = token_ref.shape
+        self.num_latents = latent_ref.shape[2]
+        self.latent_width, self.token_width = latent_val.shape[3], token_val.shape[3]
+        self.ref, self.latent_val, self.token_val = (
+            power_of_2(width, at_least=16) for width in (self.ref_width, self.latent_width, self.token_width)
+        )
+        size = token_ref.element_size()
+        widest = max(self.ref, self.latent_val, self.token_val)
+        chunk_bytes = CHUNK_BYTES if size < 4 else CHUNK_BYTES_FLOAT32
+        fitting = min(MAX_CHUNK if size < 4 else MAX_CHUNK // 2, chunk_bytes // (widest * size))
+        self.latents = min(power_of_2(self.num_latents, at_least=16), fitting)
+        self.chunks = ceil_div(self.num_latents, self.latents)
+        self.tokens = 64 if size < 4 and widest <= 64 else 32
+        tiles = ceil_div(self.num_tokens, self.tokens)
+        programs = self.batch * self.heads * self.chunks
+        wanted = min(tiles, ceil_div(triton_runtime.programs_to_fill(token_ref.device), max(1, programs)))
+        tiles_each = ceil_div(tiles, wanted)
+        self.splits = ceil_div(tiles, tiles_each)  # none of them is empty
+        self.tokens_each = tiles_each * self.tokens
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        return self.splits, self.chunks, self.batch * self.heads
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (
+            self.heads, self.num_latents, self.num_tokens, self.tokens_each,
+            self.ref_width, self.latent_width, self.token_width,
+        )  # fmt: skip
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        return {
+            "LATENTS": self.latents,
+            "TOKENS": self.tokens,
+            "REF": self.ref,
+            "LATENT_VAL": self.latent_val,
+            "TOKEN_VAL": self.token_val,
+            "num_warps": 8 if self.latents * max(self.ref, self.latent_val, self.token_val) > 4096 else 4,
+            "num_stages": 2,
+        }
+
+
+def _parts(x: Tensor, count: int, rows: int, width: int, dtype: torch.dtype) -> Tensor:
+    return x.new_empty((count, x.shape[0], x.shape[1], rows, width), dtype=dtype)
+
+
+def _join(parts: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> None:
+    from . import triton_attention_kernels as kernels
+
+    num_parts, batch, heads, num_rows, width = parts.shape
+    kernels.join[(ceil_div(num_rows, 32), batch * heads)](
+        parts, part_lse, out, lse, num_parts, heads, num_rows, width,
+        *parts.stride()[:4], *out.stride()[:3], ROWS=32, WIDTH=power_of_2(width, at_least=16),
+    )  # fmt: skip
+
+
+@torch.library.custom_op("bixt3d::triton_bidirectional_attention", mutates_args=())
+def _attend(
+    latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return latents, tokens and the log-sums of the rows (B, H, M) and columns (B, H, N) of S."""
+    from . import triton_attention_kernels as kernels
+
+    dtype = token_ref.dtype
+    inputs = tuple(_rows_in_one_piece(x) for x in (latent_ref, latent_val, token_ref, token_val))
+    plan = _Plan(*inputs)
+    batch, heads = plan.batch, plan.heads
+    token_ref = inputs[2]
+    latents = _heads_inside(token_ref, batch, plan.num_latents, plan.token_width)
+    tokens = _heads_inside(token_ref, batch, plan.num_tokens, plan.latent_width)
+    latent_lse = token_ref.new_empty(batch, heads, plan.num_latents, dtype=torch.float32)
+    token_lse = token_ref.new_empty(batch, heads, plan.num_tokens, dtype=torch.float32)
+    if batch * heads == 0:
+        return latents.to(dtype), tokens.to(dtype), latent_lse, token_lse
+    # What one program finishes is written in place, the rest as float32 parts.
+    latent_parts, latent_part_lse = latents[None], latent_lse[None]
+    if plan.splits > 1:
+        latent_parts = _parts(token_ref, plan.splits, plan.num_latents, plan.token_width, torch.float32)
+        latent_part_lse = latent_lse.new_empty(plan.splits, *latent_lse.shape)
+    token_parts, token_part_lse = tokens[None], token_lse[None]
+    if plan.chunks > 1:
+        token_parts = _parts(token_ref, plan.chunks, plan.num_tokens, plan.latent_width, torch.float32)
+        token_part_lse = token_lse.new_empty(plan.chunks, *token_lse.shape)
+    kernels.attend[plan.grid](
+        *inputs, latent_parts, latent_part_lse, token_parts, token_part_lse, scale, *plan.sizes,
+        *(stride for x in inputs for stride in _strides(x)),
+        *latent_parts.stride()[:4], *token_parts.stride()[:4], **plan.blocks,
+    )  # fmt: skip
+    if plan.splits > 1:
+        _join(latent_parts, latent_part_lse, latents, latent_lse)
+    if plan.chunks > 1:
+        _join(token_parts, token_part_lse, tokens, token_lse)
+    return latents.to(dtype), tokens.to(dtype), latent_lse, token_lse
+
+
+@_attend.register_fake
+def _(
+    latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, heads, num_tokens, _ = token_ref.shape
+    num_latents = latent_ref.shape[2]
+    return (
+        _heads_inside(token_ref, batch, num_latents, token_val.shape[3]),
+        _heads_inside(token_ref, batch, num_tokens, latent_val.shape[3]),
+        token_ref.new_empty(batch, heads, num_latents, dtype=torch.float32),
+        token_ref.new_empty(batch, heads, num_tokens, dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op("bixt3d::triton_bidirectional_attention_backward", mutates_args=())
+def _attend_backward(
+    latent_grad: Tensor,
+    token_grad: Tensor,
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    latents: Tensor,
+    tokens: Tensor,
+    latent_lse: Tensor,
+    token_lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of the four inputs, contiguous."""
+    from . import triton_attention_kernels as kernels
+
+    originals = (latent_ref, latent_val, token_ref, token_val)
+    if token_ref.shape[0] * token_ref.shape[1] == 0:
+        latent_ref, latent_val, token_ref, token_val = (
+            torch.zeros_like(x, memory_format=torch.contiguous_format) for x in originals
+        )
+        return latent_ref, latent_val, token_ref, token_val
+    inputs = tuple(_rows_in_one_piece(x) for x in originals)
+    plan = _Plan(*inputs)
+    delta = (latent_grad.float() * latents.float()).sum(dim=-1)
+    latent_grad, token_grad, tokens = (_rows_in_one_piece(x) for x in (latent_grad, token_grad, tokens))
+    token_ref = inputs[2]
+    wide = torch.float32
+    token_dtype = token_ref.dtype if plan.chunks == 1 else wide
+    parts = (
+        _parts(token_ref, plan.splits, plan.num_latents, plan.ref_width, wide),
+        _parts(token_ref, plan.splits, plan.num_latents, plan.latent_width, wide),
+        _parts(token_ref, plan.chunks, plan.num_tokens, plan.ref_width, token_dtype),
+        _parts(token_ref, plan.chunks, plan.num_tokens, plan.token_width, token_dtype),
+    )
+    kernels.attend_backward[plan.grid](
+        *inputs, tokens, latent_lse, token_lse, latent_grad, delta, token_grad, *parts, scale, *plan.sizes,
+        *(stride for x in (*inputs, tokens, latent_grad, token_grad) for stride in _strides(x)),
+        *(stride for x in parts for stride in x.stride()[:4]), WHOLE=plan.chunks == 1, **plan.blocks,
+    )  # fmt: skip
+    latent_ref, latent_val, token_ref, token_val = (
+        _added_up(x, like) for x, like in zip(parts, originals, strict=True)
+    )
+    return latent_ref, latent_val, token_ref, token_val
+
+
+def _added_up(parts: Tensor, like: Tensor) -> Tensor:
+    """Add (P, B, H, R, D) parts up, over the clouds too where they share one entry."""
+    if parts.shape[0] == 1 and parts.shape[1] == like.shape[0]:
+        return parts[0].to(like.dtype)
+    return parts.sum(dim=(0, 1) if like.shape[0] == 1 else 0).reshape(like.shape).to(like.dtype)
+
+
+@_attend_backward.register_fake
+def _(
+    latent_grad: Tensor,
+    token_grad: Tensor,
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    latents: Tensor,
+    tokens: Tensor,
+    latent_lse: Tensor,
+    token_lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        latent_ref.new_empty(latent_ref.shape),
+        latent_val.new_empty(latent_val.shape),
+        token_ref.new_empty(token_ref.shape),
+        token_val.new_empty(token_val.shape),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.scale = inputs[4]
+    ctx.save_for_backward(*inputs[:4], *output)
+    ctx.mark_non_differentiable(*output[2:])
+
+
+def _differentiate(
+    ctx: Any, latent_grad: Tensor, token_grad: Tensor, *_: Tensor
+) -> tuple[Tensor | None, ...]:
+    return (*_attend_backward(latent_grad, token_grad, *ctx.saved_tensors, ctx.scale), None)
+
+
+torch.library.register_autograd("bixt3d::triton_bidirectional_attention", _differentiate, setup_context=_keep)

@@ -1,0 +1,234 @@
+"""Backend ``triton`` of the ops on features, each with a backward pass that is one of them again.
+
+Gathering and adding up are each other's transpose, so that every gradient, of whatever order, runs through
+the same few custom ops. Nothing is atomic: an index is sorted once in the backward pass and the uses of each
+point are added up in order, so results are the same in every run. The kernels are in
+:mod:`.triton_feature_kernels`, which loads triton and is imported when an op runs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import triton_runtime
+from .triton_runtime import ceil_div, power_of_2, readable
+
+ROWS, CHANNELS = 32, 64
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COPIED = (*FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def rows_why_not(features: Tensor | None = None, index: Tensor | None = None) -> str | None:
+    """Say what looking up rows needs."""
+    if features is not None and features.dtype not in COPIED:
+        return f"copies floats, integers and bools, not {str(features.dtype).removeprefix('torch.')}"
+    return triton_runtime.why_not(features)
+
+
+def interpolate_why_not(
+    features: Tensor | None = None, index: Tensor | None = None, weights: Tensor | None = None
+) -> str | None:
+    """Say what interpolation needs."""
+    return triton_runtime.why_not(features)
+
+
+def gather_points(features: Tensor, index: Tensor) -> Tensor:
+    """Copy the rows the index names."""
+    return _gather(features, index)
+
+
+def group_points(features: Tensor, index: Tensor) -> Tensor:
+    """Copy the rows of all neighbours as one long list."""
+    rows = _gather(features, index.flatten(1))
+    return rows.reshape(index.shape[0], index.shape[1], index.shape[2], features.shape[2])
+
+
+def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """Add three weighted rows up without writing them down."""
+    return _interpolate(features, index, weights)
+
+
+def _block(num_channels: int) -> int:
+    return min(CHANNELS, power_of_2(num_channels, at_least=16))
+
+
+def _grid(num_clouds: int, num_rows: int, num_channels: int) -> tuple[int, int]:
+    return num_clouds * ceil_div(num_rows, ROWS), ceil_div(num_channels, _block(num_channels))
+
+
+def _sum_dtype(*inputs: Tensor) -> Any:
+    import triton.language as tl
+
+    return tl.float64 if any(x.dtype == torch.float64 for x in inputs) else tl.float32
+
+
+def _launch_sum_uses(rows: Tensor, index: Tensor, weights: Tensor | None, num_points: int) -> Tensor:
+    """Return (B, N, C): what the (B, R, C) rows hand to the points that (B, R·K) ``index`` names."""
+    from . import triton_feature_kernels as kernels
+
+    num_clouds, num_rows, num_channels = rows.shape
+    dtype, rows = rows.dtype, readable(rows)
+    weights = None if weights is None else readable(weights)
+    out = rows.new_empty(num_clouds, num_points, num_channels)
+    if out.numel() == 0:
+        return out.to(dtype)
+    # Clouds one after the other; 32 bits where they do, since sorting takes its time by the bit.
+    total = num_clouds * num_points
+    key_dtype = torch.int32 if total < 2**31 else torch.int64
+    clouds = torch.arange(num_clouds, device=index.device)[:, None] * num_points
+    named, order = torch.sort((index + clouds).to(key_dtype).flatten(), stable=True)
+    first = torch.searchsorted(named, torch.arange(total + 1, dtype=key_dtype, device=index.device))
+    kernels.sum_uses[(total, ceil_div(num_channels, _block(num_channels)))](
+        rows.contiguous(), weights if weights is None else weights.contiguous(), order, first, out, num_channels,
+        NEIGHBORS=index.shape[1] // max(1, num_rows), WEIGHTED=weights is not None,
+        DTYPE=_sum_dtype(rows) if weights is None else _sum_dtype(rows, weights),
+        CHANNELS=_block(num_channels), num_warps=2,
+    )  # fmt: skip
+    return out.to(dtype)
+
+
+@torch.library.custom_op("bixt3d::triton_gather", mutates_args=())
+def _gather(features: Tensor, index: Tensor) -> Tensor:
+    from . import triton_feature_kernels as kernels
+
+    num_clouds, num_points, num_channels = features.shape
+    num_rows = index.shape[1]
+    out = features.new_empty(num_clouds, num_rows, num_channels)
+    if out.numel() == 0:
+        return out
+    source, target = features.contiguous(), out
+    if features.dtype == torch.bool:
+        source, target = source.view(torch.uint8), out.view(torch.uint8)
+    kernels.copy_rows[_grid(num_clouds, num_rows, num_channels)](
+        source, index.contiguous(), target, num_points, num_rows, num_channels,
+        ROWS=ROWS, CHANNELS=_block(num_channels),
+    )  # fmt: skip
+    return out
+
+
+@_gather.register_fake
+def _(features: Tensor, index: Tensor) -> Tensor:
+    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+
+
+@torch.library.custom_op("bixt3d::triton_scatter_sum", mutates_args=())
+def _scatter_sum(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
+    return _launch_sum_uses(rows, index, None, num_points)
+
+
+@_scatter_sum.register_fake
+def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+
+
+@torch.library.custom_op("bixt3d::triton_interpolate", mutates_args=())
+def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    from . import triton_feature_kernels as kernels
+
+    num_clouds, num_points, num_channels = features.shape
+    num_rows = index.shape[1]
+    dtype, features, weights = features.dtype, readable(features), readable(weights)
+    out = features.new_empty(num_clouds, num_rows, num_channels)
+    if out.numel() == 0:
+        return out.to(dtype)
+    kernels.interpolate_rows[_grid(num_clouds, num_rows, num_channels)](
+        features.contiguous(), index.contiguous(), weights.contiguous(), out,
+        num_points, num_rows, num_channels,
+        DTYPE=_sum_dtype(features, weights), ROWS=ROWS, CHANNELS=_block(num_channels),
+    )  # fmt: skip
+    return out.to(dtype)
+
+
+@_interpolate.register_fake
+def _(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+
+
+@torch.library.custom_op("bixt3d::triton_spread", mutates_args=())
+def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
+    """Hand each row to the three points it was made of, by their weights: the transpose of interpolation."""
+    return _launch_sum_uses(rows, index.flatten(1), weights, num_points)
+
+
+@_spread.register_fake
+def _(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+
+
+@torch.library.custom_op("bixt3d::triton_row_products", mutates_args=())
+def _row_products(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    from . import triton_feature_kernels as kernels
+
+    num_clouds, num_points, num_channels = features.shape
+    num_rows = index.shape[1]
+    rows, features = readable(rows), readable(features)
+    out = readable(rows.new_empty(index.shape, dtype=dtype))
+    if out.numel() == 0:
+        return out.to(dtype)
+    kernels.multiply_rows[(num_clouds * ceil_div(num_rows, ROWS),)](
+        rows.contiguous(), features.contiguous(), index.contiguous(), out,
+        num_points, num_rows, num_channels,
+        DTYPE=_sum_dtype(rows, out), ROWS=ROWS, CHANNELS=_block(num_channels),
+    )  # fmt: skip
+    return out.to(dtype)
+
+
+@_row_products.register_fake
+def _(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    return rows.new_empty(index.shape, dtype=dtype)
+
+
+def _keep_gather(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, index = inputs
+    ctx.save_for_backward(index)
+    ctx.num_points = features.shape[1]
+
+
+def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (index,) = ctx.saved_tensors
+    return _scatter_sum(grad, index, ctx.num_points), None
+
+
+def _keep_scatter(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (index,) = ctx.saved_tensors
+    return _gather(grad, index), None, None
+
+
+def _keep_tensors(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _interpolate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    features, index, weights = ctx.saved_tensors
+    to_features, _, to_weights = ctx.needs_input_grad
+    return (
+        _spread(grad, index, weights, features.shape[1]) if to_features else None,
+        None,
+        _row_products(grad, features, index, weights.dtype) if to_weights else None,
+    )
+
+
+def _spread_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    rows, index, weights = ctx.saved_tensors
+    return _interpolate(grad, index, weights), None, _row_products(rows, grad, index, weights.dtype), None
+
+
+def _row_products_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    rows, features, index = ctx.saved_tensors
+    return _interpolate(features, index, grad), _spread(rows, index, grad, features.shape[1]), None, None
+
+
+torch.library.register_autograd("bixt3d::triton_gather", _gather_backward, setup_context=_keep_gather)
+torch.library.register_autograd("bixt3d::triton_scatter_sum", _scatter_backward, setup_context=_keep_scatter)
+torch.library.register_autograd(
+    "bixt3d::triton_interpolate", _interpolate_backward, setup_context=_keep_tensors
+)
+torch.library.register_autograd("bixt3d::triton_spread", _spread_backward, setup_context=_keep_tensors)
+torch.library.register_autograd(
+    "bixt3d::triton_row_products", _row_products_backward, setup_context=_keep_tensors
+)

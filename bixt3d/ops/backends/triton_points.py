@@ -1,0 +1,135 @@
+"""Backend ``triton`` of the ops on coordinates: one launch each, no matrix of distances in memory.
+
+The kernels are in :mod:`.triton_point_kernels`, which loads triton and is imported when an op runs.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..precision import squared_radius, widen
+from . import triton_runtime
+from .triton_runtime import ceil_div, power_of_2
+
+# Up to here a cloud stays in the registers of one program: four numbers a point, 16 points a thread.
+REGISTER_POINTS = 16384
+TILE_POINTS = 4096
+MAX_NEIGHBORS = 128  # the lists of nearest_k live in registers
+LIST_ELEMENTS = 1024  # of one program of nearest_k, over all its queries
+ROWS, COLUMNS = 16, 64
+
+
+def _axes_first(x: Tensor) -> Tensor:
+    """Return (B, D, N) contiguous, in the dtype distances are computed in."""
+    return widen(x).mT.contiguous()
+
+
+def farthest_why_not(
+    points: Tensor | None = None, num_samples: int | None = None, start: Tensor | None = None
+) -> str | None:
+    """Say what farthest point sampling needs."""
+    return triton_runtime.why_not(points)
+
+
+def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
+    """Sample all clouds in one launch, one program a cloud."""
+    from . import triton_point_kernels as kernels
+
+    num_clouds, num_points, _ = points.shape
+    index = torch.empty(num_clouds, num_samples, dtype=torch.int64, device=points.device)
+    if num_clouds == 0:
+        return index
+    axes, start = _axes_first(points), start.contiguous()
+    if num_points <= REGISTER_POINTS:
+        block = power_of_2(num_points, at_least=32)
+        kernels.farthest_in_registers[(num_clouds,)](
+            axes, start, index, num_points, num_samples,
+            BLOCK=block, num_warps=min(32, max(1, block // 128)), enable_fp_fusion=False,
+        )  # fmt: skip
+        return index
+    nearest = axes.new_full((num_clouds, num_points), math.inf)
+    kernels.farthest_in_memory[(num_clouds,)](
+        axes, start, nearest, index, num_points, num_samples,
+        BLOCK=TILE_POINTS, num_warps=32, enable_fp_fusion=False,
+    )  # fmt: skip
+    return index
+
+
+def knn_why_not(
+    query: Tensor | None = None, points: Tensor | None = None, k: int | None = None
+) -> str | None:
+    """Say what nearest neighbours need: a float32 distance and an index make one 64-bit key."""
+    if points is not None and points.dtype == torch.float64:
+        return "computes distances in float32 and refuses float64 points"
+    if k is not None and k > MAX_NEIGHBORS:
+        return f"keeps at most {MAX_NEIGHBORS} neighbours"
+    return triton_runtime.why_not(points)
+
+
+def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Keep a sorted list for every query while walking through its cloud."""
+    from . import triton_point_kernels as kernels
+
+    num_clouds, num_queries, num_axes = query.shape
+    query, points = _axes_first(query), _axes_first(points)
+    sq_dist = query.new_empty(num_clouds, num_queries, k)
+    index = torch.empty(sq_dist.shape, dtype=torch.int64, device=query.device)
+    if num_clouds * num_queries == 0:
+        return sq_dist, index
+    width = power_of_2(k, at_least=16)
+    rows = min(ROWS, LIST_ELEMENTS // width)
+    kernels.nearest_k[(num_clouds * ceil_div(num_queries, rows),)](
+        query, points, sq_dist, index, num_queries, points.shape[2], num_axes, k,
+        ROWS=rows, WIDTH=width, enable_fp_fusion=False,
+    )  # fmt: skip
+    return sq_dist, index
+
+
+def three_nn_why_not(query: Tensor | None = None, points: Tensor | None = None) -> str | None:
+    """Say what the three nearest neighbours need."""
+    return triton_runtime.why_not(points)
+
+
+def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep three neighbours for every query while walking through its cloud."""
+    from . import triton_point_kernels as kernels
+
+    num_clouds, num_queries, _ = query.shape
+    query, points = _axes_first(query), _axes_first(points)
+    sq_dist = query.new_empty(num_clouds, num_queries, 3)
+    index = torch.empty(sq_dist.shape, dtype=torch.int64, device=query.device)
+    if num_clouds * num_queries == 0:
+        return sq_dist, index
+    kernels.nearest_three[(num_clouds * ceil_div(num_queries, ROWS),)](
+        query, points, sq_dist, index, num_queries, points.shape[2],
+        ROWS=ROWS, COLUMNS=COLUMNS, enable_fp_fusion=False,
+    )  # fmt: skip
+    return sq_dist, index
+
+
+def ball_why_not(
+    query: Tensor | None = None,
+    points: Tensor | None = None,
+    radius: float | None = None,
+    max_neighbors: int | None = None,
+) -> str | None:
+    """Say what a ball query needs."""
+    return triton_runtime.why_not(points)
+
+
+def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int) -> Tensor:
+    """Count the hits of every query in order until it has enough."""
+    from . import triton_point_kernels as kernels
+
+    num_clouds, num_queries, _ = query.shape
+    query, points = _axes_first(query), _axes_first(points)
+    limit = query.new_full((1,), squared_radius(radius, query.dtype))
+    index = torch.empty(num_clouds, num_queries, max_neighbors, dtype=torch.int64, device=query.device)
+    if num_clouds * num_queries == 0:
+        return index
+    kernels.first_in_ball[(num_clouds * ceil_div(num_queries, ROWS),)](
+        query, points, limit, index, num_queries, points.shape[2], max_neighbors,
+        ROWS=ROWS, COLUMNS=COLUMNS, enable_fp_fusion=False,
+    )  # fmt: skip
+    return index

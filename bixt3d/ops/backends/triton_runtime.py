@@ -1,0 +1,78 @@
+"""Whether Triton kernels can run: the one place that looks for the package, the device and the interpreter."""
+
+import importlib.util
+import os
+import sys
+
+import torch
+from torch import Tensor
+
+# Programs that keep one multiprocessor busy; the interpreter has none to fill, and a handful lets the tests
+# reach the code that joins the parts.
+PROGRAMS_PER_MULTIPROCESSOR = 4
+INTERPRETER_PROGRAMS = 6
+
+
+def interpreted() -> bool:
+    """Tell whether ``TRITON_INTERPRET`` asks for kernels to be run by numpy, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
+def _missing() -> str | None:
+    """Return what the machine lacks whatever the device of the tensors, or None."""
+    # A module that was loaded is there, and asking for it is a thousand times cheaper than searching.
+    if "triton" not in sys.modules and importlib.util.find_spec("triton") is None:
+        return "needs the package triton, which is not installed (pip install triton)"
+    if interpreted():
+        return None
+    if not torch.cuda.is_available():
+        return "needs a CUDA device, and torch finds none (TRITON_INTERPRET=1 runs it slowly on the CPU)"
+    if torch.cuda.get_device_capability() < (8, 0):
+        return "needs a GPU of compute capability 8.0 or newer"
+    return None
+
+
+# torch.compile and torch.export trace the ops that have no custom op around them, the choice of the backend
+# included; what the machine offers is a constant to them. This is all that torch.compiler.assume_constant_result
+# does, apart from importing the compiler, and triton with it, on the spot.
+interpreted._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def why_not(tensor: Tensor | None) -> str | None:
+    """Return why a kernel cannot run on ``tensor``, or on this machine where it is None."""
+    if tensor is not None:
+        kind = tensor.device.type
+        if kind != "cuda" and not (kind == "cpu" and interpreted()):
+            return f"needs tensors on a CUDA device, got {kind}"
+    return _missing()
+
+
+def on_cpu(tensor: Tensor, *rest: object) -> bool:
+    """Tell whether only the interpreter could run; it is there for tests and never chosen by itself."""
+    return tensor.device.type == "cpu"
+
+
+def readable(x: Tensor) -> Tensor:
+    """Return ``x``, in float32 if it is bfloat16 on the CPU.
+
+    The interpreter keeps bfloat16 as bare bits: it cuts instead of rounding and multiplies the bits as integers.
+    """
+    return x.float() if x.dtype == torch.bfloat16 and x.device.type == "cpu" else x
+
+
+def programs_to_fill(device: torch.device) -> int:
+    """Return how many programs a launch needs at least to keep the whole device busy."""
+    if device.type != "cuda":
+        return INTERPRETER_PROGRAMS
+    return PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def power_of_2(n: int, at_least: int = 1) -> int:
+    """Return the smallest power of two that is neither below ``n`` nor below ``at_least``."""
+    return max(at_least, 1 << max(0, n - 1).bit_length())
+
+
+def ceil_div(n: int, d: int) -> int:
+    """Return the number of blocks of ``d`` that cover ``n``."""
+    return -(-n // d)

@@ -1,0 +1,161 @@
+// The C interface that Python calls through ctypes: it chooses the kernels and deals out work to threads.
+//
+// Every function returns 0, or 1 when memory ran out. Threads live no longer than a call, so there is nothing
+// that a fork could break; which thread does what never changes a result.
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "kernels.h"
+
+#if defined(_WIN32)
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+void sort_lowest(uint64_t* keys, int64_t n, int64_t k) {
+    if (k < n) std::nth_element(keys, keys + k, keys + n);
+    std::sort(keys, keys + k);
+}
+void sort_lowest(int32_t* keys, int64_t n, int64_t k) {
+    if (k < n) std::nth_element(keys, keys + k, keys + n);
+    std::sort(keys, keys + k);
+}
+
+namespace {
+
+// Instruction sets by level: 0 portable, 1 AVX2, 2 AVX-512; a higher level than the machine has is lowered.
+int best_level() {
+#ifdef BIXT3D_X86
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi")) return 0;
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return avx512 ? 2 : 1;
+#else
+    return 0;
+#endif
+}
+
+const Kernels& kernels(int level) {
+#ifdef BIXT3D_X86
+    level = std::min(level, best_level());
+    if (level >= 2) return kernels_avx512;
+    if (level == 1) return kernels_avx2;
+#endif
+    (void)level;
+    return kernels_portable;
+}
+
+// Call work(0), ..., work(count - 1), each once, on up to `threads` threads. Returns what the C functions do.
+template <class Work>
+int parallel(int64_t count, int threads, const Work& work) {
+    std::atomic<int64_t> next{0};
+    std::atomic<int> failed{0};
+    const auto run = [&] {
+        try {
+            for (int64_t i; !failed && (i = next++) < count;) work(i);
+        } catch (const std::bad_alloc&) {
+            failed = 1;
+        }
+    };
+    std::vector<std::thread> others;
+    try {
+        const int64_t wanted = std::min<int64_t>(threads, count) - 1;
+        if (wanted > 0) others.reserve(size_t(wanted));
+        for (int64_t t = 0; t < wanted; ++t) others.emplace_back(run);
+    } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
+    } catch (const std::bad_alloc&) {
+    }
+    run();
+    for (auto& thread : others) thread.join();
+    return failed;
+}
+
+// Hand out the queries of all clouds; search(cloud, b, m, count) answers `count` of them from the m-th on.
+template <class Search>
+int search_clouds(const Kernels& use, const float* points, int64_t num_clouds, int64_t num_queries,
+                  int64_t num_points, int64_t axes, int threads, const Search& search) {
+    using Owner = std::unique_ptr<void, void (*)(void*)>;
+    const auto make = [&](int64_t b) {
+        return Owner(use.make_cloud(points + b * num_points * axes, num_points, axes, num_queries), use.free_cloud);
+    };
+    if (threads == 1 || num_clouds >= 4 * threads)
+        return parallel(num_clouds, threads, [&](int64_t b) { search(make(b).get(), b, 0, num_queries); });
+    std::vector<Owner> clouds;
+    for (int64_t b = 0; b < num_clouds; ++b) clouds.emplace_back(nullptr, use.free_cloud);
+    const int failed = parallel(num_clouds, threads, [&](int64_t b) { clouds[size_t(b)] = make(b); });
+    if (failed) return failed;
+    const int64_t step = std::max<int64_t>(16, num_queries * num_clouds / (8 * threads));
+    const int64_t chunks = (num_queries + step - 1) / step;
+    return parallel(num_clouds * chunks, threads, [&](int64_t i) {
+        const int64_t b = i / chunks, m = i % chunks * step;
+        search(clouds[size_t(b)].get(), b, m, std::min(step, num_queries - m));
+    });
+}
+
+// A thread costs some 20 µs to start; work is worth one above this many distances.
+int useful_threads(int threads, double distances) {
+    return std::max(1, int(std::min(double(threads), distances / 2e5)));
+}
+
+template <class Call>
+int guarded(const Call& call) {
+    try {
+        return call();
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+}  // namespace
+
+EXPORT int bixt3d_interface() { return 1; }
+
+EXPORT int bixt3d_level() { return best_level(); }
+
+EXPORT int bixt3d_farthest_point_sample(const float* points, int64_t num_clouds, int64_t num_points,
+                                        int64_t num_samples, const int64_t* start, int64_t* index, int threads,
+                                        int level) {
+    return guarded([&] {
+        threads = useful_threads(threads, double(num_clouds) * double(num_points) * double(num_samples));
+        const Kernels& use = kernels(level);
+        return parallel(num_clouds, threads, [&](int64_t b) {
+            use.farthest(points + 3 * b * num_points, num_points, num_samples, start[b], index + b * num_samples);
+        });
+    });
+}
+
+EXPORT int bixt3d_knn(const float* query, const float* points, int64_t num_clouds, int64_t num_queries,
+                      int64_t num_points, int64_t axes, int64_t k, float* sq_dist, int64_t* index, int threads,
+                      int level) {
+    return guarded([&] {
+        threads = useful_threads(threads, double(num_clouds) * double(num_queries) * double(num_points));
+        const Kernels& use = kernels(level);
+        return search_clouds(use, points, num_clouds, num_queries, num_points, axes, threads,
+                             [&](const void* cloud, int64_t b, int64_t m, int64_t count) {
+                                 const int64_t row = b * num_queries + m;
+                                 use.knn(cloud, query + row * axes, count, k, sq_dist + row * k, index + row * k);
+                             });
+    });
+}
+
+EXPORT int bixt3d_ball_query(const float* query, const float* points, int64_t num_clouds, int64_t num_queries,
+                             int64_t num_points, float sq_radius, int64_t k, int64_t* index, int threads,
+                             int level) {
+    return guarded([&] {
+        threads = useful_threads(threads, double(num_clouds) * double(num_queries) * double(num_points));
+        const Kernels& use = kernels(level);
+        return search_clouds(use, points, num_clouds, num_queries, num_points, 3, threads,
+                             [&](const void* cloud, int64_t b, int64_t m, int64_t count) {
+                                 const int64_t row = b * num_queries + m;
+                                 use.ball(cloud, query + row * 3, count, sq_radius, k, index + row * k);
+                             });
+    });
+}

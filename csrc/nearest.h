@@ -1,0 +1,338 @@
+// Nearest neighbours and balls: exact, in order of distance and then of index.
+#pragma once
+
+#include "buckets.h"
+#include "kernels.h"
+
+namespace {
+
+struct Cloud {
+    i64 n = 0, axes = 0;
+    i64 rows = 0, padded = 0;  // points in `axis`, the first ones in their own order; NaN behind them
+    Array<float> axis;             // axes × padded
+    bool bucketed = false;         // then `axis` holds only the first points and `buckets` all of them
+    Buckets buckets;
+};
+
+constexpr i64 GROUPS = 64;         // see knn_row
+constexpr i64 PREFIX = 2048;       // see ball_query
+constexpr i64 RANKED = 128;        // at most so many candidates are sorted by counting
+constexpr float INF = __builtin_inff();
+
+i64 count_within(const float* values, i64 padded, float limit) {
+    const V t = splat(limit);
+    i64 count = 0;
+    for (i64 i = 0; i < padded; i += W) count += count_bits(less_equal(load(values + i), t));
+    return count;
+}
+
+// A value that at least k of the values do not exceed, and few more than k if that takes few steps.
+//
+// Counting is so cheap that guessing the value beats any selection. `padded` is a multiple of W; NaN is ignored.
+float bound_of_kth(const float* values, i64 padded, i64 k) {
+    V least = splat(INF), most = splat(-INF);
+    for (i64 i = 0; i < padded; i += W) {
+        const V v = load(values + i);
+        least = min(v, least);
+        most = max(v, most);
+    }
+    float low = smallest(least), high = largest(most);
+    i64 below = 0, within = padded;
+    const i64 enough = k + k / 8 + 2;
+    for (int step = 0; step < 12; ++step) {
+        // Interpolate at first, then halve, lest one end never move.
+        const float part = step < 5 ? float(k + k / 16 + 1 - below) / float(within - below + 1) : 0.5f;
+        const float middle = low + (high - low) * part;
+        if (!(middle >= low && middle < high)) break;
+        const i64 count = count_within(values, padded, middle);
+        if (count >= k) {
+            high = middle;
+            within = count;
+            if (count <= enough) break;
+        } else {
+            low = middle;
+            below = count;
+        }
+    }
+    return high;
+}
+
+// Points that may be among the k nearest: all that were offered at a distance up to `limit`.
+struct Candidates {
+    i64 k, capacity, count = 0;
+    float limit = INF;
+    Array<float> d;
+    Array<i32> index;
+    Array<u64> keys;
+
+    Candidates(i64 k_, i64 capacity_)
+        : k(k_), capacity(capacity_), d(capacity + W), index(capacity + W), keys(capacity) {}
+
+    void clear() {
+        count = 0;
+        limit = INF;
+    }
+    void add(V dist, VI at, u32 bits) {
+        compress(&d[count], dist, bits);
+        compress(&index[count], at, bits);
+        count += count_bits(bits);
+    }
+    i64 pad() {
+        const i64 padded = round_up(count, W);
+        for (i64 i = count; i < padded; ++i) d[i] = __builtin_nanf("");
+        return padded;
+    }
+    void make_keys() {
+        for (i64 i = 0; i < count; ++i) {
+            u32 bits;
+            std::memcpy(&bits, &d[i], 4);  // those of numbers that are not negative sort like the numbers
+            keys[i] = u64(bits) << 32 | u32(index[i]);
+        }
+    }
+    void take_keys() {
+        for (i64 i = 0; i < count; ++i) {
+            const u32 bits = u32(keys[i] >> 32);
+            std::memcpy(&d[i], &bits, 4);
+            index[i] = i32(keys[i]);
+        }
+    }
+    // Lower the limit and drop what exceeds it; at most half the capacity stays.
+    void shrink() {
+        const i64 padded = pad();
+        limit = bound_of_kth(d.data, padded, k);
+        const V t = splat(limit);
+        i64 kept = 0;
+        for (i64 i = 0; i < padded; i += W) {
+            const V v = load(&d[i]);
+            const VI at = load(&index[i]);
+            const u32 bits = less_equal(v, t);
+            compress(&d[kept], v, bits);
+            compress(&index[kept], at, bits);
+            kept += count_bits(bits);
+        }
+        count = kept;
+        if (count > capacity / 2) {  // many equal distances
+            make_keys();
+            sort_lowest(keys.data, count, k);
+            count = k;
+            take_keys();
+            limit = d[k - 1];
+        }
+    }
+    // Write the k nearest in order.
+    void finish(float* sq_dist, i64* out) {
+        if (count > k + k / 4 + 16) shrink();
+        if (count <= RANKED) {
+            rank();
+        } else {
+            make_keys();
+            sort_lowest(keys.data, count, count < k ? count : k);
+            take_keys();
+        }
+        const i64 found = count < k ? count : k;  // fewer only where coordinates are not finite
+        for (i64 j = 0; j < found; ++j) {
+            sq_dist[j] = d[j];
+            out[j] = index[j];
+        }
+        for (i64 j = found; j < k; ++j) {
+            sq_dist[j] = __builtin_nanf("");
+            out[j] = 0;
+        }
+    }
+    // Sort by counting, for each, how many come before it: no branch depends on the data.
+    void rank() {
+        const i64 padded = pad();
+        float in_order[RANKED];
+        i32 index_in_order[RANKED];
+        alignas(64) i32 place[RANKED + W];
+        i64 sum = 0;
+        for (i64 i = 0; i < padded; i += W) {
+            const V v = load(&d[i]);
+            VI before{};
+            for (i64 j = 0; j < count; ++j) before = count_less(before, splat(d[j]), v);
+            std::memcpy(place + i, &before, sizeof before);
+        }
+        for (i64 i = 0; i < count; ++i) sum += place[i];
+        if (sum != count * (count - 1) / 2)  // equal distances share a place
+            for (i64 i = 0; i < count; ++i)
+                for (i64 j = 0; j < count; ++j) place[i] += d[j] == d[i] && index[j] < index[i];
+        for (i64 i = 0; i < count; ++i) {
+            in_order[place[i]] = d[i];
+            index_in_order[place[i]] = index[i];
+        }
+        std::memcpy(d.data, in_order, size_t(count) * 4);
+        std::memcpy(index.data, index_in_order, size_t(count) * 4);
+    }
+};
+
+// Distances of one query to the W points from i on: in space, or on any number of axes, axis after axis.
+inline V space_distance(const Cloud& cloud, V x, V y, V z, i64 i) {
+    const float* axis = &cloud.axis[i];
+    return sq_distance(load(axis), load(axis + cloud.padded), load(axis + 2 * cloud.padded), x, y, z);
+}
+inline V row_distance(const Cloud& cloud, const float* query, i64 i) {
+    V total{};
+    for (i64 a = 0; a < cloud.axes; ++a) {
+        const V difference = load(&cloud.axis[a * cloud.padded + i]) - query[a];
+        total = total + difference * difference;
+    }
+    return total;
+}
+
+// All distances of a query, then those up to a limit.
+//
+// The limit: of GROUPS disjoint groups of points, the k-th smallest of their smallest distances. At least k
+// points, one in each of k groups, are that near; about k + k²/(2 GROUPS) are.
+template <class Distance>
+void knn_row(const Cloud& cloud, const Distance& distance, float* row, Candidates& found) {
+    alignas(64) float least[GROUPS];
+    V group[GROUPS / W];
+    for (auto& g : group) g = splat(INF);
+    for (i64 i = 0; i < cloud.padded; i += GROUPS)
+#pragma GCC unroll 16
+        for (int j = 0; j < GROUPS / W; ++j) {
+            const V d = distance(i + j * W);
+            store(row + i + j * W, d);
+            group[j] = min(d, group[j]);
+        }
+    float limit = INF;
+    if (found.k <= GROUPS * 3 / 4 && cloud.n > GROUPS) {
+        for (i64 j = 0; j < GROUPS / W; ++j) store(least + j * W, group[j]);
+        limit = bound_of_kth(least, GROUPS, found.k);
+    }
+    found.clear();
+    const V t = splat(limit);
+    i64 count = 0;
+    i32* index = found.index.data;
+    for (i64 i = 0; i < cloud.padded; i += W) {
+        const u32 bits = less_equal(load(row + i), t);
+        if (COMPRESSES || bits) compress(index + count, count_up(i32(i)), bits);
+        count += count_bits(bits);
+    }
+    found.count = count;
+    for (i64 j = 0; j < count; ++j) found.d[j] = row[index[j]];
+}
+
+void knn_leaf(const Buckets& b, i64 leaf, V x, V y, V z, Candidates& found) {
+    if (found.count > found.capacity - LEAF) found.shrink();
+    const V t = splat(found.limit);
+    for (i64 i = leaf * LEAF; i < (leaf + 1) * LEAF; i += W) {
+        const V d = sq_distance(load(&b.x[i]), load(&b.y[i]), load(&b.z[i]), x, y, z);
+        const u32 bits = less_equal(d, t);
+        if (bits) found.add(d, load(&b.index[i]), bits);
+    }
+}
+
+i64 place_of_least(const float* values, i64 n) {
+    V least = splat(INF);
+    for (i64 i = 0; i < n; i += W) least = min(load(values + i), least);
+    const V t = splat(smallest(least));
+    for (i64 i = 0; i < n; i += W)
+        if (const u32 bits = equal(load(values + i), t)) return i + lowest_bit(bits);
+    return 0;
+}
+
+// The nearest leaf of the nearest node sets the first limit; then all that the limit does not exclude.
+void knn_buckets(const Buckets& b, const float* query, float* bounds, Candidates& found) {
+    const V x = splat(query[0]), y = splat(query[1]), z = splat(query[2]);
+    alignas(64) float leaf_bounds[FAN];
+    found.clear();
+    for (i64 i = 0; i < b.nodes.count; i += W) store(bounds + i, b.nodes.bound(i, x, y, z));
+    const i64 home = place_of_least(bounds, b.nodes.count);
+    for (i64 i = 0; i < FAN; i += W) store(leaf_bounds + i, b.leaves.bound(home * FAN + i, x, y, z));
+    const i64 first = home * FAN + place_of_least(leaf_bounds, FAN);
+    knn_leaf(b, first, x, y, z, found);
+    const auto visit = [&](i64 node) {
+        if (found.count > found.k + found.k / 4 + 16) found.shrink();
+        for (i64 i = node * FAN; i < (node + 1) * FAN && i < b.num_leaves; i += W) {
+            u32 near = less_equal(b.leaves.bound(i, x, y, z), splat(found.limit));
+            for (; near; near &= near - 1) {
+                const i64 leaf = i + lowest_bit(near);
+                if (leaf != first && leaf < b.num_leaves) knn_leaf(b, leaf, x, y, z, found);
+            }
+        }
+    };
+    visit(home);
+    for (i64 i = 0; i < b.num_nodes; i += W)
+        for (u32 near = less_equal(load(bounds + i), splat(found.limit)); near; near &= near - 1) {
+            const i64 node = i + lowest_bit(near);
+            if (node != home && node < b.num_nodes && bounds[node] <= found.limit) visit(node);
+        }
+}
+
+void knn_one(const Cloud& cloud, const float* query, float* scratch, Candidates& found, float* sq_dist, i64* out) {
+    if (cloud.bucketed) {
+        knn_buckets(cloud.buckets, query, scratch, found);
+    } else if (cloud.axes == 3) {
+        const V x = splat(query[0]), y = splat(query[1]), z = splat(query[2]);
+        knn_row(cloud, [&](i64 i) { return space_distance(cloud, x, y, z, i); }, scratch, found);
+    } else {
+        knn_row(cloud, [&](i64 i) { return row_distance(cloud, query, i); }, scratch, found);
+    }
+    found.finish(sq_dist, out);
+}
+
+i64 candidate_capacity(const Cloud& cloud, i64 k) {
+    return cloud.bucketed ? (4 * k > 256 ? 4 * k : 256) + 2 * LEAF : 2 * cloud.padded;
+}
+
+void knn(const void* handle, const float* query, i64 num_queries, i64 k, float* sq_dist, i64* index) {
+    const Cloud& cloud = *static_cast<const Cloud*>(handle);
+    Array<float> scratch(cloud.bucketed ? cloud.buckets.nodes.count : cloud.padded);
+    Candidates found(k, candidate_capacity(cloud, k));
+    for (i64 m = 0; m < num_queries; ++m)
+        knn_one(cloud, query + m * cloud.axes, scratch.data, found, sq_dist + m * k, index + m * k);
+}
+
+// The first points in their own order, until there are k hits. Where the cloud goes on in buckets, these are
+// tried first because a ball with many hits is full after a few of them, and one with few has few in all.
+i64 ball_rows(const Cloud& cloud, const float* query, V sq_radius, i64 k, i64* out) {
+    const V x = splat(query[0]), y = splat(query[1]), z = splat(query[2]);
+    i64 hits = 0;
+    for (i64 i = 0; i < cloud.padded; i += W)
+        for (u32 bits = less_equal(space_distance(cloud, x, y, z, i), sq_radius); bits; bits &= bits - 1) {
+            out[hits++] = i + lowest_bit(bits);
+            if (hits == k) return k;
+        }
+    return hits;
+}
+
+i64 ball_buckets(const Buckets& b, const float* query, V sq_radius, i64 k, i64* out, i32* all) {
+    const V x = splat(query[0]), y = splat(query[1]), z = splat(query[2]);
+    i64 count = 0;
+    for (i64 i = 0; i < b.num_nodes; i += W)
+        for (u32 nodes = less_equal(b.nodes.bound(i, x, y, z), sq_radius); nodes; nodes &= nodes - 1)
+            for (i64 j = (i + lowest_bit(nodes)) * FAN, end = j + FAN; j < end; j += W)
+                for (u32 leaves = less_equal(b.leaves.bound(j, x, y, z), sq_radius); leaves; leaves &= leaves - 1)
+                    for (i64 p = (j + lowest_bit(leaves)) * LEAF, last = p + LEAF; p < last; p += W) {
+                        const V d = sq_distance(load(&b.x[p]), load(&b.y[p]), load(&b.z[p]), x, y, z);
+                        if (const u32 bits = less_equal(d, sq_radius)) {
+                            compress(all + count, load(&b.index[p]), bits);
+                            count += count_bits(bits);
+                        }
+                    }
+    const i64 hits = count < k ? count : k;
+    sort_lowest(all, count, hits);
+    for (i64 j = 0; j < hits; ++j) out[j] = all[j];
+    return hits;
+}
+
+void ball(const void* handle, const float* query, i64 num_queries, float sq_radius, i64 k, i64* index) {
+    const Cloud& cloud = *static_cast<const Cloud*>(handle);
+    Array<float> scratch(cloud.bucketed ? cloud.buckets.nodes.count : cloud.padded);
+    Array<i32> all(cloud.bucketed ? cloud.n + W : 0);
+    Candidates nearest(1, candidate_capacity(cloud, 1));
+    const V limit = splat(sq_radius);
+    for (i64 m = 0; m < num_queries; ++m, query += cloud.axes, index += k) {
+        i64 hits = ball_rows(cloud, query, limit, k, index);
+        if (hits < k && cloud.bucketed) hits = ball_buckets(cloud.buckets, query, limit, k, index, all.data);
+        if (hits == 0) {
+            float sq_dist;
+            knn_one(cloud, query, scratch.data, nearest, &sq_dist, index);
+            hits = 1;
+        }
+        for (i64 j = hits; j < k; ++j) index[j] = index[0];
+    }
+}
+
+}  // namespace
