@@ -5,3 +5,11 @@ until something needs it.
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name == "load":  # brings torch, which importing the package does not
+        from .predictor import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

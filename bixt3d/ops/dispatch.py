@@ -20,21 +20,12 @@ from .backends import (
     triton_attention,
     triton_features,
     triton_points,
-    triton_runtime,
     vectorized,
 )
 
 
 def _always(*inputs: object, **options: object) -> str | None:
     return None
-
-
-def _never(*inputs: object) -> bool:
-    return False
-
-
-def _always_by_name(*inputs: object) -> bool:
-    return True
 
 
 @dataclass(frozen=True)
@@ -46,15 +37,18 @@ class Backend:
         run: takes the arguments of the op, checked, and returns its result.
         why_not: takes the same arguments, or none at all to speak for the machine in general, and returns
             None if ``run`` would work, else the reason, a clause such as "needs a CUDA device".
-        by_name_only: takes the arguments too and tells whether ``backend=None`` passes this row over although
-            it could run.
+        by_name_only: ``backend=None`` passes this row over although it could run.
     """
 
     name: str
     run: Callable[..., Any]
     why_not: Callable[..., str | None] = _always
-    by_name_only: Callable[..., bool] = _never
+    by_name_only: bool = False
 
+
+# Packages that others maintain are used on request. So are the Triton kernels, whose results have been checked
+# under the interpreter and whose speed on a device nobody has measured yet (tests marked gpu, benchmarks/ops.py).
+BY_NAME = True
 
 BACKENDS: dict[str, tuple[Backend, ...]] = {
     "farthest_point_sample": (
@@ -62,7 +56,7 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
             "triton",
             triton_points.farthest_point_sample,
             triton_points.farthest_why_not,
-            triton_runtime.on_cpu,
+            BY_NAME,
         ),
         Backend("cpu", cpu.farthest_point_sample, cpu.why_not),
         Backend("torch", vectorized.farthest_point_sample),
@@ -71,42 +65,42 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
             "pointnet2_ops",
             pointnet2_ops.farthest_point_sample,
             pointnet2_ops.farthest_why_not,
-            _always_by_name,
+            BY_NAME,
         ),
         Backend(
             "torch_cluster",
             torch_cluster.farthest_point_sample,
             torch_cluster.farthest_why_not,
-            _always_by_name,
+            BY_NAME,
         ),
     ),
     "knn": (
-        Backend("triton", triton_points.knn, triton_points.knn_why_not, triton_runtime.on_cpu),
+        Backend("triton", triton_points.knn, triton_points.knn_why_not, BY_NAME),
         Backend("cpu", cpu.knn, cpu.why_not),
         Backend("torch", vectorized.knn),
         Backend("reference", reference.knn),
-        Backend("torch_cluster", torch_cluster.knn, torch_cluster.knn_why_not, _always_by_name),
+        Backend("torch_cluster", torch_cluster.knn, torch_cluster.knn_why_not, BY_NAME),
     ),
     "ball_query": (
-        Backend("triton", triton_points.ball_query, triton_points.ball_why_not, triton_runtime.on_cpu),
+        Backend("triton", triton_points.ball_query, triton_points.ball_why_not, BY_NAME),
         Backend("cpu", cpu.ball_query, cpu.why_not),
         Backend("torch", vectorized.ball_query),
         Backend("reference", reference.ball_query),
     ),
     "three_nn": (
-        Backend("triton", triton_points.three_nn, triton_points.three_nn_why_not, triton_runtime.on_cpu),
+        Backend("triton", triton_points.three_nn, triton_points.three_nn_why_not, BY_NAME),
         Backend("cpu", cpu.three_nn, cpu.why_not),
         Backend("torch", vectorized.three_nn),
         Backend("reference", reference.three_nn),
-        Backend("pointnet2_ops", pointnet2_ops.three_nn, pointnet2_ops.three_nn_why_not, _always_by_name),
+        Backend("pointnet2_ops", pointnet2_ops.three_nn, pointnet2_ops.three_nn_why_not, BY_NAME),
     ),
     "gather_points": (
-        Backend("triton", triton_features.gather_points, triton_features.rows_why_not, triton_runtime.on_cpu),
+        Backend("triton", triton_features.gather_points, triton_features.rows_why_not, BY_NAME),
         Backend("torch", vectorized.gather_points),
         Backend("reference", reference.gather_points),
     ),
     "group_points": (
-        Backend("triton", triton_features.group_points, triton_features.rows_why_not, triton_runtime.on_cpu),
+        Backend("triton", triton_features.group_points, triton_features.rows_why_not, BY_NAME),
         Backend("torch", vectorized.group_points),
         Backend("reference", reference.group_points),
     ),
@@ -115,13 +109,13 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
             "triton",
             triton_features.three_interpolate,
             triton_features.interpolate_why_not,
-            triton_runtime.on_cpu,
+            BY_NAME,
         ),
         Backend("torch", vectorized.three_interpolate),
         Backend("reference", reference.three_interpolate),
     ),
     "bidirectional_attention": (
-        Backend("triton", triton_attention.attend, triton_attention.why_not, triton_runtime.on_cpu),
+        Backend("triton", triton_attention.attend, triton_attention.why_not, BY_NAME),
         Backend("sdpa", attention.sdpa),
         Backend("reference", attention.reference),
     ),
@@ -142,7 +136,7 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
     """
     reasons = []
     for candidate in BACKENDS[op]:
-        if candidate.name != backend if backend else candidate.by_name_only(*args):
+        if candidate.name != backend if backend else candidate.by_name_only:
             continue
         reason = candidate.why_not(*args)
         if reason is None:

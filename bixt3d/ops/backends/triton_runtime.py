@@ -48,11 +48,6 @@ def why_not(tensor: Tensor | None) -> str | None:
     return _missing()
 
 
-def on_cpu(tensor: Tensor, *rest: object) -> bool:
-    """Tell whether only the interpreter could run; it is there for tests and never chosen by itself."""
-    return tensor.device.type == "cpu"
-
-
 def readable(x: Tensor) -> Tensor:
     """Return ``x``, in float32 if it is bfloat16 on the CPU.
 

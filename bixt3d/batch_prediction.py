@@ -1,0 +1,203 @@
+"""Predict many files: find them, share them out, go on after a bad one, write results and a summary."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import USER_ERRORS
+from .io import FORMATS, Cloud, read_points
+from .io.writing import write_csv, write_json, write_npz, write_ply
+from .palette import part_colors
+from .prediction import Job, Prediction
+from .predictor import Predictor
+
+TOP = 5
+
+
+def find_files(arguments: Sequence[str | os.PathLike[str]], out: Path) -> list[Path]:
+    """List the files that arguments name, each once, in order.
+
+    Args:
+        arguments: files, folders (searched to any depth for known formats) or glob patterns.
+        out: folder of the results, which is passed over.
+
+    Raises:
+        ValueError: a folder or a pattern holds nothing to read.
+    """
+    found: dict[Path, None] = {}
+    for argument in map(str, arguments):
+        if Path(argument).is_dir():
+            inside = [p for p in sorted(Path(argument).rglob("*")) if p.is_file() and not _within(p, out)]
+            matches = [p for p in inside if p.suffix.lower() in FORMATS and not p.name.startswith(".")]
+        elif glob.has_magic(argument) and not Path(argument).exists():
+            matches = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if Path(p).is_file()]
+        else:
+            matches = [Path(argument)]  # one that does not exist is reported like any other bad file
+        if not matches:
+            raise ValueError(f"{argument}: nothing to read here; expected files of {', '.join(FORMATS)}.")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def output_stems(files: Sequence[Path]) -> list[Path]:
+    """Return a relative path without suffix for the results of each file, no two the same.
+
+    The folders that the files have in common are left out; two files that differ in their suffix alone keep
+    it as part of the name.
+    """
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    common = Path(os.path.commonpath([file.parent for file in absolute])) if files else Path()
+    relative = [file.relative_to(common) for file in absolute]
+    plain = [path.with_suffix("") for path in relative]
+    repeated = {path for path in plain if plain.count(path) > 1} if len(set(plain)) < len(plain) else set()
+    return [
+        path.with_name(path.name.replace(".", "_")) if stem in repeated else stem
+        for path, stem in zip(relative, plain, strict=True)
+    ]
+
+
+@dataclass
+class _Pending:
+    """A file that was read and waits for its batch."""
+
+    file: Path
+    stem: Path
+    cloud: Cloud
+    job: Job
+
+
+@dataclass
+class BatchPredictor:
+    """Predict files one after the other and write a result for each.
+
+    Args:
+        predictor: of classes or of parts.
+        out: folder of the results.
+        category: class of all clouds, for parts; None where each has its own or the model needs none.
+        samples: points to draw from a mesh; None for the reader's default.
+        png: also write a picture of the parts.
+        up: the axis that is up in the files, for pictures.
+        report: called with each error, one sentence.
+    """
+
+    predictor: Predictor
+    out: Path
+    category: str | None = None
+    samples: int | None = None
+    png: bool = False
+    up: str = "y"
+    report: Callable[[str], None] = print
+    rows: dict[Path, dict[str, Any]] = field(default_factory=dict)
+
+    def run(self, files: Sequence[Path], stems: Sequence[Path]) -> Iterator[Path]:
+        """Predict ``files``; yields each when it is done, failed ones too. See :attr:`rows`, :attr:`failed`."""
+        waiting: list[_Pending] = []
+        for file, stem in zip(files, stems, strict=True):
+            try:
+                cloud = read_points(file, num_samples=self.samples, seed=self.predictor.seed)
+                job = self.predictor.prepare(cloud, category=self.category)
+            except USER_ERRORS as error:
+                yield self._fail(file, error)
+                continue
+            waiting.append(_Pending(file, stem, cloud, job))
+            if sum(len(one.job.pieces) for one in waiting) >= self.predictor.batch_size:
+                yield from self._flush(waiting)
+                waiting = []
+        yield from self._flush(waiting)
+
+    @property
+    def failed(self) -> int:
+        """Number of files without a result."""
+        return sum("error" in row for row in self.rows.values())
+
+    def write_summary(self, files: Sequence[Path], suffix: str = "") -> list[Path]:
+        """Write ``predictions.csv``, for a classifier ``predictions.json`` too, in the order of ``files``.
+
+        Args:
+            files: as given to :meth:`run`; those without a row were not reached.
+            suffix: goes before the file's own, to tell the processes of a shared run apart.
+        """
+        rows = [self.rows[file] for file in files if file in self.rows]
+        table = self.out / f"predictions{suffix}.csv"
+        if self.predictor.parts:
+            write_csv(table, ("file", "points", "category", "parts", "error"), rows)
+            return [table]
+        columns = ["file", "points"]
+        for place in range(1, min(TOP, len(self.predictor.classes)) + 1):
+            columns += [f"class_{place}", f"probability_{place}"]
+        flat = [{k: v for k, v in row.items() if k != "top"} for row in rows]
+        for row, wide in zip(rows, flat, strict=True):
+            for place, (name, probability) in enumerate(row.get("top", ()), start=1):
+                wide |= {f"class_{place}": name, f"probability_{place}": f"{probability:.6f}"}
+        write_csv(table, [*columns, "error"], flat)
+        listed = self.out / f"predictions{suffix}.json"
+        for row in rows:
+            if "top" in row:
+                row["top"] = [{"class": name, "probability": probability} for name, probability in row["top"]]
+        write_json(listed, rows)
+        return [table, listed]
+
+    def _flush(self, waiting: Sequence[_Pending]) -> Iterator[Path]:
+        if not waiting:
+            return
+        predictions = self.predictor.run([one.job for one in waiting])
+        for one, prediction in zip(waiting, predictions, strict=True):
+            row: dict[str, Any] = {"file": str(one.file), "points": len(one.cloud)}
+            try:
+                if self.predictor.parts:
+                    self._write_parts(one, prediction)
+                    row |= {"category": prediction.category, "parts": shares(prediction)}
+                else:
+                    row["top"] = prediction.top(TOP)
+            except (*USER_ERRORS, OSError) as error:
+                yield self._fail(one.file, error)
+                continue
+            self.rows[one.file] = row
+            yield one.file
+
+    def _write_parts(self, one: _Pending, prediction: Prediction) -> None:
+        target = self.out / one.stem
+        points = one.cloud.points
+        colors = part_colors(prediction.names)[prediction.labels]
+        write_ply(target.with_name(f"{target.name}_parts.ply"), points, colors, prediction.labels)
+        arrays = {
+            "points": points,
+            "labels": prediction.labels,
+            "probabilities": prediction.probabilities,
+            "names": np.array(prediction.names),
+        }
+        if one.cloud.normals is not None:
+            arrays["normals"] = one.cloud.normals
+        write_npz(target.with_name(f"{target.name}_parts.npz"), arrays)
+        if self.png:
+            from .scene import part_scene
+            from .viewer import save_png
+
+            scene = part_scene(one.file.name, points, prediction.labels, prediction.names)
+            save_png(target.with_name(f"{target.name}_parts.png"), [scene.with_up(self.up)])
+
+    def _fail(self, file: Path, error: BaseException) -> Path:
+        message = " ".join(str(error).split()) or type(error).__name__
+        if str(file) not in message:
+            message = f"{file}: {message}"
+        self.rows[file] = {"file": str(file), "error": message}
+        self.report(message)
+        return file
+
+
+def shares(prediction: Prediction) -> str:
+    """Return the parts that occur with their shares of the points, largest first."""
+    counts = np.bincount(prediction.labels, minlength=len(prediction.names))
+    order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
+    return "; ".join(f"{prediction.names[i]} {100 * counts[i] / counts.sum():.2f} %" for i in order)
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

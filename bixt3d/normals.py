@@ -1,0 +1,42 @@
+"""Normals of a cloud that comes without any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+NEIGHBORS = 16
+
+
+def estimate_normals(points: np.ndarray, where: Any = "points") -> np.ndarray:
+    """Estimate unit normals: the direction in which the 16 nearest points spread least.
+
+    The sign is that which points away from the centre of the cloud: right for most of a convex surface,
+    and a guess inside a hollow one. Normals of the file, where there are any, are better.
+
+    Args:
+        points: ``(N, 3)`` real.
+        where: what to call the cloud in a message.
+
+    Returns:
+        ``(N, 3)`` float64; ``(0, 1, 0)`` where the neighbours have no direction.
+
+    Raises:
+        ImportError: open3d is not installed.
+    """
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        raise ImportError(
+            f"{where}: the model takes normals and the cloud has none; give a file with normals, or let them be "
+            "estimated: pip install open3d"
+        ) from error
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(np.asarray(points, np.float64)))
+    cloud.estimate_normals(open3d.geometry.KDTreeSearchParamKNN(NEIGHBORS))
+    normals = np.asarray(cloud.normals).copy()
+    outward = np.asarray(points, np.float64) - np.asarray(points, np.float64).mean(axis=0)
+    normals[(normals * outward).sum(axis=1) < 0] *= -1
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    usable = np.isfinite(length) & (length > 0.5)
+    return np.where(usable, normals / np.where(usable, length, 1.0), (0.0, 1.0, 0.0))

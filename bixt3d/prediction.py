@@ -1,0 +1,77 @@
+"""What goes into a prediction and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .io import Cloud
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one cloud.
+
+    Args:
+        labels: a classifier's label, ``()`` int64, or a segmenter's labels, ``(N,)`` int64, one per point.
+        probabilities: ``(classes,)``, or ``(N, parts)``, float32; they add up to 1 over the last axis.
+        names: what a label means: class names, or part names ``"class/part"``.
+        category: name of the class whose parts were predicted; None for a classifier, or where the
+            segmenter was given none.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    names: tuple[str, ...]
+    category: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the one label of a classifier."""
+        return self.names[int(self.labels)]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Return the most probable classes of a classifier with their probabilities, best first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(self.names[i], float(self.probabilities[i])) for i in order]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cloud, checked and normalised: what :meth:`Predictor.run` takes.
+
+    Args:
+        features: ``(N, C)`` float32: xyz in the unit sphere, and normals where the model takes them.
+        pieces: ``(K, n)`` int64: the points of each forward pass; a point that fills a pass up to its size
+            occurs again.
+        category: index of the class whose parts are wanted, or None.
+        classify_first: the same cloud for the classifier that says the category, or None.
+    """
+
+    features: np.ndarray
+    pieces: np.ndarray
+    category: int | None = None
+    classify_first: Job | None = None
+
+
+def as_cloud(points: Any, normals: np.ndarray | None) -> Cloud:
+    """Take a cloud, or an array ``(N, 3 or 6)``, as a checked :class:`Cloud`."""
+    if isinstance(points, Cloud):
+        return points
+    if isinstance(points, Tensor):
+        points = points.detach().cpu().numpy()
+    array = np.asarray(points)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"points: expected real numbers, got dtype {array.dtype}.")
+    if array.ndim != 2 or array.shape[1] not in (3, 6):
+        raise ValueError(f"points: expected shape (N, 3), or (N, 6) with normals, got {array.shape}.")
+    array = array.astype(np.float64)
+    if array.shape[1] == 6:
+        normals = array[:, 3:]
+    if normals is not None and not np.isfinite(normals).all():
+        raise ValueError("normals: expected finite numbers, got NaN or infinity; leave them out.")
+    return Cloud(Path("points"), array[:, :3], normals)

@@ -1,0 +1,322 @@
+"""Predict classes and parts of clouds of any size, in any unit, from a checkpoint alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoint import load_checkpoint, load_weights
+from .config import from_yaml
+from .io import Cloud, unit_sphere
+from .normals import estimate_normals
+from .ops import knn
+from .prediction import Job, Prediction, as_cloud
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor:
+    """Run a model on clouds as they lie in files.
+
+    A cloud is centred and scaled to the unit sphere in float64. Fewer points than the model's grouping
+    needs are filled up by repetition. A cloud of more points than the model was trained on is cut, by a
+    seeded draw, into interleaved subsets of that number: a classifier sees the first subset; a segmenter
+    sees all of them, so that each point is labelled once, at the density of training, in time linear in the
+    number of points and with memory for a fixed number of them at a time.
+
+    Args:
+        model: ``model(points (B, N, C)) -> logits (B, classes)``, or for parts
+            ``model(points, category (B,) or None) -> logits (B, N, parts)``; with ``in_channels`` and
+            ``min_points``.
+        classes: class names in label order.
+        parts: part names ``"class/part"`` in label order; empty for a classifier.
+        num_points: number of points of the clouds that the model was trained on.
+        takes_category: whether the model itself reads the category; else it only restricts the parts.
+        classifier: says the category of a cloud that comes without one.
+        batch_size: forward passes that run at once.
+        seed: of the draw of points; the same cloud and seed give the same labels.
+        device: where the model runs.
+
+    Raises:
+        ValueError: the classifier knows none of the classes, or has parts itself.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        classes: Sequence[str],
+        parts: Sequence[str] = (),
+        num_points: int = 1024,
+        takes_category: bool = False,
+        classifier: Predictor | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}.")
+        if classifier is not None and classifier.parts:
+            raise ValueError(
+                "classifier: expected a checkpoint that predicts classes, got one that predicts parts."
+            )
+        if classifier is not None and not set(classifier.classes) & set(classes):
+            raise ValueError(
+                f"classifier: knows {', '.join(classifier.classes)}, expected some of {', '.join(classes)}; "
+                "give a classifier trained on the same classes."
+            )
+        self.device = torch.device(device)
+        self.model = model.eval().to(self.device)
+        self.classes: tuple[str, ...] = tuple(classes)
+        self.parts: tuple[str, ...] = tuple(parts)
+        self.min_points = int(self.model.min_points)
+        self.num_points = max(num_points, self.min_points)
+        self.takes_category = takes_category
+        self.classifier = classifier
+        self.batch_size = batch_size
+        self.seed = seed
+        owners = [name.rpartition("/")[0] for name in self.parts]
+        # (classes, parts): which parts belong to a class
+        self._belongs = torch.tensor(
+            [[owner == name for owner in owners] for name in self.classes], dtype=torch.bool
+        ).to(self.device)
+
+    def __call__(
+        self, points: Any, *, normals: np.ndarray | None = None, category: str | None = None
+    ) -> Prediction:
+        """Predict the class, or the part of every point, of one cloud.
+
+        Args:
+            points: a :class:`~bixt3d.io.Cloud`, or an array ``(N, 3)`` (``(N, 6)`` with unit normals),
+                real, N at least 1, in any unit.
+            normals: ``(N, 3)``; estimated where the model needs them and they are absent.
+            category: name of the cloud's class, for a segmenter.
+
+        Raises:
+            ValueError: the cloud is empty, has NaN, or more than one point and no extent; or the category
+                is unknown, or needed and absent.
+            TypeError: the points are no real numbers.
+            ImportError: normals have to be estimated and open3d is not installed.
+        """
+        return self.run([self.prepare(points, normals=normals, category=category)])[0]
+
+    def prepare(self, points: Any, *, normals: np.ndarray | None = None, category: str | None = None) -> Job:
+        """Check and normalise one cloud; takes and raises what a call does."""
+        cloud = as_cloud(points, normals)
+        where = cloud.path
+        if len(cloud) > 1 and (cloud.points == cloud.points[0]).all():
+            raise ValueError(
+                f"{where}: all {len(cloud)} points coincide, so the cloud has no shape; expected points of a surface."
+            )
+        index, first = self._category(where, cloud, category)
+        xyz = unit_sphere(cloud.points)
+        pieces = self._pieces(len(xyz), all_points=bool(self.parts))
+        if not self.parts and len(xyz) > self.num_points:
+            # as in training: normalised after the draw
+            kept = pieces[0]
+            xyz, pieces = unit_sphere(cloud.points[kept]), np.arange(len(kept))[None]
+            cloud = replace(
+                cloud,
+                points=cloud.points[kept],
+                normals=None if cloud.normals is None else cloud.normals[kept],
+            )
+        return Job(np.concatenate([xyz, *self._normals(cloud)], axis=1), pieces, index, first)
+
+    def run(self, jobs: Sequence[Job]) -> list[Prediction]:
+        """Predict several clouds, in batches of passes of equal size."""
+        jobs = self._with_category(jobs)
+        found = [
+            np.empty((len(job.features), len(self.parts)) if self.parts else (len(self.classes),), np.float32)
+            for job in jobs
+        ]
+        with torch.inference_mode():
+            for batch in self._batches(jobs):
+                points, category = self._tensors(jobs, batch)
+                rows = self._probabilities(points, category).cpu().numpy()
+                for (j, piece), row in zip(batch, rows, strict=True):
+                    if self.parts:
+                        found[j][jobs[j].pieces[piece]] = row
+                    else:
+                        found[j][:] = row
+        return [self._prediction(job, rows) for job, rows in zip(jobs, found, strict=True)]
+
+    def attention(
+        self, points: Any, latents: Sequence[int], *, layer: int = -1, category: str | None = None
+    ) -> np.ndarray:
+        """Return how much latents attend to each point: the mean over heads of the softmax over tokens.
+
+        Where the layer has fewer tokens than there are points, a point takes the weight of the token
+        nearest to it. Of a cloud that is cut into K subsets, each subset's weights are divided by K.
+
+        Args:
+            points: as in a call.
+            latents: numbers of the latents.
+            layer: the layer, from 0; negative ones count from the last.
+            category: as in a call.
+
+        Returns:
+            ``(len(latents), N)`` float32.
+
+        Raises:
+            ValueError: there is no such latent or layer; and what a call raises.
+        """
+        cloud = as_cloud(points, None)
+        (job,) = self._with_category([self.prepare(cloud, category=category)])
+        if not self.parts:  # the one subset that a classifier sees would leave the other points open
+            features = np.concatenate([unit_sphere(cloud.points), *self._normals(cloud)], axis=1)
+            job = Job(features, self._pieces(len(cloud), all_points=True))
+        weights = np.empty((len(latents), len(job.features)), dtype=np.float32)
+        with torch.inference_mode():
+            for piece, index in enumerate(job.pieces):
+                batch, category_index = self._tensors([job], [(0, piece)])
+                arguments = (batch, category_index) if self.takes_category else (batch,)
+                layers = self.model.forward_features(*arguments, return_attention=True)[-1]
+                if not -len(layers) <= layer < len(layers):
+                    raise ValueError(f"layer: the model has layers 0 to {len(layers) - 1}, got {layer}.")
+                maps, centers = layers[layer]
+                heads = maps.latents_from_tokens.mean(dim=1)[0]
+                outside = [latent for latent in latents if not 0 <= latent < len(heads)]
+                if outside:
+                    raise ValueError(
+                        f"latent: the model has latents 0 to {len(heads) - 1}, got {outside[0]}."
+                    )
+                picked = heads[list(latents)]
+                if centers.shape[1] != batch.shape[1] or not torch.equal(centers, batch[..., :3]):
+                    picked = picked[:, knn(batch[..., :3].contiguous(), centers, 1)[1][0, :, 0]]
+                weights[:, index] = picked.float().cpu().numpy() / len(job.pieces)
+        return weights
+
+    def _normals(self, cloud: Cloud) -> list[np.ndarray]:
+        """Return the cloud's normals where the model takes any, estimated where the cloud has none."""
+        if self.model.in_channels == 3:
+            return []
+        found = cloud.normals
+        if found is None:
+            found = estimate_normals(unit_sphere(cloud.points), cloud.path)
+            logger.warning("%s: has no normals; they were estimated from neighbouring points", cloud.path)
+        return [found.astype(np.float32)]
+
+    def _pieces(self, count: int, *, all_points: bool) -> np.ndarray:
+        """Cut ``count`` points into passes: ``(K, n)`` indices, with every point or a single pass."""
+        if count <= self.num_points:
+            return np.arange(max(count, self.min_points))[None] % count
+        order = np.random.default_rng(self.seed).permutation(count)
+        passes = -(-count // self.num_points) if all_points else 1
+        # the last pass is filled up with the first points drawn: distinct, so it is as dense as the others
+        return np.resize(order, (passes, self.num_points))
+
+    def _category(self, where: Any, cloud: Cloud, category: str | None) -> tuple[int | None, Job | None]:
+        if not self.parts:
+            return None, None
+        if category is not None:
+            if category not in self.classes:
+                raise ValueError(
+                    f"category: unknown value {category!r}, expected one of {', '.join(sorted(self.classes))}."
+                )
+            return self.classes.index(category), None
+        if len(self.classes) == 1:
+            return 0, None
+        if self.classifier is not None:
+            return None, self.classifier.prepare(cloud)
+        if self.takes_category:
+            raise ValueError(
+                f"{where}: the model needs the category of the cloud; give --category NAME "
+                f"(category=NAME in Python), one of {', '.join(sorted(self.classes))}, or --classifier CHECKPOINT."
+            )
+        return None, None
+
+    def _with_category(self, jobs: Sequence[Job]) -> list[Job]:
+        """Let the classifier say the category where it is open."""
+        jobs = list(jobs)
+        open_ones = [j for j, job in enumerate(jobs) if job.classify_first is not None]
+        if not open_ones or self.classifier is None:
+            return jobs
+        waiting = [jobs[j].classify_first for j in open_ones]
+        for j, prediction in zip(open_ones, self.classifier.run(waiting), strict=True):  # type: ignore[arg-type]
+            # the best of the classes that this model knows
+            known = [(p, n) for n, p in prediction.top(len(prediction.names)) if n in self.classes]
+            jobs[j] = replace(jobs[j], category=self.classes.index(known[0][1]), classify_first=None)
+        return jobs
+
+    def _batches(self, jobs: Sequence[Job]) -> Iterator[list[tuple[int, int]]]:
+        """Group passes of equal size: lists of (job, pass)."""
+        by_size: dict[int, list[tuple[int, int]]] = {}
+        for j, job in enumerate(jobs):
+            by_size.setdefault(job.pieces.shape[1], []).extend((j, k) for k in range(len(job.pieces)))
+        for passes in by_size.values():
+            for start in range(0, len(passes), self.batch_size):
+                yield passes[start : start + self.batch_size]
+
+    def _tensors(self, jobs: Sequence[Job], batch: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
+        """Return points ``(B, n, C)``, and the category ``(B,)`` where all have one (-1 for an open one)."""
+        points = torch.from_numpy(np.stack([jobs[j].features[jobs[j].pieces[k]] for j, k in batch]))
+        if not self.parts:
+            return points.to(self.device), None
+        given = [jobs[j].category for j, _ in batch]
+        category = torch.tensor([-1 if c is None else c for c in given])
+        return points.to(self.device), category.to(self.device)
+
+    def _probabilities(self, points: Tensor, category: Tensor | None) -> Tensor:
+        if category is None:
+            return self.model(points).float().softmax(dim=-1)
+        logits = self.model(points, category if self.takes_category else None).float()
+        allowed = self._belongs[category.clamp(min=0)] | (category < 0)[:, None]
+        return logits.masked_fill(~allowed[:, None], -torch.inf).softmax(dim=-1)
+
+    def _prediction(self, job: Job, probabilities: np.ndarray) -> Prediction:
+        category = None if job.category is None else self.classes[job.category]
+        labels = np.asarray(probabilities.argmax(axis=-1), dtype=np.int64)
+        return Prediction(labels, probabilities, self.parts or self.classes, category)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    classifier: str | os.PathLike[str] | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    device: str | None = None,
+) -> Predictor:
+    """Rebuild the model of a checkpoint, ready to predict.
+
+    Args:
+        path: a ``last.pt`` or ``best.pt``, or a run folder (its ``last.pt``).
+        classifier: checkpoint of a classifier that says the category of clouds that come without one.
+        batch_size: forward passes that run at once.
+        seed: of the draw of points from large clouds.
+        device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device where there is one.
+
+    Returns:
+        A predictor of classes, or of parts where the checkpoint is of a segmenter.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the file is no checkpoint, or its weights are of another architecture.
+        RuntimeError: the file is damaged.
+    """
+    from .assembly import build_model  # brings metrics and loaders, which predicting does not need
+
+    content = load_checkpoint(Path(path))
+    config = from_yaml(content["config"])
+    parts = content.get("parts", ())
+    model = build_model(config, content["classes"], parts)
+    load_weights(model, content["model"], Path(path))
+    return Predictor(
+        model,
+        classes=content["classes"],
+        parts=parts,
+        num_points=config["data"].get("num_points", 1024),
+        takes_category=bool(getattr(model, "takes_category", False)),
+        classifier=None if classifier is None else load(classifier, batch_size=batch_size, device=device),
+        batch_size=batch_size,
+        seed=seed,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    )

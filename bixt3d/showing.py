@@ -1,0 +1,114 @@
+"""From a checkpoint and clouds to scenes: what the viewer's command shows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .batch_prediction import find_files
+from .checkpoint import load_checkpoint
+from .config import build, from_yaml
+from .io import read_points
+from .predictor import Predictor, load
+from .scene import Scene, attention_scene, part_scene, plain_scene
+
+FIRST = 6
+
+
+def scenes_of_files(
+    checkpoint: str | os.PathLike[str],
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    category: str | None = None,
+    classifier: str | os.PathLike[str] | None = None,
+    attention: Sequence[int] | None = None,
+    layer: int = -1,
+    device: str | None = None,
+) -> list[Scene]:
+    """Predict files and make a scene of each.
+
+    Args:
+        checkpoint: of a segmenter, or of a classifier (which shows its class, or attention).
+        files: files, folders or patterns.
+        category: class of all clouds, where the model asks for it.
+        classifier: checkpoint that says the class instead.
+        attention: numbers of latents whose attention is shown in place of the parts.
+        layer: layer of that attention.
+        device: where the model runs.
+    """
+    predictor = load(checkpoint, classifier=classifier, device=device)
+    scenes = []
+    for file in find_files(files, Path(os.devnull)):
+        cloud = read_points(file)
+        scenes.append(_scene(predictor, file.name, cloud, category, None, attention, layer))
+    return scenes
+
+
+def scenes_of_split(
+    checkpoint: str | os.PathLike[str],
+    split: str,
+    index: Sequence[int] | None = None,
+    data_root: str | None = None,
+    *,
+    category: str | None = None,
+    classifier: str | os.PathLike[str] | None = None,
+    attention: Sequence[int] | None = None,
+    layer: int = -1,
+    device: str | None = None,
+) -> list[Scene]:
+    """Predict shapes of the data set that a checkpoint was trained on, beside their true parts.
+
+    The category given to the model is the true one, unless ``category`` or ``classifier`` says another.
+
+    Args:
+        checkpoint, category, classifier, attention, layer, device: see :func:`scenes_of_files`.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        index: which shapes, from 0; None for the first six.
+        data_root: folder of the data set, where it is not that of the config.
+
+    Raises:
+        ValueError: there is no such shape, or the data set has other classes than the model.
+    """
+    predictor = load(checkpoint, classifier=classifier, device=device)
+    node: dict[str, Any] = dict(from_yaml(load_checkpoint(Path(checkpoint))["config"])["data"])
+    if data_root is not None:
+        node["root"] = data_root
+    clouds = build(node, "data").load(split)
+    if tuple(clouds.classes) != predictor.classes:
+        raise ValueError(
+            f"{checkpoint}: was trained on other classes ({', '.join(predictor.classes)}) than the data set has "
+            f"({', '.join(clouds.classes)}); give the data it was trained on."
+        )
+    scenes = []
+    for i in range(min(FIRST, len(clouds))) if index is None else index:
+        if not 0 <= i < len(clouds):
+            raise ValueError(f"index: the {split} split has shapes 0 to {len(clouds) - 1}, got {i}.")
+        own = clouds.classes[clouds.labels[i]] if predictor.parts and classifier is None else None
+        truth = None if clouds.part_labels is None else np.asarray(clouds.part_labels[i])
+        points = np.asarray(clouds.points[i])
+        scenes.append(_scene(predictor, clouds.names[i], points, category or own, truth, attention, layer))
+    return scenes
+
+
+def _scene(
+    predictor: Predictor,
+    name: str,
+    cloud: Any,
+    category: str | None,
+    truth: np.ndarray | None,
+    attention: Sequence[int] | None,
+    layer: int,
+) -> Scene:
+    points = (cloud if isinstance(cloud, np.ndarray) else cloud.points)[:, :3]
+    if attention is not None:
+        weights = predictor.attention(cloud, attention, layer=layer, category=category)
+        return attention_scene(name, points, weights, attention)
+    prediction = predictor(cloud, category=category)
+    if predictor.parts:
+        return part_scene(name, points, prediction.labels, prediction.names, truth)
+    best = ", ".join(f"{one} {100 * probability:.1f} %" for one, probability in prediction.top(2))
+    return plain_scene(name, points, best)

@@ -1,0 +1,116 @@
+"""Predict the class, or the parts, of your own clouds and meshes with a checkpoint.
+
+python scripts/predict.py CHECKPOINT FILES...                  # files, folders, 'quoted/patterns/*.ply'
+python scripts/predict.py CHECKPOINT FILES... --out results --png
+python scripts/predict.py SEGMENTER FILES... --category chair
+python scripts/predict.py SEGMENTER FILES... --classifier CLASSIFIER
+torchrun --nproc_per_node=4 scripts/predict.py CHECKPOINT FILES...
+
+A classifier writes the five most probable classes of every file to predictions.csv and predictions.json. A
+segmenter writes FILE_parts.ply (coloured) and FILE_parts.npz (points, labels, probabilities, names) beside
+predictions.csv. A file that cannot be used is reported and passed over; the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from bixt3d.allocator import keep_freed_memory
+from bixt3d.config import report_errors
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("checkpoint", type=Path, help="a best.pt or last.pt, or a run folder")
+    made.add_argument("files", nargs="+", help="files, folders or patterns")
+    made.add_argument("--out", type=Path, default=Path("predictions"), help="folder (default: predictions)")
+    made.add_argument("--category", help="class of all clouds, for parts")
+    made.add_argument(
+        "--classifier", type=Path, help="checkpoint that says the class of each cloud, for parts"
+    )
+    made.add_argument("--png", action="store_true", help="also a picture of the parts (needs open3d)")
+    made.add_argument(
+        "--up", choices=("x", "y", "z"), default="y", help="axis that is up in pictures (default: y)"
+    )
+    made.add_argument("--samples", type=int, help="points to draw from a mesh (default: 10000)")
+    made.add_argument("--batch-size", type=int, default=16, help="forward passes at once (default: 16)")
+    made.add_argument(
+        "--seed", type=int, default=0, help="of the draw of points from large clouds and meshes"
+    )
+    made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return report_errors(lambda: predict(parser().parse_args(arguments)))
+
+
+def predict(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import track
+
+    from bixt3d.batch_prediction import BatchPredictor, find_files, output_stems
+    from bixt3d.predictor import load
+
+    keep_freed_memory()
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    files = find_files(options.files, options.out)
+    stems = output_stems(files)
+    files, stems = files[rank::world_size], stems[rank::world_size]
+    device = options.device
+    if device is None and world_size > 1:
+        import torch
+
+        if torch.cuda.is_available():
+            device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    predictor = load(
+        options.checkpoint,
+        classifier=options.classifier,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        device=device,
+    )
+    if options.category is not None and not predictor.parts:
+        raise ValueError(
+            "--category: the checkpoint is a classifier, which says the class itself; leave it out."
+        )
+    if options.category is not None and options.category not in predictor.classes:
+        raise ValueError(
+            f"--category: unknown value {options.category!r}, expected one of {', '.join(sorted(predictor.classes))}."
+        )
+    console = Console(stderr=True)  # standard output is for the result
+    batch = BatchPredictor(
+        predictor,
+        options.out,
+        category=options.category,
+        samples=options.samples,
+        png=options.png,
+        up=options.up,
+        report=lambda message: console.print(
+            f"error: {message}", highlight=False, markup=False, soft_wrap=True
+        ),
+    )
+    try:
+        steps = batch.run(files, stems)
+        for _ in track(
+            steps,
+            "Predicting",
+            total=len(files),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ):
+            pass
+    finally:  # also after Ctrl+C: what is done is kept
+        written = batch.write_summary(files, f"_rank{rank}" if world_size > 1 else "")
+    done = len(batch.rows) - batch.failed
+    what = "parts" if predictor.parts else "classes"
+    print(f"{what} of {done} of {len(files)} files: {', '.join(map(str, written))}")
+    return 1 if batch.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""See predicted parts: in a window, as a picture or as a page for any browser.
+
+python scripts/view_parts.py CHECKPOINT FILES...                          # a window
+python scripts/view_parts.py CHECKPOINT --split test --index 0 12 40      # shapes of its data set, with the truth
+python scripts/view_parts.py CHECKPOINT FILES... --save parts.png         # no display needed
+python scripts/view_parts.py CHECKPOINT FILES... --save parts.html        # turns with the mouse
+python scripts/view_parts.py CHECKPOINT FILES... --attention 0 5 9        # what these latents attend to
+
+Keys in the window: N and P next and previous shape; 1, 2, 3 prediction, ground truth, errors only; + and -
+point size; S screenshot; R look from the front; Q close. Attention works with a classifier too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bixt3d.config import report_errors
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("checkpoint", type=Path, help="a best.pt or last.pt, or a run folder")
+    made.add_argument("files", nargs="*", help="files, folders or patterns")
+    made.add_argument(
+        "--split", choices=("train", "val", "test"), help="shapes of the checkpoint's data set instead"
+    )
+    made.add_argument("--index", type=int, nargs="+", help="which of them (default: the first 6)")
+    made.add_argument("--data-root", help="where that data set lies, if elsewhere than at training")
+    made.add_argument("--save", type=Path, help="write FILE.png or FILE.html instead of opening a window")
+    made.add_argument(
+        "--attention", type=int, nargs="+", metavar="L", help="colour by what latent L attends to"
+    )
+    made.add_argument("--layer", type=int, default=-1, help="layer of the attention (default: the last)")
+    made.add_argument("--category", help="class of all clouds, for parts")
+    made.add_argument(
+        "--classifier", type=Path, help="checkpoint that says the class of each cloud, for parts"
+    )
+    made.add_argument(
+        "--up", choices=("x", "y", "z"), default="y", help="axis that is up in the files (default: y)"
+    )
+    made.add_argument("--size", type=int, default=360, help="pixels of a view in a .png (default: 360)")
+    made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return report_errors(lambda: view(parser().parse_args(arguments)))
+
+
+def view(options: argparse.Namespace) -> int:
+    from bixt3d.showing import scenes_of_files, scenes_of_split
+    from bixt3d.viewer import check_display, import_open3d, save_png
+
+    if bool(options.files) == bool(options.split):
+        raise ValueError("expected either FILES or --split, got both or neither.")
+    kind = None if options.save is None else options.save.suffix.lower()
+    if kind not in (None, ".html", ".png"):
+        raise ValueError(f"--save: unknown format {kind!r}, expected one of .html, .png.")
+    # what cannot be shown is said before anything is computed
+    if kind is None:
+        check_display()
+    if kind != ".html":
+        import_open3d()
+    choices = {
+        "category": options.category,
+        "classifier": options.classifier,
+        "attention": options.attention,
+        "layer": options.layer,
+        "device": options.device,
+    }
+    if options.split:
+        scenes = scenes_of_split(
+            options.checkpoint, options.split, options.index, options.data_root, **choices
+        )
+    else:
+        scenes = scenes_of_files(options.checkpoint, options.files, **choices)
+    scenes = [scene.with_up(options.up) for scene in scenes]
+    if kind == ".png":
+        save_png(options.save, scenes, size=options.size)
+    elif kind == ".html":
+        from bixt3d.page import write_page
+
+        write_page(options.save, scenes, title=f"bixt3d: {options.checkpoint}")
+    else:
+        from bixt3d.window import show
+
+        show(scenes)
+        return 0
+    print(f"saved {options.save}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+import csv
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bixt3d.batch_prediction import BatchPredictor, find_files, output_stems
+from bixt3d.io import read_points
+from bixt3d.predictor import Predictor
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "predict.py"
+PARTS = ("cup/body", "cup/handle", "hat/brim")
+
+
+class Segmenter(nn.Module):
+    in_channels = 3
+    min_points = 8
+
+    def forward(self, points, category=None):
+        return torch.stack([points[..., 0], -points[..., 1], points[..., 2]], dim=-1) * 9
+
+
+class Classifier(nn.Module):
+    in_channels = 3
+    min_points = 1
+
+    def forward(self, points):
+        spread = points.std(dim=1)
+        return 5 * torch.cat([spread, -spread, spread * 0], dim=-1)
+
+
+def segmenter(**options):
+    return Predictor(Segmenter(), classes=("cup", "hat"), parts=PARTS, num_points=32, batch_size=4, **options)
+
+
+def save_every_format(folder, points):
+    """The same points in every format of points, written by hand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = "".join(" ".join(repr(float(v)) for v in row) + "\n" for row in points)
+    n = len(points)
+    np.save(folder / "npy.npy", points)
+    np.savez(folder / "npz.npz", points=points)
+    (folder / "txt.txt").write_text(rows)
+    (folder / "csv.csv").write_text("x,y,z\n" + rows.replace(" ", ","))
+    (folder / "off.off").write_text(f"OFF\n{n} 0 0\n{rows}")
+    (folder / "obj.obj").write_text("".join(f"v {row}\n" for row in rows.splitlines()))
+    (folder / "pcd.pcd").write_text(
+        "VERSION 0.7\nFIELDS x y z\nSIZE 8 8 8\nTYPE F F F\nCOUNT 1 1 1\n"
+        f"WIDTH {n}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {n}\nDATA ascii\n{rows}"
+    )
+    (folder / "ply.ply").write_text(
+        f"ply\nformat ascii 1.0\nelement vertex {n}\nproperty double x\nproperty double y\nproperty double z\n"
+        f"end_header\n{rows}"
+    )
+    return ["csv", "npy", "npz", "obj", "off", "pcd", "ply", "txt"]
+
+
+def predict(batch, files):
+    done = list(batch.run(files, output_stems(files)))
+    assert sorted(done) == sorted(files)
+
+
+def test_every_format_gives_the_same_labels_and_keeps_the_coordinates(tmp_path):
+    points = np.random.default_rng(0).normal(size=(150, 3)) * 30 + [500_000.0, 4_000_000.0, 12.0]
+    kinds = save_every_format(tmp_path / "in", points)
+    files = find_files([tmp_path / "in"], tmp_path / "out")
+    assert [file.stem for file in files] == kinds
+    batch = BatchPredictor(segmenter(), tmp_path / "out")
+    predict(batch, files)
+    assert batch.failed == 0
+    expected = segmenter()(points).labels
+    assert len(set(expected)) == 3
+    for kind in kinds:
+        saved = np.load(tmp_path / "out" / f"{kind}_parts.npz")
+        assert np.array_equal(saved["labels"], expected), kind
+        assert np.array_equal(saved["points"], points), kind
+        assert tuple(saved["names"]) == PARTS
+        assert np.array_equal(read_points(tmp_path / "out" / f"{kind}_parts.ply").points, points), kind
+
+
+def test_a_bad_file_does_not_stop_the_others(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        np.save(tmp_path / f"{i}.npy", rng.normal(size=(20 + i, 3)))
+    (tmp_path / "2.npy").write_bytes(b"no")
+    np.save(tmp_path / "3.npy", np.ones((7, 3)))
+    files = [*find_files([tmp_path], tmp_path / "out"), tmp_path / "absent.ply"]
+    said = []
+    batch = BatchPredictor(segmenter(), tmp_path / "out", report=said.append)
+    predict(batch, files)
+    assert batch.failed == 3
+    assert ["2.npy" in said[0], "3.npy" in said[1], "absent.ply" in said[2]] == [True] * 3
+    assert not any("\n" in sentence for sentence in said)
+    (table,) = batch.write_summary(files)
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    assert [Path(row["file"]).name for row in rows] == [
+        "0.npy",
+        "1.npy",
+        "2.npy",
+        "3.npy",
+        "4.npy",
+        "absent.ply",
+    ]
+    assert [bool(row["error"]) for row in rows] == [False, False, True, True, False, True]
+    assert rows[4]["points"] == "24"
+    share = [float(part.split()[1]) for part in rows[4]["parts"].split("; ")]
+    assert sum(share) == pytest.approx(100, abs=0.05)
+    assert share == sorted(share, reverse=True)
+
+
+def test_meshes_are_sampled_and_the_category_is_kept(tmp_path):
+    (tmp_path / "m.off").write_text("OFF\n3 1 0\n0 0 0\n900 0 0\n0 900 0\n3 0 1 2\n")
+    batch = BatchPredictor(segmenter(), tmp_path / "out", category="cup", samples=77)
+    predict(batch, [tmp_path / "m.off"])
+    saved = np.load(tmp_path / "out" / "m_parts.npz")
+    assert saved["labels"].shape == (77,)
+    assert set(saved["labels"]) <= {0, 1}
+    assert np.allclose(np.abs(saved["normals"]), [0, 0, 1])
+    assert batch.rows[tmp_path / "m.off"]["category"] == "cup"
+
+
+def test_classes_go_to_tables(tmp_path):
+    points = np.random.default_rng(0).normal(size=(60, 3)) * [5, 1, 1]
+    np.save(tmp_path / "a.npy", points)
+    names = tuple("abcdefghi")
+    predictor = Predictor(Classifier(), classes=names, num_points=100)
+    batch = BatchPredictor(predictor, tmp_path / "out")
+    predict(batch, [tmp_path / "a.npy"])
+    table, listed = batch.write_summary([tmp_path / "a.npy"])
+    (row,) = csv.DictReader(table.open(encoding="utf-8"))
+    (entry,) = json.loads(listed.read_text())
+    centred = points - points.mean(axis=0)
+    spread = (centred / np.linalg.norm(centred, axis=1).max()).std(axis=0, ddof=1)
+    logits = 5 * np.concatenate([spread, -spread, 0 * spread])
+    probability = np.exp(logits) / np.exp(logits).sum()
+    best = np.argsort(-probability, kind="stable")[:5]
+    assert [one["class"] for one in entry["top"]][:3] == [names[i] for i in best[:3]]
+    assert [one["probability"] for one in entry["top"]] == pytest.approx(probability[best], abs=1e-5)
+    assert row["class_1"] == names[best[0]]
+    assert float(row["probability_5"]) == pytest.approx(probability[best[4]], abs=1e-5)
+    assert "class_6" not in row
+
+
+def test_find_files(tmp_path):
+    for name in ("b/2.ply", "b/1.txt", "b/deep/3.npy", "a.off", "b/notes.md", "b/.hidden.ply", "b/out/4.ply"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    found = find_files(
+        [tmp_path / "a.off", tmp_path / "b", str(tmp_path / "b" / "*.ply")], tmp_path / "b" / "out"
+    )
+    assert [str(path.relative_to(tmp_path)) for path in found] == [
+        "a.off",
+        "b/1.txt",
+        "b/2.ply",
+        "b/deep/3.npy",
+    ]
+    with pytest.raises(ValueError, match=r"\*\.stl: nothing to read here"):
+        find_files([str(tmp_path / "*.stl")], tmp_path / "out")
+
+
+def test_output_names_never_meet():
+    files = [Path(p) for p in ("in/a/x.ply", "in/b/x.ply", "in/b/y.off", "in/b/y.txt", "in/z.v2.npy")]
+    stems = [stem.as_posix() for stem in output_stems(files)]
+    assert stems == ["a/x", "b/x", "b/y_off", "b/y_txt", "z.v2"]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_command(tmp_path, monkeypatch, capsys, world_size):
+    import bixt3d.predictor
+
+    for i in range(5):
+        np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).normal(size=(20, 3)))
+    monkeypatch.setattr(bixt3d.predictor, "load", lambda path, **options: segmenter())
+    main = runpy.run_path(str(SCRIPT))["main"]
+    seen = []
+    for rank in range(world_size):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(world_size))
+        assert main(["model.pt", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+        suffix = f"_rank{rank}" if world_size > 1 else ""
+        seen += list(csv.DictReader((tmp_path / "out" / f"predictions{suffix}.csv").open()))
+    assert sorted(Path(row["file"]).name for row in seen) == [f"{i}.npy" for i in range(5)]
+    assert len(list((tmp_path / "out").glob("*_parts.ply"))) == 5
+    (tmp_path / "0.npy").write_bytes(b"")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["model.pt", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "0.npy: the file is empty" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit, match="error: --category: unknown value 'cat', expected one of cup, hat"):
+        main(["model.pt", str(tmp_path), "--category", "cat"])

@@ -1,0 +1,276 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bixt3d.layers import PointTokenizer
+from bixt3d.models import BiXTClassifier, BiXTEncoder
+from bixt3d.predictor import Predictor
+
+CLASSES = ("ball", "cup", "hat")
+PARTS = ("ball/all", "cup/body", "cup/handle", "hat/brim", "hat/crown")
+RNG = np.random.default_rng(0)
+
+
+class HeightSegmenter(nn.Module):
+    """Scores parts by the height of a point; notes what it was given."""
+
+    in_channels = 3
+
+    def __init__(self, min_points=1, num_parts=5, in_channels=3):
+        super().__init__()
+        self.min_points = min_points
+        self.in_channels = in_channels
+        self.num_parts = num_parts
+        self.seen, self.categories = [], []
+
+    def forward(self, points, category=None):
+        assert points.shape[1] >= self.min_points
+        self.seen.append(points.clone())
+        self.categories.append(category)
+        centres = torch.linspace(-1, 1, self.num_parts)
+        return -20 * (points[..., 1:2] - centres) ** 2
+
+
+class RadiusClassifier(nn.Module):
+    """Says class 1 for all clouds."""
+
+    in_channels = 3
+    min_points = 1
+
+    def __init__(self, favourite=1, count=3):
+        super().__init__()
+        self.favourite, self.count = favourite, count
+        self.seen = []
+
+    def forward(self, points):
+        self.seen.append(points.clone())
+        return 3.0 * torch.nn.functional.one_hot(torch.tensor([self.favourite] * len(points)), self.count)
+
+
+def segmenter(model=None, classes=CLASSES, parts=PARTS, **options):
+    options = {"num_points": 64, "batch_size": 3, **options}
+    return Predictor(model or HeightSegmenter(), classes=classes, parts=parts, **options)
+
+
+def cloud(count, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, 3)) * 40 + [500_000, 4_000_000, 7]
+
+
+def expected_labels(points, allowed=(0, 1, 2, 3, 4)):
+    """By the definition of the stand-in, in float64."""
+    centred = points - points.mean(axis=0)
+    y = (centred / np.linalg.norm(centred, axis=1).max())[:, 1:2]
+    distance = (y - np.linspace(-1, 1, len(PARTS))) ** 2
+    outside = [i for i in range(len(PARTS)) if i not in allowed]
+    distance[:, outside] = np.inf
+    return distance.argmin(axis=1)
+
+
+@pytest.mark.parametrize("count", [2, 10, 63, 64, 65, 128, 1000])
+def test_every_point_gets_its_own_label_whatever_their_number(count):
+    points = cloud(count)
+    prediction = segmenter()(points)
+    assert prediction.labels.dtype == np.int64
+    assert np.array_equal(prediction.labels, expected_labels(points))
+    assert prediction.probabilities.shape == (count, len(PARTS))
+    assert np.allclose(prediction.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert prediction.names == PARTS
+
+
+def test_large_clouds_are_cut_into_subsets_of_the_training_size():
+    model = HeightSegmenter()
+    segmenter(model)(cloud(1000))
+    shapes = [tuple(batch.shape) for batch in model.seen]
+    assert sum(batch for batch, _, _ in shapes) == 16  # 1000 / 64, rounded up
+    assert {size for _, size, _ in shapes} == {64}
+    assert max(batch for batch, _, _ in shapes) == 3
+    for subset in torch.cat(model.seen):
+        assert len(subset.unique(dim=0)) == 64  # no point twice: as dense as in training
+        # interleaved: a subset spans the cloud, where a cut by order or place would not
+        assert (subset.amax(dim=0) - subset.amin(dim=0)).min() > 0.5
+
+
+def test_the_draw_follows_the_seed():
+    points = cloud(300)
+    order = []
+    for seed in (0, 0, 1):
+        model = HeightSegmenter()
+        segmenter(model, seed=seed)(points)
+        order.append(torch.cat(model.seen))
+    assert torch.equal(order[0], order[1])
+    assert not torch.equal(order[0], order[2])
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_small_clouds_are_filled_up_by_repetition(count):
+    model = HeightSegmenter(min_points=20)
+    points = cloud(count)
+    prediction = segmenter(model)(points)
+    assert model.seen[0].shape == (1, 20, 3)
+    assert len(model.seen[0][0].unique(dim=0)) == count
+    assert prediction.labels.shape == (count,)
+    if count > 1:
+        assert np.array_equal(prediction.labels, expected_labels(points))
+
+
+def test_unit_and_offset_do_not_matter():
+    points = np.random.default_rng(1).normal(size=(200, 3))
+    here = segmenter()(points)
+    there = segmenter()(points * 1000 + [5e5, 4e6, 100])
+    assert np.array_equal(here.labels, there.labels)
+    assert np.allclose(here.probabilities, there.probabilities, atol=1e-4)
+
+
+def test_a_known_category_leaves_its_parts():
+    points = cloud(100)
+    prediction = segmenter()(points, category="cup")
+    assert np.array_equal(prediction.labels, expected_labels(points, allowed=[1, 2]))
+    assert (prediction.probabilities[:, [0, 3, 4]] == 0).all()
+    assert np.allclose(prediction.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert prediction.category == "cup"
+
+
+def test_the_category_reaches_a_model_that_takes_it():
+    model = HeightSegmenter()
+    segmenter(model, takes_category=True)(cloud(10), category="hat")
+    assert model.categories[0].tolist() == [2]
+    model = HeightSegmenter()
+    segmenter(model)(cloud(10), category="hat")
+    assert model.categories == [None]
+
+
+def test_a_missing_category_is_asked_for_or_the_only_one():
+    with pytest.raises(ValueError, match=r"give --category NAME .* one of ball, cup, hat, or --classifier"):
+        segmenter(takes_category=True)(cloud(10))
+    one = segmenter(HeightSegmenter(num_parts=2), ("cup",), PARTS[1:3], takes_category=True)
+    assert one(cloud(10)).category == "cup"
+    with pytest.raises(ValueError, match="unknown value 'cat', expected one of ball, cup, hat"):
+        segmenter()(cloud(10), category="cat")
+
+
+def test_a_classifier_says_the_category():
+    says_cup = Predictor(RadiusClassifier(1, 2), classes=("cat", "cup"), num_points=64)
+    prediction = segmenter(takes_category=True, classifier=says_cup)(cloud(90))
+    assert prediction.category == "cup"
+    assert set(prediction.labels) <= {1, 2}
+    # the best of those that the segmenter knows, even where another class is more probable
+    says_cat = Predictor(RadiusClassifier(0, 2), classes=("cat", "cup"), num_points=64)
+    assert segmenter(classifier=says_cat)(cloud(90)).category == "cup"
+    with pytest.raises(ValueError, match="classifier: knows cat, dog, expected some of ball, cup, hat"):
+        segmenter(classifier=Predictor(RadiusClassifier(0, 2), classes=("cat", "dog")))
+    with pytest.raises(ValueError, match="classifier: expected a checkpoint that predicts classes"):
+        segmenter(classifier=segmenter())
+
+
+def test_a_classifier_sees_one_normalised_subset():
+    model = RadiusClassifier()
+    predictor = Predictor(model, classes=CLASSES, num_points=64)
+    prediction = predictor(cloud(1000))
+    (seen,) = model.seen
+    assert seen.shape == (1, 64, 3)
+    assert torch.allclose(seen.mean(dim=1), torch.zeros(1, 3), atol=1e-6)  # normalised after the draw
+    assert seen.norm(dim=-1).max() == pytest.approx(1, abs=1e-6)
+    assert prediction.name == "cup"
+    assert prediction.labels.shape == ()
+    assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-6)
+    assert [name for name, _ in prediction.top(2)] == ["cup", "ball"]
+    e = np.exp(3)
+    assert prediction.top(1)[0][1] == pytest.approx(e / (e + 2), abs=1e-6)
+
+
+def test_many_clouds_at_once_give_what_each_gives_alone():
+    clouds = [cloud(count, seed) for seed, count in enumerate((5, 64, 200, 64, 30, 64, 64))]
+    predictor = segmenter(batch_size=2)
+    together = predictor.run([predictor.prepare(points) for points in clouds])
+    for points, prediction in zip(clouds, together, strict=True):
+        assert np.array_equal(prediction.labels, predictor(points).labels)
+        assert np.allclose(prediction.probabilities, predictor(points).probabilities, atol=1e-6)
+
+
+def test_normals_are_taken_given_or_estimated(caplog):
+    xyz = np.random.default_rng(0).normal(size=(100, 3))
+    xyz /= np.linalg.norm(xyz, axis=1, keepdims=True)  # on a sphere the normal is the point itself
+    model = HeightSegmenter(in_channels=6)
+    predictor = segmenter(model, num_points=200)
+    predictor(np.concatenate([xyz, xyz], axis=1))
+    assert np.allclose(model.seen[-1][0, :, 3:], xyz)
+    predictor(xyz, normals=-xyz)
+    assert np.allclose(model.seen[-1][0, :, 3:], -xyz)
+    pytest.importorskip("open3d", reason="open3d is not installed", exc_type=(ImportError, OSError))
+    many = np.random.default_rng(0).normal(size=(150, 3))
+    many /= np.linalg.norm(many, axis=1, keepdims=True)
+    predictor(many)
+    estimated = model.seen[-1][0, :, 3:].numpy()
+    assert np.median((estimated * many).sum(axis=1)) > 0.98
+    assert "estimated" in caplog.text
+
+
+def test_absent_normals_without_open3d(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(ImportError, match=r"takes normals and the cloud has none.*pip install open3d"):
+        segmenter(HeightSegmenter(in_channels=6))(cloud(30))
+
+
+BAD = {
+    "empty": (np.zeros((0, 3)), ValueError, "no points"),
+    "nan": (np.array([[0, 0, np.nan], [1, 1, 1]]), ValueError, "1 of 2 points"),
+    "equal": (np.ones((9, 3)), ValueError, "all 9 points coincide"),
+    "flat": (np.zeros(3), ValueError, r"expected shape \(N, 3\)"),
+    "four": (np.zeros((5, 4)), ValueError, r"expected shape \(N, 3\)"),
+    "text": (np.array([["a", "b", "c"]]), TypeError, "real numbers"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_bad_input_is_one_sentence(name):
+    points, error, words = BAD[name]
+    with pytest.raises(error, match=words) as caught:
+        segmenter()(points)
+    assert "\n" not in str(caught.value)
+
+
+def bixt():
+    torch.manual_seed(0)
+    model = BiXTClassifier(
+        len(CLASSES),
+        tokenizer=PointTokenizer(dim=24, in_channels=3, scale=20.0, temperature=100.0),
+        encoder=BiXTEncoder(depth=2, dim=24, num_latents=4, num_heads=2),
+    )
+    return Predictor(model, classes=CLASSES, num_points=64)
+
+
+@pytest.mark.parametrize("count", [40, 64, 200])
+def test_attention_is_a_distribution_over_all_points(count):
+    weights = bixt().attention(cloud(count), [0, 3])
+    assert weights.shape == (2, count)
+    # up to the few points that fill the last subset and so are seen twice
+    assert np.allclose(weights.sum(axis=1), 1, atol=1e-4 if count <= 64 else 0.25)
+    assert (weights > 0).all()
+    assert weights.std(axis=1).min() > 0
+
+
+def test_attention_of_a_single_pass_is_the_models_own():
+    predictor, points = bixt(), cloud(50)
+    centred = points - points.mean(axis=0)
+    batch = torch.tensor(centred / np.linalg.norm(centred, axis=1).max(), dtype=torch.float32)[None]
+    with torch.no_grad():
+        layers = predictor.model.forward_features(batch, return_attention=True)[-1]
+    for layer in (0, 1):
+        expected = layers[layer].maps.latents_from_tokens[0].mean(dim=0)[2]
+        assert np.allclose(predictor.attention(points, [2], layer=layer)[0], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="latents 0 to 3, got 4"):
+        predictor.attention(points, [4])
+    with pytest.raises(ValueError, match="layers 0 to 1, got 2"):
+        predictor.attention(points, [0], layer=2)
+
+
+def test_importing_the_package_still_loads_no_torch():
+    code = "import sys, bixt3d; assert 'torch' not in sys.modules; bixt3d.load; assert 'torch' in sys.modules"
+    code += (
+        "; assert not {'open3d', 'matplotlib', 'hydra', 'trimesh', 'h5py', 'lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

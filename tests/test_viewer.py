@@ -1,0 +1,148 @@
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bixt3d import viewer
+from bixt3d.palette import PALETTE
+from bixt3d.scene import part_scene, plain_scene
+from bixt3d.window import Browser, show
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "view_parts.py"
+
+
+def scene(name="a", truth=True):
+    """A square in the plane x = 0, its upper half another part than its lower."""
+    y, z = np.meshgrid(np.linspace(-1, 1, 60), np.linspace(-1, 1, 60))
+    points = np.stack([np.zeros(y.size), y.ravel(), z.ravel()], axis=1)
+    labels = (points[:, 1] > 0).astype(np.int64)
+    return part_scene(name, points, labels, ("flag/lower", "flag/upper"), 1 - labels if truth else None)
+
+
+def has_open3d():
+    try:
+        import open3d  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+needs_open3d = pytest.mark.skipif(not has_open3d(), reason="open3d is not installed, or lacks a library")
+
+
+@needs_open3d
+def test_pictures_without_a_display(tmp_path):
+    # in a process of its own: open3d asks for the display once
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np; from test_viewer import scene; from bixt3d.viewer import render, save_png\n"
+        "np.save(sys.argv[2] + '/images.npy', np.array(render([scene()], size=120)))\n"
+        "save_png(sys.argv[2] + '/a.png', [scene(), scene('b', truth=False)], size=120)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)],
+        check=True,
+        env=environment | {"PYTHONPATH": str(SCRIPT.parents[1])},
+        capture_output=True,
+    )
+    prediction, truth, errors = np.load(tmp_path / "images.npy")[0]
+    assert prediction.shape == (120, 120, 3)
+    for edge in (prediction[0], prediction[-1], prediction[:, 0], prediction[:, -1]):
+        assert (edge == 255).all()  # all of it is in the picture
+    # up in the cloud is up in the picture, in exactly the colours of the legend
+    for image, above, below in ((prediction, 1, 0), (truth, 0, 1)):
+        rows = [np.flatnonzero((image == PALETTE[part]).all(axis=2).any(axis=1)) for part in (above, below)]
+        assert min(map(len, rows)) > 20
+        assert rows[0].mean() < rows[1].mean() - 10
+    assert not (errors == PALETTE[0]).all(axis=2).any()
+    from matplotlib.image import imread
+
+    picture = imread(tmp_path / "a.png")
+    assert picture.shape[1] == 3 * 120
+    assert picture.shape[0] > 2 * 120
+
+
+def test_a_missing_display_is_one_sentence(monkeypatch):
+    if sys.platform != "linux":
+        pytest.skip("Linux names its display in DISPLAY")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(RuntimeError, match=r"DISPLAY is not set.*--save FILE\.html.*ssh -X"):
+        show([scene()])
+    monkeypatch.setenv("DISPLAY", ":4093")
+    with pytest.raises((RuntimeError, ImportError), match=r"':4093' \(DISPLAY\) does not answer|libx11-6"):
+        show([scene()])
+
+
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("libusb-1.0.so.0", "libusb-1.0-0"), ("libEGL.so.1", "libegl1"), ("libGL.so.1", "libgl1")],
+)
+def test_a_missing_library_names_its_package(monkeypatch, library, package):
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "open3d":
+                raise OSError(f"{library}: cannot open shared object file: No such file or directory")
+
+    monkeypatch.delitem(sys.modules, "open3d", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(ImportError, match=rf"cannot load {library}; .*apt-get install {package} "):
+        viewer.import_open3d()
+
+
+def test_missing_open3d_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(ImportError, match="pip install open3d"):
+        viewer.save_png("never.png", [scene()])
+
+
+def test_browser_goes_round_and_keeps_the_view():
+    browser = Browser([scene("a"), plain_scene("b", np.eye(3), "cup"), scene("c", truth=False)])
+    assert browser.choose(2)
+    assert browser.caption()[0].text == "1/3 a"
+    assert [entry.text for entry in browser.caption()[1:]] == ["errors", "correct 0.0 %", "wrong 100.0 %"]
+    browser.step(1)
+    assert (browser.scene.name, browser.view.title) == ("b", "cup")  # it has one view
+    assert not browser.choose(1)
+    browser.step(1)
+    browser.step(1)
+    assert (browser.scene.name, browser.view.title) == ("a", "errors")
+    browser.step(-1)
+    assert browser.scene.name == "c"
+    with pytest.raises(ValueError, match="scenes: got none"):
+        Browser([])
+
+
+def test_screenshots_never_overwrite(tmp_path):
+    first = viewer.screenshot_name(tmp_path, scene("dir/a b.ply"), "ground truth")
+    assert first == tmp_path / "dir_a_b.ply_ground_truth.png"
+    first.write_text("")
+    assert viewer.screenshot_name(tmp_path, scene("dir/a b.ply"), "ground truth").name.endswith("_2.png")
+
+
+def test_points_shrink_as_they_grow_in_number():
+    sizes = [viewer.point_size(count, 720) for count in (10, 2048, 20_000, 10**6)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["m.pt"], "either FILES or --split"),
+        (["m.pt", "a.ply", "--split", "test"], "either FILES or --split"),
+        (
+            ["m.pt", "a.ply", "--save", "a.gif"],
+            r"--save: unknown format '\.gif', expected one of \.html, \.png",
+        ),
+        (["m.pt", "a.ply", "--save", "a.html"], r"m\.pt: no such checkpoint"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments, words):
+    with pytest.raises(SystemExit, match=f"error: .*{words}"):
+        runpy.run_path(str(SCRIPT))["main"](arguments)
