@@ -13,12 +13,19 @@ from torch import nn
 from .allocator import keep_freed_memory
 from .config import build
 from .datasets.loader import CloudLoader
+from .datasets.whole import WholeCloudLoader
 from .settings import TrainSettings
+from .tasks import Task
 
 
-def build_model(config: Mapping[str, Any], classes: Sequence[str]) -> nn.Module:
-    """Build the config's model for these classes, with fresh weights."""
-    return build(config["model"], "model", num_classes=len(classes))
+def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> Task:
+    """Build the config's task for a data set with these classes and parts."""
+    return build(config["task"], "task", classes=tuple(classes), parts=tuple(parts))
+
+
+def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> nn.Module:
+    """Build the config's model, with fresh weights, for what its task makes of these classes and parts."""
+    return build(config["model"], "model", **build_task(config, classes, parts).model_arguments())
 
 
 def check_fit(model: Any, dataset: Any) -> None:
@@ -30,9 +37,10 @@ def check_fit(model: Any, dataset: Any) -> None:
         )
     channels = 6 if dataset.normals else 3
     if model.in_channels != channels:
+        key = f"model.{'tokenizer' if hasattr(model, 'tokenizer') else 'encoder'}.in_channels"
         raise ValueError(
-            f"model.tokenizer.in_channels: the model takes {model.in_channels} channels, the data has {channels}; "
-            f"set model.tokenizer.in_channels={channels} or data.normals={str(channels == 3).lower()}."
+            f"{key}: the model takes {model.in_channels} channels, the data has {channels}; "
+            f"set {key}={channels} or data.normals={str(channels == 3).lower()}."
         )
 
 
@@ -50,6 +58,25 @@ def make_loader(
         drop_last=training,
         sampling=settings.sampling if training else "first",
         seed=settings.seed,
+        device=fabric.device,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+
+
+def make_eval_loader(dataset: Any, split: str, task: Task, settings: TrainSettings, fabric: Any) -> Any:
+    """Make the loader that a split is measured with: of its first points, or of all of them."""
+    if settings.eval_sampling not in task.eval_sampling:
+        raise ValueError(
+            f"train.eval_sampling: expected {' or '.join(task.eval_sampling)} for {type(task).__name__}, got "
+            f"{settings.eval_sampling!r}."
+        )
+    if settings.eval_sampling == "first":
+        return make_loader(dataset, split, settings, fabric)
+    return WholeCloudLoader(
+        dataset.load(split),
+        batch_size=settings.eval_batch_size,
+        num_points=dataset.num_points,
         device=fabric.device,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
@@ -87,4 +114,6 @@ def relaunch_on_several_devices(settings: TrainSettings) -> None:
     if settings.devices > 1 and "LOCAL_RANK" not in os.environ:
         sys.stdout.flush()
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={settings.devices}"]
-        os.execv(sys.executable, [sys.executable, *launcher, *sys.orig_argv[1:]])
+        # the whole command, so that options of Python itself (-u, -X) come along
+        again = ["--no-python", sys.executable, *sys.orig_argv[1:]]
+        os.execv(sys.executable, [sys.executable, *launcher, *again])

@@ -14,6 +14,7 @@ from torch import nn
 
 FORMAT = "bixt3d checkpoint"
 VERSION = 1
+_ZIP = b"PK\x03\x04"  # how a file of torch.save begins
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -52,7 +53,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path}: no such checkpoint; train one with 'python scripts/train_cls.py cfgs/quickstart.yaml'."
         )
+    with path.open("rb") as file:
+        start = file.read(len(_ZIP))
     try:
+        if not start:
+            raise EOFError("the file is empty")
+        if start != _ZIP:  # torch would try its old format, which fails in many ways
+            raise pickle.UnpicklingError("no zip archive")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(

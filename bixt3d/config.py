@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pkgutil
 import sys
 import types
 import typing
@@ -60,26 +61,36 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
         "hydra/hydra_logging=none",
     ]
     chosen = {a.partition("=")[0] for a in arguments}
-    sys.argv = [program, *arguments, *(d for d in defaults if d.partition("=")[0] not in chosen)]
+    # overrides in one piece and before the options, whose parser takes them in no other order
+    overrides = [a for a in arguments if a.startswith("~") or ("=" in a and not a.startswith("-"))]
+    options = [a for a in arguments if a not in overrides]
+    sys.argv = [program, *(d for d in defaults if d.partition("=")[0] not in chosen), *overrides, *options]
 
     import hydra
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
 
     def job(config: DictConfig) -> None:
-        report_errors(lambda: main(typing.cast(dict, OmegaConf.to_container(config, resolve=True))))
+        report_errors(lambda: main(_resolved(config)))
 
-    hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=path.stem)(job)()
+    # Hydra prints its own errors over many lines; told so, it raises them like anyone else
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    report_errors(
+        hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=path.stem)(job)
+    )
 
 
 def report_errors(action: Callable[[], T]) -> T:
     """Run a script's work; print an error that a user can mend as one line and exit with status 1."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     try:
         return action()
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError) as error:
         if os.environ.get("BIXT3D_TRACEBACK") == "1":
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {_sentence(error)}")
 
 
 def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> Any:
@@ -97,7 +108,12 @@ def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> An
     import hydra.utils
     from hydra.errors import InstantiationException
 
-    check(node, where)
+    if "_target_" not in node:
+        raise ValueError(
+            f"{where}: expected a node with _target_, got the keys {', '.join(sorted(node)) or '(none)'}; choose "
+            "one of the groups in cfgs/, or name what to call."
+        )
+    check({**node, **keywords}, where)
     try:
         return hydra.utils.instantiate(dict(node), _convert_="all", **keywords)
     except InstantiationException as error:
@@ -129,6 +145,8 @@ def check(node: Any, where: str = "config") -> None:
 
 def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> None:
     """Raise unless ``target`` takes these keywords with values of these types (see :func:`check`)."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{where}: expected keys with values, got {values!r}.")
     parameters = inspect.signature(target).parameters
     known = [
         n
@@ -170,6 +188,7 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     for text in assignments:
         if "=" not in text:
@@ -178,9 +197,9 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     OmegaConf.set_struct(merged, True)
     try:
         merged.merge_with(OmegaConf.from_dotlist(list(assignments)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"argument: {str(error).splitlines()[0]}.") from error
-    return typing.cast(dict, OmegaConf.to_container(merged, resolve=True))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"arguments {' '.join(assignments)}: {_sentence(error)}") from error
+    return _resolved(merged)
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
@@ -194,17 +213,35 @@ def from_yaml(text: str) -> dict[str, Any]:
     """Read a config that :func:`to_yaml` wrote."""
     from omegaconf import OmegaConf
 
-    return typing.cast(dict, OmegaConf.to_container(OmegaConf.create(text), resolve=True))
+    return _resolved(OmegaConf.create(text))
+
+
+def _resolved(config: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return typing.cast(dict, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
+def _sentence(error: BaseException) -> str:
+    """Say in one line what an error of ours, Hydra's or OmegaConf's says in several."""
+    cause = error.__cause__ or error  # Hydra wraps OmegaConf's, which know the key and its neighbours
+    key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
+    if "not in struct" in str(cause) and isinstance(parent, Mapping):
+        known = ", ".join(sorted(str(k) for k in parent)) or "(none)"
+        return f"{key}: unknown key; expected one of {known}."
+    if "Missing mandatory value" in str(cause):
+        return f"{key}: has no value yet; give one with {key}=VALUE."
+    text = str(error).partition("Config search path")[0]
+    details = ("full_key:", "object_type=", "See https:")
+    lines = [line.strip() for line in text.splitlines()]
+    return " ".join(" ".join(x for x in lines if not x.startswith(details)).split()) or type(error).__name__
 
 
 def _locate(target: str, where: str) -> Callable:
-    import hydra.utils
-
     try:
-        found = hydra.utils.get_object(target)
+        return pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{where}._target_: {target!r} cannot be imported ({error}).") from error
-    return found
 
 
 def _plain_types(annotation: Any) -> tuple[type, ...]:

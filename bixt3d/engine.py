@@ -84,6 +84,10 @@ def evaluate(fabric: Any, model: nn.Module, task: Any, loader: Any) -> Any:
     Returns:
         The result of the task's meter.
     """
+    if fabric.world_size > 1:
+        # each rank's batch norms saw their own batches; what a checkpoint holds are those of rank 0
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
     training = model.training
     model.eval()
     meter = task.meter().to(fabric.device)
@@ -168,18 +172,20 @@ class Trainer:
                 loss = self._step(list(itertools.islice(batches, s.accumulate)))
                 p.step, p.batch = p.step + 1, p.batch + s.accumulate
                 p.seconds = time.perf_counter() - started
-                if p.step % s.log_every == 0 and not math.isfinite(loss):
+                done = p.batch == steps_per_epoch * s.accumulate or p.step == end
+                # reading the loss waits for the device, so only now and then
+                if (p.step % s.log_every == 0 or done) and not math.isfinite(loss):
                     raise RuntimeError(
                         f"loss: became {float(loss)} by step {p.step}; lower optim.optimizer.lr, set train.clip_norm, "
                         "or train with train.precision=32-true."
                     )
                 self._tell("stepped", loss, end)
+                if p.step == end:  # what is left is to select; a stop here would lose the last look
+                    break
                 if stop is not None and self._agreed(stop.requested):
                     self.save()
                     raise Stopped(stop.requested or 0)
-                if p.step == end:
-                    break
-                if p.step % s.checkpoint_every == 0:
+                if p.step % s.checkpoint_every == 0 and not done:
                     self.save()
             if p.batch == steps_per_epoch * s.accumulate:
                 p.epoch, p.batch = p.epoch + 1, 0
@@ -230,7 +236,8 @@ class Trainer:
         if self.fabric.is_global_zero:
             resume = {
                 "model": self.model.state_dict(),
-                "ema": None if self.ema is None else self.ema.state_dict(),
+                # the average itself is the model that counts, above
+                "averaged": None if self.ema is None else int(self.ema.n_averaged),
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),
@@ -243,7 +250,8 @@ class Trainer:
         resume = content["resume"]
         load_weights(self.model, resume["model"], origin)
         if self.ema is not None:
-            self.ema.load_state_dict(resume["ema"])
+            load_weights(self.ema.module, content["model"], origin)
+            self.ema.n_averaged.fill_(resume["averaged"])
         self.optimizer.load_state_dict(resume["optimizer"])
         self.scheduler.load_state_dict(resume["scheduler"])
         self.fabric.strategy.precision.load_state_dict(resume["precision"])

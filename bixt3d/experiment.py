@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-from .assembly import build_model, check_fit, make_fabric, make_loader, relaunch_on_several_devices
+from .assembly import (
+    build_model,
+    build_task,
+    check_fit,
+    make_eval_loader,
+    make_fabric,
+    make_loader,
+    relaunch_on_several_devices,
+)
 from .checkpoint import load_checkpoint, load_weights
 from .config import build, build_settings, from_yaml, override, to_yaml
 from .engine import Stopped, Trainer, evaluate
@@ -23,6 +31,7 @@ from .signals import StopRequest
 
 SPLITS = ("test", "train", "val")
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
+OPTIM_KEYS = ("decay_all", "optimizer", "schedule")
 # What may differ between a run and its continuation: nothing that changes a number it computes.
 FREE_ON_RESUME = (
     "data.root",
@@ -40,9 +49,8 @@ def train(config: Mapping[str, Any]) -> Path:
     Everything that can be wrong with the config is found before the first step. Called again with
     ``train.resume`` it continues the run.
     """
-    unknown = sorted(set(config) - set(KEYS))
-    if unknown:
-        raise ValueError(f"config: unknown key {unknown[0]!r}; expected one of {', '.join(KEYS)}.")
+    _check_keys("config", config, KEYS, optional={"run_dir"})
+    _check_keys("optim", config["optim"], OPTIM_KEYS, optional={"decay_all"})
     settings = build_settings(TrainSettings, config["train"], "train")
     relaunch_on_several_devices(settings)
     fabric = make_fabric(settings)
@@ -55,13 +63,16 @@ def train(config: Mapping[str, Any]) -> Path:
 
     dataset = build(config["data"], "data")
     torch.manual_seed(derive_seed(settings.seed))
-    model = build_model(config, dataset.classes)
+    parts = getattr(dataset, "parts", ())
+    task = build_task(config, dataset.classes, parts)
+    model = build_model(config, dataset.classes, parts)
     check_fit(model, dataset)
-    task = build(config["task"], "task", classes=dataset.classes)
     train_loader = make_loader(
         dataset, "train", settings, fabric, transform=build(config["augment"], "augment")
     )
-    selection = make_loader(dataset, settings.select_on, settings, fabric) if settings.select_on else None
+    selection = None
+    if settings.select_on is not None:
+        selection = make_eval_loader(dataset, settings.select_on, task, settings, fabric)
 
     optim = config["optim"]
     groups = parameter_groups(model, decay_all=optim.get("decay_all", False))
@@ -98,7 +109,7 @@ def train(config: Mapping[str, Any]) -> Path:
         scheduler=scheduler,
         settings=settings,
         folder=folder,
-        header={"config": to_yaml(config), "classes": list(dataset.classes)},
+        header={"config": to_yaml(config), "classes": list(dataset.classes), "parts": list(parts)},
         ema=None if settings.ema_decay is None else exponential_average(model, settings.ema_decay),
         observer=observer,
         compile_model=settings.compile,
@@ -133,7 +144,7 @@ def _measure(
     folder: Path,
 ) -> None:
     """Evaluate the last and the selected weights on the test split, once each, and report them."""
-    loader = make_loader(dataset, "test", settings, fabric)
+    loader = make_eval_loader(dataset, "test", trainer.task, settings, fabric)
     p = trainer.progress
     results = {"last": evaluate(fabric, trainer.result_model, trainer.task, loader)}
     if settings.select_on is not None:
@@ -146,6 +157,7 @@ def _measure(
         "name": config["name"],
         "split": "test",
         "clouds": len(loader.clouds),
+        "points": _points_measured(loader, settings),
         "select_on": settings.select_on,
         "selected_epoch": p.best_epoch if settings.select_on else None,
         "steps": p.step,
@@ -153,13 +165,13 @@ def _measure(
         "seed": settings.seed,
         "minutes": round(p.seconds / 60, 2),
     }
-    write_report(folder, results, facts)
+    written = write_report(folder, results, facts)
     print_result(results, facts)
     shown = "best.pt" if settings.select_on else "last.pt"
     print(
         f"checkpoint:       {folder / shown}\n"
         f"curves:           {folder / 'train.csv'}, {folder / 'selection.csv'}; tensorboard --logdir {folder}\n"
-        f"confusion matrix: {folder / 'confusion.png'} (.csv), per class: {folder / 'per_class.csv'}\n"
+        f"tables, picture:  {', '.join(str(path) for path in written)}\n"
         f"next:             python scripts/evaluate.py {folder / shown} split=test",
         flush=True,
     )
@@ -194,17 +206,19 @@ def evaluate_checkpoint(
             f"the data set has ({len(dataset.classes)}, first {dataset.classes[0]!r}); give the data it was "
             "trained on with data.root=DIR."
         )
-    model = build_model(config, dataset.classes)
+    parts = getattr(dataset, "parts", ())
+    task = build_task(config, dataset.classes, parts)
+    model = build_model(config, dataset.classes, parts)
     load_weights(model, content["model"], path)
     check_fit(model, dataset)
-    task = build(config["task"], "task", classes=dataset.classes)
-    loader = make_loader(dataset, split, settings, fabric)
+    loader = make_eval_loader(dataset, split, task, settings, fabric)
     result = evaluate(fabric, fabric.to_device(model), task, loader)
     if fabric.is_global_zero:
         facts = {
             "name": config["name"],
             "split": split,
             "clouds": len(loader.clouds),
+            "points": _points_measured(loader, settings),
             "checkpoint": str(path),
         }
         print_result({"checkpoint": result}, facts)
@@ -213,6 +227,19 @@ def evaluate_checkpoint(
             write_report(Path(out), {"checkpoint": result}, facts)
             print(f"report: {out}")
     return result
+
+
+def _check_keys(where: str, node: Mapping[str, Any], keys: Sequence[str], optional: set[str]) -> None:
+    for problem, found in (
+        ("unknown key", sorted(set(node) - set(keys))),
+        ("missing key", sorted(set(keys) - optional - set(node))),
+    ):
+        if found:
+            raise ValueError(f"{where}: {problem} {found[0]!r}; expected {', '.join(keys)}.")
+
+
+def _points_measured(loader: Any, settings: TrainSettings) -> str:
+    return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
 
 
 def _run_folder(config: Mapping[str, Any], settings: TrainSettings, fabric: Any) -> Path:

@@ -20,6 +20,7 @@ class RunLog:
 
         self.folder = folder
         self._columns: dict[str, list[str]] = {}
+        self._written: dict[str, int] = {}
         for path in sorted(folder.glob("*.csv")):
             self._rewind(path, step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
@@ -35,11 +36,19 @@ class RunLog:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(r for r in rows if int(r["step"]) <= step)
+            kept = [r for r in rows if int(r["step"]) <= step]
+            writer.writerows(kept)
         self._columns[path.stem] = columns
+        self._written[path.stem] = max((int(r["step"]) for r in kept), default=-1)
 
     def write(self, name: str, step: int, **values: float) -> None:
-        """Append one row; all rows of a name have the same values."""
+        """Append one row; all rows of a name have the same values.
+
+        A step that is written already, by a stretch of the run that was cut after writing it and before
+        its checkpoint, is passed over.
+        """
+        if step <= self._written.get(name, -1):
+            return
         row = {"step": step, **values}
         path = self.folder / f"{name}.csv"
         new = name not in self._columns

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
+
+from .plots import plot_confusion
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,12 @@ class ClassificationResult:
     confusion: Tensor
     classes: tuple[str, ...]
 
+    picture = "confusion.png"
+
     @property
     def overall_accuracy(self) -> float:
         """Share of clouds classified correctly, in [0, 1]."""
-        return float(self.confusion.diagonal().sum() / self.confusion.sum())
+        return int(self.confusion.diagonal().sum()) / int(self.confusion.sum())
 
     @property
     def recalls(self) -> Tensor:
@@ -39,6 +44,24 @@ class ClassificationResult:
     def summary(self) -> dict[str, float]:
         """Return the two figures that papers report, in percent: ``OA`` and ``mAcc``."""
         return {"OA": 100 * self.overall_accuracy, "mAcc": 100 * self.mean_class_accuracy}
+
+    def tables(self) -> dict[str, list[list]]:
+        """Return the rows of ``confusion.csv`` and ``per_class.csv``, headings first."""
+        counts = self.confusion.tolist()
+        confusion = [["truth \\ predicted", *self.classes]]
+        confusion += [[name, *row] for name, row in zip(self.classes, counts, strict=True)]
+        per_class = [["class", "clouds", "correct", "recall_percent", "most_confused_with"]]
+        for i, (name, row) in enumerate(zip(self.classes, counts, strict=True)):
+            others = [(count, other) for other, count in enumerate(row) if other != i]
+            worst = max(others, default=(0, 0))
+            confused = f"{self.classes[worst[1]]} ({worst[0]})" if worst[0] else ""
+            recall = f"{100 * row[i] / sum(row):.2f}" if sum(row) else ""
+            per_class.append([name, sum(row), row[i], recall, confused])
+        return {"confusion.csv": confusion, "per_class.csv": per_class}
+
+    def draw(self, path: Path, title: str) -> None:
+        """Draw the confusion matrix."""
+        plot_confusion(self.confusion, self.classes, path, title=title)
 
 
 class ClassificationMeter(nn.Module):

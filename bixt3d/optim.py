@@ -65,8 +65,8 @@ def cosine_with_warmup(
 def exponential_average(model: nn.Module, decay: float) -> AveragedModel:
     """Make a running average of a model's weights and buffers, ``ema = d * ema + (1 - d) * model``.
 
-    ``d`` is ``min(decay, (1 + t) / (10 + t))`` after ``t`` updates, so that a short run is not held back
-    by its first weights.
+    ``d`` is ``min(decay, (1 + t) / (10 + t))`` after ``t >= 1`` updates, so that a short run is not held
+    back by its first weights; the first update copies the model.
 
     Args:
         model: the model to follow; call ``update_parameters(model)`` after each step.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def environment() -> dict[str, object]:
     from . import __version__
 
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "git_commit": git_commit(),
         "bixt3d": __version__,
         "python": platform.python_version(),

@@ -18,6 +18,8 @@ class TrainSettings(LoopSettings):
         batch_size: clouds in a training batch, on each device; an incomplete last batch is left out.
         eval_batch_size: clouds in an evaluation batch.
         sampling: which of the stored points a training cloud keeps: ``"first"`` or ``"random"``.
+        eval_sampling: which of the stored points are measured: ``"first"``, the first ``data.num_points`` of
+            each cloud, or for parts ``"all"``: each stored point once, in pieces of that many.
         ema_decay: decay of the running average of the weights; null for none.
         compile: run the model through ``torch.compile``.
         precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
@@ -33,6 +35,7 @@ class TrainSettings(LoopSettings):
     batch_size: int = 32
     eval_batch_size: int = 64
     sampling: str = "first"
+    eval_sampling: str = "first"
     ema_decay: float | None = None
     compile: bool = False
     precision: str = "32-true"
@@ -52,6 +55,7 @@ class TrainSettings(LoopSettings):
             ("precision", PRECISIONS),
             ("accelerator", ACCELERATORS),
             ("sampling", ("first", "random")),
+            ("eval_sampling", ("all", "first")),
             ("select_on", (None, "test", "val")),
         ):
             if getattr(self, name) not in valid:

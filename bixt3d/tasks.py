@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .metrics import ClassificationMeter
+from .part_metrics import CONVENTIONS, IGNORED, PartMeter, PartTarget
 
 
 class Result(Protocol):
@@ -16,11 +19,19 @@ class Result(Protocol):
     def summary(self) -> dict[str, float]:
         """Return named figures, in percent; the task's ``selects`` is one of the names."""
 
+    def tables(self) -> dict[str, list[list]]:
+        """Return rows, headings first, by the name of the CSV file they belong in."""
+
+    picture: str
+
+    def draw(self, path: Path, title: str) -> None:
+        """Draw the result as a PNG; ``picture`` is the name that the file should have."""
+
 
 class Meter(Protocol):
     """Collects predictions of a split."""
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
+    def update(self, prediction: Tensor, target: Any) -> None:
         """Take in one batch."""
 
     def compute(self) -> Any:
@@ -31,14 +42,23 @@ class Meter(Protocol):
 
 
 class Task(Protocol):
-    """The seam between the loop and what is learnt."""
+    """The seam between the loop and what is learnt.
+
+    Attributes:
+        selects: name of the figure that selects a model.
+        eval_sampling: the values of ``train.eval_sampling`` that make sense.
+    """
 
     selects: str
+    eval_sampling: tuple[str, ...]
 
-    def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+    def model_arguments(self) -> dict[str, int]:
+        """Return what the model's constructor has to know of the data set."""
+
+    def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return prediction and target of a batch."""
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor, target: Any) -> Tensor:
         """Return the scalar to minimise."""
 
     def meter(self) -> Meter:
@@ -50,6 +70,7 @@ class Classification:
 
     Args:
         classes: class names in label order.
+        parts: part names; every task is given them, this one has no use for them.
         label_smoothing: share of the target spread evenly over **all** classes (torch's convention).
             PointMLP spreads 0.2 over the *other* 39 classes of ModelNet40, which is ``0.2 * 40 / 39`` here.
 
@@ -58,12 +79,18 @@ class Classification:
     """
 
     selects = "OA"
+    eval_sampling = ("first",)
 
-    def __init__(self, classes: tuple[str, ...], *, label_smoothing: float = 0.0):
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: expected at least 0 and below 1, got {label_smoothing}.")
+    def __init__(
+        self, classes: tuple[str, ...], parts: tuple[str, ...] = (), *, label_smoothing: float = 0.0
+    ):
+        _check_smoothing(label_smoothing)
         self.classes = classes
         self.label_smoothing = label_smoothing
+
+    def model_arguments(self) -> dict[str, int]:
+        """Return the number of classes."""
+        return {"num_classes": len(self.classes)}
 
     def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
         """Return ``(B, classes)`` logits and ``(B,)`` labels."""
@@ -76,3 +103,74 @@ class Classification:
     def meter(self) -> ClassificationMeter:
         """Return an empty meter for overall and mean class accuracy."""
         return ClassificationMeter(self.classes)
+
+
+class PartSegmentation:
+    """Part segmentation by cross-entropy over the parts of all categories.
+
+    The figure that selects is the instance mIoU in the first of the conventions.
+
+    Args:
+        classes: category names in label order.
+        parts: part names ``"class/part"`` in label order.
+        label_smoothing: share of the target spread evenly over all parts (torch's convention).
+        conventions: of part IoU, which do not compare: ``"A"``, ``"B"``, ``"C"``, see
+            :class:`~bixt3d.part_metrics.PartResult`.
+
+    Raises:
+        ValueError: there are no parts, a part belongs to no category, ``label_smoothing`` is outside [0, 1)
+            or a convention is unknown or missing.
+    """
+
+    eval_sampling = ("all", "first")
+
+    def __init__(
+        self,
+        classes: tuple[str, ...],
+        parts: tuple[str, ...],
+        *,
+        label_smoothing: float = 0.0,
+        conventions: Sequence[str] = ("A", "C"),
+    ):
+        _check_smoothing(label_smoothing)
+        if not parts:
+            raise ValueError(
+                "parts: the data set has no part labels; expected one label per point (pid in HDF5 files)."
+            )
+        unknown = [c for c in conventions if c not in CONVENTIONS]
+        if unknown or not conventions:
+            raise ValueError(
+                f"conventions: expected some of {', '.join(CONVENTIONS)}, got {unknown[0] if unknown else 'none'!r}."
+            )
+        self.classes = tuple(classes)
+        self.parts = tuple(parts)
+        self.label_smoothing = label_smoothing
+        self.conventions = tuple(conventions)
+        self.selects = f"instance mIoU {self.conventions[0]}"
+
+    def model_arguments(self) -> dict[str, int]:
+        """Return the numbers of parts and of categories."""
+        return {"num_parts": len(self.parts), "num_categories": len(self.classes)}
+
+    def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, PartTarget]:
+        """Return ``(B, N, parts)`` logits and the truth of each point."""
+        logits = model(batch.points, batch.labels)
+        return logits, PartTarget(batch.part_labels, batch.labels, batch.index)
+
+    def loss(self, prediction: Tensor, target: PartTarget) -> Tensor:
+        """Return the mean cross-entropy over points, in nats, in float32."""
+        return F.cross_entropy(
+            prediction.float().flatten(0, 1),
+            target.part_labels.flatten(),
+            label_smoothing=self.label_smoothing,
+            ignore_index=IGNORED,
+        )
+
+    def meter(self) -> PartMeter:
+        """Return an empty meter for part IoU."""
+        return PartMeter(self.classes, self.parts, conventions=self.conventions)
+
+
+def _check_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing: expected at least 0 and below 1, got {label_smoothing}.")

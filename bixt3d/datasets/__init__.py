@@ -4,6 +4,17 @@ from bixt3d.datasets.clouds import PointClouds
 from bixt3d.datasets.folder import Folder
 from bixt3d.datasets.loader import Batch, CloudLoader
 from bixt3d.datasets.modelnet40 import ModelNet40
+from bixt3d.datasets.shapenetpart import ShapeNetPart
 from bixt3d.datasets.shapes import Shapes
+from bixt3d.datasets.whole import WholeCloudLoader
 
-__all__ = ["Batch", "CloudLoader", "Folder", "ModelNet40", "PointClouds", "Shapes"]
+__all__ = [
+    "Batch",
+    "CloudLoader",
+    "Folder",
+    "ModelNet40",
+    "PointClouds",
+    "ShapeNetPart",
+    "Shapes",
+    "WholeCloudLoader",
+]

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +42,93 @@ def cached_array(
     Returns:
         A read-only memory-mapped array.
     """
-    stats = [(os.path.relpath(file, root), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    subject = f"{name}-{_digest([str(root.resolve()), settings])}"
-    target = _cache_folder(root, folder) / f"{subject}-{_digest([stats, shape])}.npy"
+    target, subject = _target(name, root, files, settings, list(shape), folder)
     cached = _open(target, shape)
     if cached is not None:
         return cached
     _build(name, target, shape, parse)
-    for stale in target.parent.glob(f"{subject}-*.npy"):
-        if stale != target:
-            with contextlib.suppress(OSError):  # still mapped by another process on Windows
-                stale.unlink()
+    _remove_stale(target, subject)
     cached = _open(target, shape)
     if cached is None:
         raise RuntimeError(
             f"{target}: the cache just written has another shape than {shape}; is the disk full?"
         )
     return cached
+
+
+def cached_rows(
+    name: str,
+    root: Path,
+    files: Sequence[Path],
+    settings: dict[str, object],
+    channels: int,
+    parse: Callable[[int], np.ndarray],
+    folder: str | os.PathLike[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of clouds that differ in size, from the cache where it is up to date.
+
+    Up to date, and written, as in :func:`cached_array`. While it is built all rows are in memory.
+
+    Args:
+        name, root, files, settings, folder: as in :func:`cached_array`.
+        channels: numbers in a row.
+        parse: makes the rows of cloud ``i``, ``(n_i, channels)``, n_i at least 1.
+
+    Returns:
+        rows ``(sum of n_i, channels)`` float32, memory-mapped, read-only, and offsets
+        ``(len(files) + 1,)`` int64: cloud ``i`` is ``rows[offsets[i] : offsets[i + 1]]``.
+    """
+    # one array in one file, so that rows and sizes cannot part: the first column is the cloud's number
+    target, subject = _target(name, root, files, settings, ["rows", channels], folder)
+    cached = _open_rows(target, channels, len(files))
+    if cached is None:
+        numbered = []
+        for i in _progress(name, len(files)):
+            rows = parse(i)
+            numbered.append(np.insert(rows, 0, i, axis=1).astype(np.float32))
+        joined = np.concatenate(numbered)
+
+        def fill(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # given a path, numpy would append .npy
+                np.save(file, joined)
+
+        _write(target, fill)
+        _remove_stale(target, subject)
+        cached = _open_rows(target, channels, len(files))
+    if cached is None:
+        raise RuntimeError(f"{target}: the cache just written cannot be read; is the disk full?")
+    sizes = np.bincount(cached[:, 0].astype(np.int64), minlength=len(files))
+    return cached[:, 1:], np.concatenate([[0], np.cumsum(sizes)])
+
+
+def _open_rows(path: Path, channels: int, count: int) -> np.ndarray | None:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):  # absent, or cut short
+        return None
+    fits = array.ndim == 2 and array.shape[1] == channels + 1 and array.dtype == np.float32
+    return array if fits and len(array) and array[-1, 0] == count - 1 else None
+
+
+def _target(
+    name: str,
+    root: Path,
+    files: Sequence[Path],
+    settings: dict[str, object],
+    form: object,
+    folder: str | os.PathLike[str] | None,
+) -> tuple[Path, str]:
+    """Return the cache's file, and the part of its name that outlives a change of the source."""
+    stats = [(os.path.relpath(file, root), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    subject = f"{name}-{_digest([str(root.resolve()), settings])}"
+    return _cache_folder(root, folder) / f"{subject}-{_digest([stats, form])}.npy", subject
+
+
+def _remove_stale(target: Path, subject: str) -> None:
+    for stale in target.parent.glob(f"{subject}-*.npy"):
+        if stale != target:
+            with contextlib.suppress(OSError):  # still mapped by another process on Windows
+                stale.unlink()
 
 
 def _digest(value: object) -> str:
@@ -92,19 +162,29 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _build(name: str, target: Path, shape: tuple[int, ...], parse: Callable[[int], np.ndarray]) -> None:
+    def fill(temporary: Path) -> None:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        for i in _progress(name, shape[0]):
+            array[i] = parse(i)
+        array.flush()
+
+    _write(target, fill)
+
+
+def _progress(name: str, count: int) -> Iterable[int]:
     from rich.console import Console
     from rich.progress import track
 
+    console = Console(stderr=True)  # standard output belongs to the caller
+    return track(range(count), f"Reading {name}", console=console, transient=True, disable=count < 100)
+
+
+def _write(target: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write a file beside the target, then put it in the target's place."""
     # not mkstemp: its files are for their owner alone, and a cache may be shared by a group
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        console = Console(stderr=True)  # standard output belongs to the caller
-        rows = range(shape[0])
-        for i in track(rows, f"Reading {name}", console=console, transient=True, disable=len(rows) < 100):
-            array[i] = parse(i)
-        array.flush()
-        del array
+        fill(temporary)
         os.replace(temporary, target)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -18,6 +18,8 @@ class PointClouds:
         names: ``n`` strings that say where each cloud came from (file name, or file name and row).
         part_labels: ``(n, N)`` int64, index into ``parts``; None where the data set has none.
         parts: part names ``"class/part"`` in label order; the parts of a class are consecutive.
+        counts: ``(n,)`` int64, how many points are a cloud's own, 1 to N; they come first and the rest
+            repeat them in order. None where all are.
 
     Raises:
         ValueError: a shape does not fit, a coordinate is not finite, or a label is out of range; the
@@ -31,6 +33,7 @@ class PointClouds:
     names: tuple[str, ...]
     part_labels: np.ndarray | None = None
     parts: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_dtype("points", self.points, np.float32)
@@ -58,9 +61,22 @@ class PointClouds:
                     f"part_labels: expected shape ({n}, {num_points}), got {self.part_labels.shape}."
                 )
             self._check_range("part_labels", self.part_labels, len(self.parts), "parts")
+            self._check_parts_of_class(self.part_labels)
+        if self.counts is not None:
+            _check_dtype("counts", self.counts, np.int64)
+            outside = self.counts.shape != (n,) or ((self.counts < 1) | (self.counts > num_points)).any()
+            if outside:
+                raise ValueError(f"counts: expected shape ({n},) with values from 1 to {num_points}.")
 
     def __len__(self) -> int:
         return len(self.points)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of each cloud's own points, ``(n,)`` int64."""
+        if self.counts is not None:
+            return self.counts
+        return np.full(len(self), self.points.shape[1], dtype=np.int64)
 
     def select(self, index: np.ndarray) -> PointClouds:
         """Pick clouds by an integer index ``(n,)``, as a copy."""
@@ -71,7 +87,25 @@ class PointClouds:
             names=tuple(self.names[i] for i in index),
             part_labels=None if self.part_labels is None else self.part_labels[index],
             parts=self.parts,
+            counts=None if self.counts is None else self.counts[index],
         )
+
+    def _check_parts_of_class(self, part_labels: np.ndarray) -> None:
+        owner = np.array([name.rpartition("/")[0] for name in self.parts])
+        # a part named after no class may be in any cloud
+        allowed = (np.array(self.classes)[:, None] == owner) | ~np.isin(owner, self.classes)
+        for start in range(0, len(part_labels), 1024):
+            block = slice(start, start + 1024)
+            wrong = ~allowed[self.labels[block][:, None], part_labels[block]]
+            if wrong.any():
+                row, point = (int(v[0]) for v in np.nonzero(wrong))
+                bad = start + row
+                category = self.classes[self.labels[bad]]
+                raise ValueError(
+                    f"part_labels: cloud {bad} ({self.names[bad]}) of class {category!r} has part label "
+                    f"{int(part_labels[bad, point])} ({self.parts[part_labels[bad, point]]}), which belongs to another "
+                    "class; correct the label or the part names."
+                )
 
     def _check_range(self, argument: str, values: np.ndarray, count: int, kind: str) -> None:
         outside = (values < 0) | (values >= count)

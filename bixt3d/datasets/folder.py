@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ class Folder:
         val_fraction: share of train held out as val, in [0, 1), where there is no ``val``.
         val_seed: picks which clouds are held out.
         seed: seed of the draw of points.
+        class_names: names of the classes, in label order, for HDF5 files that bring none.
+        part_names: names of the parts, ``"class/part"``, in label order, for HDF5 files with ``pid``.
         cache: folder for the parsed files; None for one beside ``root``, or the user's cache folder where
             that cannot be written.
 
@@ -60,6 +63,8 @@ class Folder:
         val_fraction: float = 0.1,
         val_seed: int = 0,
         seed: int = 0,
+        class_names: Sequence[str] | None = None,
+        part_names: Sequence[str] | None = None,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         check_point_counts(num_points, stored_points)
@@ -76,10 +81,15 @@ class Folder:
         if not self.root.exists():
             raise FileNotFoundError(f"{self.root}: there is no such folder or file; {LAYOUT}.")
         if self.root.is_file() or any(self.root.glob("*train*.h5")):
-            self._hdf5 = Hdf5Source(self.root)
+            self._hdf5 = Hdf5Source(self.root, class_names=class_names, part_names=part_names)
             self.classes = self._hdf5.classes
             self.parts = self._hdf5.parts
         else:
+            if class_names is not None or part_names is not None:
+                raise ValueError(
+                    "class_names and part_names: name what HDF5 files number; in a tree of folders the folders name "
+                    "the classes, so leave both out."
+                )
             self.classes = self._class_folders()
             self.parts = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ class Hdf5Source:
     Args:
         root: one file (with groups ``train``, ``test``, ``val``, or flat: all train), or a folder with
             files that have the word of the split in their name.
+        class_names: in label order; None takes those that the files bring.
+        part_names: ``"class/part"`` in label order; None numbers them.
 
     Raises:
         FileNotFoundError: there is no train split.
@@ -23,14 +26,23 @@ class Hdf5Source:
         RuntimeError: a file cannot be opened as HDF5.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        class_names: Sequence[str] | None = None,
+        part_names: Sequence[str] | None = None,
+    ) -> None:
         self.root = root
         self._splits = _find_splits(root)
         if "train" not in self._splits:
             raise FileNotFoundError(f"{root}: there is no train split (group 'train', or 'data' at the top).")
         train = self.read("train")
         count = int(train.labels.max(initial=-1)) + 1
-        self.classes = train.classes or _names_beside(root) or tuple(f"class_{i}" for i in range(count))
+        given = tuple(class_names or ())
+        self.classes = (
+            given or train.classes or _names_beside(root) or tuple(f"class_{i}" for i in range(count))
+        )
         if count == 0:
             raise ValueError(f"{root}: the train split has no clouds; expected at least one.")
         if count > len(self.classes):
@@ -39,6 +51,13 @@ class Hdf5Source:
                 f"names, got {count - 1}; correct the labels or the names."
             )
         self.parts = _part_names(root, self.classes, train)
+        if part_names is not None:
+            if len(part_names) < len(self.parts) or not self.parts:
+                raise ValueError(
+                    f"part_names: expected at least {len(self.parts)} names, as many as {root} has parts, got "
+                    f"{len(part_names)}; name each part, or leave part_names out."
+                )
+            self.parts = tuple(part_names)
 
     def has(self, split: str) -> bool:
         """Say whether there is such a split."""

@@ -14,6 +14,7 @@ from .blocks import (
 )
 from .pointwise import LinearNormAct, PointwiseResidual
 from .positional import PointTokenizer, SinusoidalEncoding
+from .propagation import FeaturePropagation
 from .residual import MLP, DropPath, LayerScale
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "CrossAttention",
     "DropPath",
     "EncoderBlock",
+    "FeaturePropagation",
     "GroupRefinement",
     "LatentSelfAttention",
     "LatentUpdate",

@@ -1,6 +1,19 @@
-"""BiXT models for point clouds."""
+"""BiXT models for point clouds, and PointMLP as their baseline."""
 
 from .classifier import BiXTClassifier
-from .encoder import BiXTEncoder, EncoderOutput
+from .decoder import PointMLPDecoder
+from .encoder import BiXTEncoder, EncoderOutput, Level
+from .pointmlp import PointMLPClassifier, PointMLPEncoder, PointMLPSegmenter
+from .segmenter import BiXTSegmenter
 
-__all__ = ["BiXTClassifier", "BiXTEncoder", "EncoderOutput"]
+__all__ = [
+    "BiXTClassifier",
+    "BiXTEncoder",
+    "BiXTSegmenter",
+    "EncoderOutput",
+    "Level",
+    "PointMLPClassifier",
+    "PointMLPDecoder",
+    "PointMLPEncoder",
+    "PointMLPSegmenter",
+]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import EncoderBlock, GroupRefinement, LatentSelfAttention, bidirectional_cross
+from ..layers import (
+    BidirectionalCross,
+    EncoderBlock,
+    GroupRefinement,
+    LatentSelfAttention,
+    bidirectional_cross,
+)
 from ..layers.attention import AttentionMaps
 from ..layers.blocks import CrossFactory
 
@@ -27,6 +34,18 @@ class LayerAttention(NamedTuple):
     centers: Tensor
 
 
+class Level(NamedTuple):
+    """One level of a hierarchy of points.
+
+    Attributes:
+        tokens: ``(B, S, C)``.
+        centers: ``(B, S, 3)`` xyz of the tokens.
+    """
+
+    tokens: Tensor
+    centers: Tensor
+
+
 class EncoderOutput(NamedTuple):
     """What the encoder hands to a head.
 
@@ -35,12 +54,14 @@ class EncoderOutput(NamedTuple):
         tokens: ``(B, S, token_dims[-1])``; in a one-sided last layer they are those it read.
         centers: ``(B, S, 3)`` xyz of the tokens.
         attention: one entry a layer, or None where it was not asked for.
+        levels: the tokens before the first layer and after each, or None where they were not asked for.
     """
 
     latents: Tensor
     tokens: Tensor
     centers: Tensor
     attention: list[LayerAttention] | None
+    levels: list[Level] | None = None
 
 
 def _tie(target: nn.Module, source: nn.Module) -> None:
@@ -151,8 +172,9 @@ class BiXTEncoder(nn.Module):
                 refinement(widths[i], widths[i + 1]) if refinement and i in refined else nn.Identity()
             )
         self._share_cross(share_cross)
+        self.share_cross = share_cross
         self.token_dim = token_dim
-        self.out_token_dim = widths[-1]
+        self.level_dims = tuple(widths)
         self.apply(init_linear)
         nn.init.trunc_normal_(self.latents, std=0.02)
 
@@ -198,15 +220,48 @@ class BiXTEncoder(nn.Module):
                 reduction *= layer.reduction
         return max(needed, reduction)
 
-    def forward(self, tokens: Tensor, centers: Tensor, *, return_attention: bool = False) -> EncoderOutput:
+    @property
+    def reduction(self) -> int:
+        """Tokens go in as N and come out as about ``N // reduction``."""
+        return math.prod(r.reduction for r in self.refinements if isinstance(r, GroupRefinement))
+
+    @property
+    def out_token_dim(self) -> int:
+        """Width of the tokens that come out."""
+        return self.level_dims[-1]
+
+    def freeze_unread_latents(self) -> None:
+        """Stop training what changes nothing but the last layer's latents, for heads that read tokens alone.
+
+        Such parameters never get a gradient, and distributed training waits for every trainable one.
+        """
+        last = self.blocks[-1]
+        unread: list[nn.Module] = [last.self_attention]  # type: ignore[list-item]
+        if isinstance(last.cross, BidirectionalCross) and self.share_cross == "none":
+            unread += [last.cross.latent_branch, last.cross.latent_mlp, last.cross.attention.latent_proj]
+        for module in unread:
+            module.requires_grad_(False)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        centers: Tensor,
+        *,
+        latent_shift: Tensor | None = None,
+        return_attention: bool = False,
+        return_levels: bool = False,
+    ) -> EncoderOutput:
         """Encode ``(B, N, token_dim)`` tokens at ``(B, N, 3)`` centers.
 
         Args:
             tokens: ``(B, N, token_dim)``.
             centers: xyz of the tokens, read by refinements alone.
+            latent_shift: ``(B, 1, dim)`` to add to the learnt latents of each cloud.
             return_attention: also compute every layer's attention maps.
+            return_levels: also keep the tokens before the first layer and after each.
         """
-        latents = self.latents
+        latents = self.latents if latent_shift is None else self.latents + latent_shift
+        levels = [Level(tokens, centers)] if return_levels else []
         neighbor_index: Tensor | None = None
         attention: list[LayerAttention] = []
         for block, refinement in zip(self.blocks, self.refinements, strict=True):
@@ -218,7 +273,15 @@ class BiXTEncoder(nn.Module):
                 attention.append(LayerAttention(maps, centers))
             if refines and self.refine == "after":
                 tokens, centers, neighbor_index = refinement(tokens, centers, neighbor_index)
-        return EncoderOutput(latents, tokens, centers, attention if return_attention else None)
+            if return_levels:
+                levels.append(Level(tokens, centers))
+        return EncoderOutput(
+            latents,
+            tokens,
+            centers,
+            attention if return_attention else None,
+            levels if return_levels else None,
+        )
 
 
 def init_linear(module: nn.Module) -> None:

@@ -21,7 +21,7 @@ def clouds(count=23, stored=12, parts=True, channels=3):
         classes=("a", "b", "c"),
         names=tuple(f"{i}" for i in range(count)),
         part_labels=np.tile(np.arange(stored, dtype=np.int64), (count, 1)) if parts else None,
-        parts=tuple(f"a/{i}" for i in range(stored)) if parts else (),
+        parts=tuple(f"all/{i}" for i in range(stored)) if parts else (),
     )
 
 

@@ -12,7 +12,8 @@ HERE = Path(__file__).parent
 FILES = ("test_triton_points.py", "test_triton_features.py", "test_triton_attention.py")
 
 
-# About a minute of one core. Triton decides when a kernel is defined whether it compiles or interprets, hence a process of its own.
+# About a minute of one core. Triton decides when a kernel is defined whether it compiles or interprets, hence a
+# process of its own.
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(

@@ -1,0 +1,40 @@
+"""The known category of a cloud, as an input of a part segmenter."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def one_hot_category(category: Tensor | None, points: Tensor, num_categories: int) -> Tensor:
+    """Return the categories of a batch as ``(B, num_categories)`` rows of zeros and a one.
+
+    Args:
+        category: ``(B,)`` int64, 0 to ``num_categories - 1``; the range is checked on the CPU alone, where
+            that needs no wait.
+        points: ``(B, N, C)``, the batch that they belong to; gives the dtype.
+        num_categories: number of categories.
+
+    Raises:
+        ValueError: there is no category, one out of range, or another number of them than clouds.
+        TypeError: the categories are no int64.
+    """
+    batch = points.shape[0]
+    if category is None:
+        raise ValueError(
+            f"category: the model was built to be told the category, got None; give one of 0 to "
+            f"{num_categories - 1} for each of the {batch} clouds."
+        )
+    if category.dtype != torch.int64:
+        raise TypeError(f"category: expected dtype torch.int64, got {category.dtype}.")
+    if category.shape != (batch,):
+        raise ValueError(f"category: expected shape ({batch},), one per cloud, got {tuple(category.shape)}.")
+    if category.device.type == "cpu" and not torch.compiler.is_compiling():
+        outside = category[(category < 0) | (category >= num_categories)]
+        if len(outside):
+            raise ValueError(
+                f"category: got {int(outside[0])}, expected 0 to {num_categories - 1}, one of the "
+                f"{num_categories} categories that the model was built for."
+            )
+    return F.one_hot(category, num_categories).to(points.dtype)

@@ -1,0 +1,235 @@
+"""Part IoU over a whole split, in the three conventions that papers use and that do not compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from .plots import plot_bars
+
+CONVENTIONS = ("A", "B", "C")
+# Label of points that are not to be counted, such as those that fill a cloud up.
+IGNORED = -1
+
+
+class PartTarget(NamedTuple):
+    """What the points of a batch really are.
+
+    Attributes:
+        part_labels: ``(B, N)`` int64; :data:`IGNORED` for points that do not count.
+        categories: ``(B,)`` int64.
+        clouds: ``(B,)`` int64, the cloud that each row is of: the rows of a cloud are counted together.
+    """
+
+    part_labels: Tensor
+    categories: Tensor
+    clouds: Tensor
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """Counts of points for each cloud and part, and the figures that follow from them.
+
+    ========== =========================== ========================= ============ =======================
+    convention prediction                  parts averaged            absent twice absent, but predicted
+    ========== =========================== ========================= ============ =======================
+    A          best part of the category   all of the category       1            0
+    B          best of all parts           all of the category       1            0
+    C          best of all parts           those in the cloud's      skipped      skipped
+                                           truth
+    ========== =========================== ========================= ============ =======================
+
+    A part's IoU in a cloud is ``overlap / (truth + predicted - overlap)``, in points.
+
+    Attributes:
+        categories: ``(n,)`` int64, category of each cloud.
+        truth: ``(n, P)`` int64, points of each part.
+        predicted: ``(2, n, P)`` int64, points predicted as each part: the best part of the category, then
+            the best of all parts.
+        overlap: ``(2, n, P)`` int64, points of each part predicted as it, likewise.
+        classes: names of the categories.
+        parts: names of the parts, ``"class/part"``.
+        conventions: those that the summary shows.
+
+    Source: Qi et al., PointNet++ (2017) for A; Wang et al., DGCNN (2019) for B; the public code of Ma et
+    al., PointMLP (2022) for C.
+    """
+
+    categories: Tensor
+    truth: Tensor
+    predicted: Tensor
+    overlap: Tensor
+    classes: tuple[str, ...]
+    parts: tuple[str, ...]
+    conventions: tuple[str, ...] = ("A", "C")
+
+    picture = "parts.png"
+
+    def part_ious(self, convention: str) -> Tensor:
+        """Return the IoU of each part in each cloud, ``(n, P)`` float64; NaN for a part not averaged."""
+        which = 0 if convention == "A" else 1
+        overlap = self.overlap[which].double()
+        union = self.truth + self.predicted[which] - self.overlap[which]
+        iou = torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
+        averaged = self.truth > 0
+        if convention != "C":
+            averaged = owners(self.parts, self.classes)[self.categories]
+        return iou.masked_fill(~averaged, torch.nan)
+
+    def cloud_ious(self, convention: str) -> Tensor:
+        """Return the mean IoU of each cloud over its parts, ``(n,)`` float64 in [0, 1]."""
+        return self.part_ious(convention).nanmean(dim=1)
+
+    def instance_miou(self, convention: str) -> float:
+        """Return the mean over clouds, in [0, 1]."""
+        return float(self.cloud_ious(convention).mean())
+
+    def category_mious(self, convention: str) -> Tensor:
+        """Return the mean over the clouds of each category; NaN for one that the split does not hold."""
+        ious = self.cloud_ious(convention)
+        means = [ious[self.categories == c].mean() for c in range(len(self.classes))]
+        return torch.stack(means)
+
+    def class_miou(self, convention: str) -> float:
+        """Return the mean over categories of the category's mean, in [0, 1]."""
+        return float(self.category_mious(convention).nanmean())
+
+    def summary(self) -> dict[str, float]:
+        """Return instance and class mIoU in each convention, in percent."""
+        figures = {}
+        for convention in self.conventions:
+            figures[f"instance mIoU {convention}"] = 100 * self.instance_miou(convention)
+            figures[f"class mIoU {convention}"] = 100 * self.class_miou(convention)
+        return figures
+
+    def tables(self) -> dict[str, list[list]]:
+        """Return the rows of ``per_category.csv`` and ``per_part.csv``, headings first, in percent."""
+        by_category = [self.category_mious(c) for c in self.conventions]
+        categories = [["category", "clouds", *(f"mIoU_{c}_percent" for c in self.conventions)]]
+        for i, name in enumerate(self.classes):
+            count = int((self.categories == i).sum())
+            categories.append([name, str(count), *(_percent(means[i]) for means in by_category)])
+        by_part = [self.part_ious(c).nanmean(dim=0) for c in self.conventions]
+        points, total = self.truth.sum(dim=0), self.truth.sum().clamp(min=1)
+        parts = [["part", "share_of_points_percent", *(f"mean_IoU_{c}_percent" for c in self.conventions)]]
+        for i, name in enumerate(self.parts):
+            parts.append([name, _percent(points[i] / total), *(_percent(means[i]) for means in by_part)])
+        return {"per_category.csv": categories, "per_part.csv": parts}
+
+    def draw(self, path: Path, title: str) -> None:
+        """Draw the mean IoU of each part in each convention."""
+        bars = {
+            f"convention {c}": (100 * self.part_ious(c).nanmean(dim=0)).tolist() for c in self.conventions
+        }
+        plot_bars(self.parts, bars, path, label="mean IoU over clouds, %", title=title)
+
+
+class PartMeter(nn.Module):
+    """Count points by cloud and part; exact over several devices and over clouds in several pieces.
+
+    Args:
+        classes: category names in label order.
+        parts: part names ``"class/part"`` in label order.
+        conventions: those that the result is to show, of :data:`CONVENTIONS`.
+    """
+
+    def __init__(
+        self, classes: tuple[str, ...], parts: tuple[str, ...], *, conventions: Sequence[str] = ("A", "C")
+    ):
+        super().__init__()
+        self.classes = classes
+        self.parts = parts
+        self.conventions = tuple(conventions)
+        self.rows = _Rows(2 + 5 * len(parts))
+        self.register_buffer("allowed", owners(parts, classes), persistent=False)
+
+    def update(self, logits: Tensor, target: PartTarget) -> None:
+        """Count ``(B, N, parts)`` logits against the truth."""
+        outside = ~self.allowed[target.categories]  # type: ignore[index]
+        guesses = (
+            logits.masked_fill(outside.unsqueeze(1), -torch.inf).argmax(dim=-1),
+            logits.argmax(dim=-1),
+        )
+        truth = target.part_labels
+        counts = [self._count(truth, truth != IGNORED)]
+        for guess in guesses:
+            counts.append(self._count(guess, truth != IGNORED))
+            counts.append(self._count(truth, truth == guess))
+        self.rows.update(torch.cat((target.clouds[:, None], target.categories[:, None], *counts), dim=1))
+
+    def _count(self, labels: Tensor, counted: Tensor) -> Tensor:
+        """Count labels by row: ``(B, N)`` -> ``(B, P)`` int64."""
+        width = len(self.parts)
+        rows = torch.arange(len(labels), device=labels.device)[:, None] * width
+        return torch.bincount((labels + rows)[counted], minlength=len(labels) * width).view(-1, width)
+
+    def compute(self) -> PartResult:
+        """Return the result over everything counted, on all devices.
+
+        Raises:
+            ValueError: nothing was counted.
+        """
+        # a rank without a cloud still takes part in the gathering
+        self.rows.update(torch.empty(0, self.rows.width, dtype=torch.int64, device=self.rows.device))
+        rows = self.rows.compute().cpu()
+        if len(rows) == 0:
+            raise ValueError("split: expected at least one cloud to evaluate on, got none.")
+        index, place = rows[:, 0].unique(return_inverse=True)
+        categories = torch.empty_like(index)
+        categories[place] = rows[:, 1]
+        counts = torch.zeros(len(index), rows.shape[1] - 2, dtype=torch.int64)
+        counts.index_add_(0, place, rows[:, 2:])
+        truth, *pairs = counts.split(len(self.parts), dim=1)
+        predicted, overlap = torch.stack(pairs[::2]), torch.stack(pairs[1::2])
+        return PartResult(categories, truth, predicted, overlap, self.classes, self.parts, self.conventions)
+
+
+class _Rows(Metric):
+    """Gather rows of numbers from all devices."""
+
+    full_state_update = False
+    rows: list[Tensor]
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, rows: Tensor) -> None:
+        self.rows.append(rows)
+
+    def compute(self) -> Tensor:
+        return dim_zero_cat(self.rows)
+
+
+def owners(parts: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """Return which parts belong to which category, ``(classes, parts)`` bool, from names ``"class/part"``.
+
+    Raises:
+        ValueError: a part belongs to none of the categories, or a category has no parts.
+    """
+    table = torch.tensor([[part.rpartition("/")[0] == name for part in parts] for name in classes])
+    table = table.view(len(classes), len(parts)).bool()
+    for p in range(len(parts)):
+        if not table[:, p].any():
+            raise ValueError(
+                f"parts: {parts[p]!r} belongs to none of the categories; expected names 'class/part' with a class "
+                f"of {', '.join(sorted(classes))}."
+            )
+    for c in range(len(classes)):
+        if not table[c].any():
+            raise ValueError(
+                f"parts: the category {classes[c]!r} has none; expected at least one, {classes[c]}/..."
+            )
+    return table
+
+
+def _percent(share: Tensor) -> str:
+    return "" if share.isnan() else f"{100 * float(share):.2f}"

@@ -1,0 +1,9 @@
+"""Train a part segmenter: ``python scripts/train_partseg.py cfgs/quickstart_partseg.yaml [key=value ...]``."""
+
+from pathlib import Path
+
+from bixt3d.config import launch
+from bixt3d.experiment import train
+
+if __name__ == "__main__":
+    launch(train, config_root=Path(__file__).parents[1] / "cfgs")

@@ -1,0 +1,194 @@
+"""Who may import whom, read from the syntax trees, and what importing the package costs: nothing."""
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from places import ROOT
+
+PACKAGE = ROOT / "bixt3d"
+# What each part may import of the package (itself always) and of other packages, at the top of a file or
+# inside a function. A new module has to be given its place here.
+ASSEMBLED = {
+    "allocator", "checkpoint", "config", "datasets", "engine", "io", "optim", "progress", "report",
+    "reproducibility", "settings", "signals", "tasks",
+}  # fmt: skip
+SHOWN = {"io", "page", "palette", "scene", "viewer", "window"}
+RULES = {
+    "allocator": (set(), set()),
+    "assembly": (ASSEMBLED, {"lightning", "torch"}),
+    "batch_prediction": ({"config", "prediction", "predictor", *SHOWN}, {"numpy"}),
+    "checkpoint": (set(), {"torch"}),
+    "config": (set(), {"hydra", "omegaconf", "yaml"}),
+    "datasets": ({"io"}, {"h5py", "numpy", "pooch", "requests", "rich", "torch"}),
+    "engine": ({"checkpoint", "reproducibility"}, {"torch"}),
+    "experiment": ({"assembly", *ASSEMBLED}, {"torch"}),
+    "io": (set(), {"h5py", "numpy", "pypcd4", "trimesh"}),
+    "layers": ({"ops"}, {"torch"}),
+    "logs": (set(), {"torch"}),
+    "metrics": ({"plots"}, {"torch", "torchmetrics"}),
+    "models": ({"layers", "ops"}, {"safetensors", "torch"}),
+    "normals": (set(), {"numpy", "open3d", "scipy"}),
+    "ops": (set(), {"pointnet2_ops", "torch", "torch_cluster", "triton"}),
+    "optim": (set(), {"torch"}),
+    "page": (SHOWN, {"numpy"}),
+    "palette": (set(), {"matplotlib", "numpy"}),
+    "part_metrics": ({"plots"}, {"torch", "torchmetrics"}),
+    "plots": (set(), {"matplotlib", "torch"}),
+    "prediction": ({"io"}, {"numpy", "torch"}),
+    "predictor": (
+        {"assembly", "checkpoint", "config", "io", "normals", "ops", "prediction"},
+        {"numpy", "torch"},
+    ),
+    "progress": ({"logs"}, {"rich"}),
+    "report": (set(), set()),
+    "reproducibility": (set(), {"numpy", "torch"}),
+    "scene": (SHOWN, {"numpy"}),
+    "settings": ({"engine"}, set()),
+    "showing": ({"batch_prediction", "checkpoint", "config", "prediction", "predictor", *SHOWN}, {"numpy"}),
+    "signals": (set(), set()),
+    "tasks": ({"metrics", "part_metrics"}, {"torch"}),
+    "viewer": (SHOWN, {"matplotlib", "numpy", "open3d"}),
+    "window": (SHOWN, {"numpy", "open3d"}),
+}
+# Loaded only inside a function, when something needs it.
+HEAVY = {
+    "h5py", "hydra", "lightning", "matplotlib", "omegaconf", "open3d", "pointnet2_ops", "pooch", "pypcd4", "requests",
+    "rich", "scipy", "tensorboard", "torch_cluster", "trimesh", "triton", "yaml",
+}  # fmt: skip
+FREE = HEAVY | {"torch", "torchmetrics", "numpy"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def is_kernel(path):
+    """Whether a file holds triton kernels alone, and is itself imported inside functions."""
+    return path.name.startswith("triton_") and path.name.endswith("_kernels.py")
+
+
+def dotted(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path, *, top_level=False):
+    """Absolute names that a file imports; ``top_level`` for those that importing it loads."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = dotted(path).split(".") if path.name == "__init__.py" else dotted(path).split(".")[:-1]
+
+    def walk(node):
+        if top_level and (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        ):
+            return
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                name = f"{origin}.{alias.name}"
+                yield name if importlib.util.find_spec("bixt3d") and is_module(name) else origin
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child)
+
+    return set(walk(tree))
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return name.startswith("bixt3d.") and (path.with_suffix(".py").is_file() or path.is_dir())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_a_module_imports_what_its_place_allows(path):
+    part = dotted(path).split(".")[1] if path.parent != PACKAGE or path.name != "__init__.py" else None
+    if part is None:
+        return  # bixt3d/__init__.py: the test of import costs
+    assert part in RULES, f"bixt3d.{part} has no place yet: add it to RULES and to docs/design.md"
+    own, others = RULES[part]
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "bixt3d":
+            inside = rest[0] if rest else None  # bixt3d itself: its version
+            assert inside is None or inside == part or inside in own, f"{dotted(path)} imports {name}"
+        elif top not in sys.stdlib_module_names:
+            assert top in others, f"{dotted(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_heavy_packages_are_imported_inside_functions(path):
+    loaded = {name.split(".")[0] for name in imports(path, top_level=True)}
+    if is_kernel(path):
+        assert loaded <= {"__future__", "triton", "torch"}
+    else:
+        assert not loaded & HEAVY
+
+
+def test_kernels_are_imported_inside_functions():
+    kernels = {dotted(path) for path in MODULES if is_kernel(path)}
+    for path in MODULES:
+        if not is_kernel(path):
+            assert not kernels & imports(path, top_level=True), dotted(path)
+
+
+def test_every_rule_is_about_a_module_that_exists():
+    assert {name for name in RULES if not (is_module(f"bixt3d.{name}"))} == set()
+
+
+def test_nothing_imports_scripts_or_tests():
+    for path in MODULES:
+        assert not {"scripts", "tests", "conftest", "pytest"} & {n.split(".")[0] for n in imports(path)}
+
+
+def test_the_reader_of_imports_sees_them_all(tmp_path, monkeypatch):
+    """The other tests stand on it."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    folder = tmp_path / "bixt3d" / "layers"
+    folder.mkdir(parents=True)
+    (tmp_path / "bixt3d" / "engine.py").touch()
+    code = "import a.b\nfrom ..engine import x\nfrom .. import engine\nfrom . import y\ndef f():\n    import h5py\n"
+    (folder / "new.py").write_text(code + "class C:\n    from d import e\n")
+    expected = {"a.b", "bixt3d.engine", "bixt3d.layers", "d"}
+    assert imports(folder / "new.py", top_level=True) == expected
+    assert imports(folder / "new.py") == expected | {"h5py"}
+
+
+def python(code):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_importing_the_package_loads_nothing():
+    done = python("import sys, json; import bixt3d; print(json.dumps(sorted(sys.modules)))")
+    assert (done.returncode, done.stderr) == (0, "")
+    loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
+    assert "bixt3d" in loaded
+    assert not loaded & FREE
+
+
+def test_importing_every_module_is_silent_and_touches_no_heavy_package():
+    names = [dotted(path) for path in MODULES if not is_kernel(path)]
+    # a library that matplotlib and others put in sys.modules by themselves would show up here, too
+    done = python(
+        "import importlib, json, os, sys, warnings\n"
+        "warnings.simplefilter('always')\n"
+        "import torch, torchmetrics.classification  # what they load and say is theirs\n"
+        "before, environment = set(sys.modules), dict(os.environ)\n"
+        "sys.stderr.write('--')\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        "changed = {k for k, v in os.environ.items() if environment.get(k) != v}\n"
+        "assert not {k for k in changed if not k.startswith('TORCH')}, changed  # torch sets its own\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.rpartition("--")[2] == ""
+    assert done.stdout.count("\n") == 1, done.stdout
+    assert not {name.split(".")[0] for name in json.loads(done.stdout)} & HEAVY

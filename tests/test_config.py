@@ -1,0 +1,217 @@
+"""Configs: every one that is shipped can be built and trained, and a wrong one says what is wrong."""
+
+from functools import partial
+
+import pytest
+import torch
+from places import ROOT
+from torch import nn
+
+from bixt3d.assembly import build_model, build_task, check_fit
+from bixt3d.config import build, build_settings, check, from_yaml, override, report_errors, to_yaml
+from bixt3d.datasets import Batch, Shapes
+from bixt3d.optim import parameter_groups
+from bixt3d.settings import TrainSettings
+
+CFGS = ROOT / "cfgs"
+CONFIGS = sorted(CFGS.glob("*.yaml"))
+OPTIONS = sorted(CFGS.glob("*/*.yaml"))
+CLASSES, PARTS = ("bag", "cap"), ("bag/body", "bag/strap", "cap/crown")
+
+
+def train_one_step(config):
+    """Build all that the config names, except the data, and take one step on random clouds."""
+    torch.manual_seed(0)
+    settings = build_settings(TrainSettings, config["train"], "train")
+    check(config["data"], "data")
+    task = build_task(config, CLASSES, PARTS)
+    model = build_model(config, CLASSES, PARTS)
+    augment = build(config["augment"], "augment")
+    optimizer = build(config["optim"]["optimizer"])(
+        parameter_groups(model, decay_all=config["optim"].get("decay_all", False))
+    )
+    scheduler = build(config["optim"]["schedule"])(optimizer, epochs=settings.epochs, steps_per_epoch=3)
+    assert model.min_points <= config["data"]["num_points"]
+    assert model.in_channels == 3 + 3 * config["data"]["normals"]
+
+    n = max(32, model.min_points)
+    points = torch.randn(2, n, model.in_channels)
+    points[..., :3] /= points[..., :3].norm(dim=-1, keepdim=True)
+    points, part_labels = augment(
+        points, torch.randint(3, (2, n)), generator=torch.Generator().manual_seed(0)
+    )
+    batch = Batch(points, torch.tensor([0, 1]), part_labels, torch.tensor([0, 1]))
+    before = [p.detach().clone() for p in model.parameters()]
+    loss = task.loss(*task.predict(model, batch))
+    loss.backward()
+    optimizer.step()
+    scheduler.step()
+    assert torch.isfinite(loss)
+    assert any(not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_config_trains(compose, path):
+    train_one_step(compose(path))
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_shipped_option_is_called_as_it_should_be(compose, path):
+    """Every option can be chosen in a config, and every key in it is one that its call takes."""
+    # a config that says nothing but which options it takes
+    config = compose(CFGS / "modelnet40_naive.yaml", f"{path.parent.name}={path.stem}")
+    for node in ("data", "augment", "model", "task"):
+        check(config[node], node)
+    check(config["optim"], "optim")
+    build_settings(TrainSettings, config["train"], "train")
+
+
+def test_no_shipped_config_escapes_these_tests():
+    (shipped,) = test_shipped_config_trains.pytestmark
+    (options,) = test_shipped_option_is_called_as_it_should_be.pytestmark
+    counted = len(shipped.args[1]) + len(options.args[1])
+    files = [p for p in CFGS.rglob("*") if p.suffix in (".yaml", ".yml")]
+    assert counted == len(files) > 0
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_saved_config_is_read_back_unchanged(compose, path):
+    config = compose(path)
+    assert from_yaml(to_yaml(config)) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_shipped_config_selects_on_the_test_split(compose, path):
+    assert compose(path)["train"]["select_on"] == "val"
+    assert compose(path)["name"] == path.stem
+
+
+def area(*, width: int, height: float = 1.0, unit: str | None = None, sides: list | None = None):
+    """Stand in for a callable that a config names."""
+    if width < 0:
+        raise ValueError(f"width: expected at least 0, got {width}.")
+    return width * height, unit
+
+
+HERE = {"_target_": f"{__name__}.area"}
+
+
+@pytest.mark.parametrize(
+    ("node", "error", "message"),
+    [
+        (
+            {"wdth": 1},
+            ValueError,
+            r"^box: unknown key 'wdth' for .*area; expected one of height, sides, unit, width",
+        ),
+        ({"width": "3"}, TypeError, r"^box\.width: expected a whole number, got '3'"),
+        ({"width": 2.5}, TypeError, r"^box\.width: expected a whole number, got 2\.5"),
+        ({"width": True}, TypeError, r"^box\.width: expected a whole number, got True"),
+        ({"width": 1, "height": "x"}, TypeError, r"^box\.height: expected a number, got 'x'"),
+        ({"width": 1, "unit": 3}, TypeError, r"^box\.unit: expected a text or null, got 3"),
+        ({"width": -1}, ValueError, r"^box: width: expected at least 0, got -1"),
+    ],
+)
+def test_a_node_is_checked_against_its_call(node, error, message):
+    with pytest.raises(error, match=message):
+        build({**HERE, **node}, "box")
+
+
+@pytest.mark.parametrize(
+    "target", ["bixt3d.nothing", "bixt3d.models.BiXT", "no_such_package.thing", "bixt3d."]
+)
+def test_a_target_that_does_not_exist(target):
+    with pytest.raises(ValueError, match=r"^box\._target_: '.*' cannot be imported"):
+        build({"_target_": target}, "box")
+
+
+def test_a_node_without_target():
+    with pytest.raises(ValueError, match=r"^data: expected a node with _target_, got the keys root"):
+        build({"root": "x"}, "data")
+
+
+def test_nested_nodes_are_built_and_named():
+    node = {
+        "_target_": "torch.nn.Sequential",
+        "_args_": [{"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}],
+    }
+    assert build(node)[0].weight.shape == (3, 2)
+    node["_args_"][0]["out_feature"] = 1
+    with pytest.raises(ValueError, match=r"^net\._args_\[0\]: unknown key 'out_feature'"):
+        build(node, "net")
+
+
+def test_a_whole_number_is_a_number_and_partial_leaves_the_rest():
+    assert build({**HERE, "width": 2, "height": 3}) == (6, None)
+    half = build({**HERE, "_partial_": True, "height": 3})
+    assert isinstance(half, partial)
+    assert half(width=2) == (6, None)
+    assert build({**HERE, "width": 2}, height=5.0) == (10.0, None)
+
+
+def test_settings_are_checked_like_a_node():
+    with pytest.raises(
+        ValueError, match=r"^train: unknown key 'epocs'.*expected one of accelerator, .*epochs"
+    ):
+        build_settings(TrainSettings, {"epocs": 3}, "train")
+    with pytest.raises(TypeError, match=r"^train\.epochs: expected a whole number, got 'x'"):
+        build_settings(TrainSettings, {"epochs": "x"}, "train")
+    with pytest.raises(ValueError, match=r"^train\.batch_size: expected at least 1, got 0"):
+        build_settings(TrainSettings, {"batch_size": 0}, "train")
+    with pytest.raises(TypeError, match=r"^train: expected keys with values, got 3"):
+        build_settings(TrainSettings, 3, "train")
+
+
+def test_settings_of_the_default_config_are_all_settings(compose):
+    assert set(compose(CFGS / "quickstart.yaml")["train"]) == set(TrainSettings.__dataclass_fields__)
+
+
+def test_override_changes_what_exists_and_nothing_else():
+    config = {"data": {"root": "a", "n": 1}, "train": {"epochs": 2}}
+    changed = override(config, ["data.root=b", "train.epochs=5"])
+    assert changed == {"data": {"root": "b", "n": 1}, "train": {"epochs": 5}}
+    assert config["data"]["root"] == "a"
+    with pytest.raises(ValueError, match=r"data\.rot: unknown key; expected one of n, root"):
+        override(config, ["data.rot=b"])
+    with pytest.raises(ValueError, match=r"argument 'data\.root': expected key=value"):
+        override(config, ["data.root"])
+    with pytest.raises(ValueError, match=r"^arguments data\.n=\[3: "):
+        override(config, ["data.n=[3"])
+
+
+def test_models_that_cannot_take_the_data_are_refused():
+    class Takes(nn.Module):
+        def __init__(self, min_points, in_channels):
+            super().__init__()
+            self.min_points, self.in_channels = min_points, in_channels
+            self.tokenizer = nn.Identity()
+
+    check_fit(Takes(64, 3), Shapes(num_points=64))
+    check_fit(Takes(64, 6), Shapes(num_points=64, normals=True))
+    with pytest.raises(
+        ValueError, match=r"^data\.num_points: .* at least 65 points .*, got 64; take more points"
+    ):
+        check_fit(Takes(65, 3), Shapes(num_points=64))
+    with pytest.raises(ValueError, match=r"takes 3 channels, the data has 6; .*data\.normals=false"):
+        check_fit(Takes(64, 3), Shapes(num_points=64, normals=True))
+    with pytest.raises(ValueError, match=r"takes 6 channels, the data has 3; .*data\.normals=true"):
+        check_fit(Takes(64, 6), Shapes(num_points=64))
+
+
+def test_errors_that_a_user_can_mend_end_a_script_with_one_line(monkeypatch):
+    def fail():
+        raise ValueError("width: expected\n  more.")
+
+    monkeypatch.delenv("BIXT3D_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        report_errors(fail)
+    assert ended.value.code == "error: width: expected more."
+    monkeypatch.setenv("BIXT3D_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="width"):
+        report_errors(fail)
+
+
+def test_a_programming_error_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        report_errors(lambda: 1 / 0)
+    assert report_errors(lambda: 3) == 3

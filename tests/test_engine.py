@@ -1,0 +1,301 @@
+"""The loop on toy models, where every number can be had by other means."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from torch import nn
+
+from bixt3d.checkpoint import load_checkpoint
+from bixt3d.engine import LoopSettings, Stopped, Trainer, evaluate
+from bixt3d.experiment import train
+from bixt3d.optim import exponential_average
+from bixt3d.settings import TrainSettings
+
+
+class Loader:
+    """Batches of ``x`` and ``y`` in order, the same every epoch."""
+
+    def __init__(self, x, y, size):
+        self.batches = [SimpleNamespace(x=a, y=b) for a, b in zip(x.split(size), y.split(size), strict=True)]
+
+    def __len__(self):
+        return len(self.batches)
+
+    def epoch(self, epoch, start=0):
+        return iter(self.batches[start:])
+
+
+class Regression:
+    """Least squares; the meter hands out the figures it was given, in turn."""
+
+    selects = "score"
+
+    def __init__(self, figures=()):
+        self.figures = iter(figures)
+        self.looked = 0
+
+    def predict(self, model, batch):
+        return model(batch.x), batch.y
+
+    def loss(self, prediction, target):
+        return F.mse_loss(prediction, target)
+
+    def meter(self):
+        self.looked += 1
+        figure = next(self.figures, 0.0)
+        return SimpleNamespace(
+            to=lambda device: SimpleNamespace(
+                update=lambda prediction, target: None,
+                compute=lambda: SimpleNamespace(summary=lambda: {"score": figure}),
+            )
+        )
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(48, 5, generator=generator)
+    return x, x @ torch.randn(5, 2, generator=generator)
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    def make(*, lr=0.1, task=None, ema=None, model=None, observer=None, **settings):
+        torch.manual_seed(0)
+        model = model or nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        return Trainer(
+            fabric=Fabric(accelerator="cpu", devices=1),
+            model=model,
+            task=task or Regression(),
+            optimizer=optimizer,
+            scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0),
+            settings=LoopSettings(**{"epochs": 1, "clip_norm": None, "log_every": 1, **settings}),
+            folder=tmp_path,
+            header={},
+            ema=ema and exponential_average(model, ema),
+            observer=observer,
+        )
+
+    return make
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_steps_are_those_of_a_loop_by_hand(make_trainer, data):
+    trainer = make_trainer(epochs=2)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2))
+    for _ in range(2):
+        for x, y in zip(data[0].split(16), data[1].split(16), strict=True):
+            gradients = torch.autograd.grad(F.mse_loss(model(x), y), list(model.parameters()))
+            with torch.no_grad():
+                for p, g in zip(model.parameters(), gradients, strict=True):
+                    p -= 0.1 * g
+    trainer.fit(Loader(*data, 16))
+    torch.testing.assert_close(weights(trainer.model), weights(model))
+    assert (trainer.progress.step, trainer.progress.epoch, trainer.progress.batch) == (6, 2, 0)
+
+
+def test_two_batches_of_eight_make_the_step_of_one_of_sixteen(make_trainer, data):
+    whole, halves = make_trainer(), make_trainer(accumulate=2)
+    before = weights(whole.model).clone()
+    whole.fit(Loader(*data, 16))
+    halves.fit(Loader(*data, 8))
+    assert whole.progress.step == halves.progress.step == 3
+    torch.testing.assert_close(weights(halves.model), weights(whole.model))
+    assert not torch.allclose(weights(whole.model), before)
+
+
+def test_batches_that_do_not_fill_a_step_are_left_out(make_trainer, data):
+    trainer, exact = make_trainer(accumulate=4, epochs=2), make_trainer(accumulate=4, epochs=2)
+    trainer.fit(Loader(*data, 8))  # 6 batches: one step an epoch
+    exact.fit(Loader(data[0][:32], data[1][:32], 8))
+    assert trainer.progress.step == 2
+    assert torch.equal(weights(trainer.model), weights(exact.model))
+
+
+def test_an_epoch_shorter_than_a_step_is_refused(make_trainer, data):
+    with pytest.raises(ValueError, match=r"^accumulate: 7 batches a step, but an epoch has only 6"):
+        make_trainer(accumulate=7).fit(Loader(*data, 8))
+
+
+def test_the_gradient_is_clipped_to_its_norm(make_trainer, data):
+    moved = []
+
+    class Watch:
+        before = None
+
+        def stepped(self, trainer, loss, end):
+            now = weights(trainer.model).clone()
+            moved.append(float((now - self.before).norm()))
+            self.before = now
+
+    watch = Watch()
+    trainer = make_trainer(lr=1.0, clip_norm=0.05, observer=watch)
+    watch.before = weights(trainer.model).clone()
+    trainer.fit(Loader(data[0], 100 * data[1], 16))
+    assert moved == pytest.approx([0.05] * 3, rel=1e-3), "SGD moves by lr times the clipped gradient"
+
+
+def test_small_gradients_are_not_clipped(make_trainer, data):
+    free, bounded = make_trainer(), make_trainer(clip_norm=1e6)
+    free.fit(Loader(*data, 16))
+    bounded.fit(Loader(*data, 16))
+    assert torch.equal(weights(free.model), weights(bounded.model))
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_no_number_ends_the_run(make_trainer, data, tmp_path, log_every):
+    trainer = make_trainer(lr=1e30, epochs=2, log_every=log_every)
+    with pytest.raises(
+        RuntimeError, match=r"^loss: became (nan|inf) by step \d+; lower optim\.optimizer\.lr"
+    ):
+        trainer.fit(Loader(*data, 16))
+    assert not (tmp_path / "last.pt").exists(), "a checkpoint of such weights would be worth nothing"
+
+
+def test_the_best_epoch_is_kept_and_a_tie_goes_to_the_first(make_trainer, data, tmp_path):
+    seen = []
+
+    class Watch:
+        def stepped(self, trainer, loss, end):
+            pass
+
+        def selected(self, trainer, result, better):
+            seen.append((trainer.progress.epoch, result["score"], better, weights(trainer.model).clone()))
+
+    task = Regression([10.0, 30.0, 20.0, 30.0])
+    trainer = make_trainer(epochs=4, task=task, observer=Watch())
+    trainer.fit(Loader(*data, 16), Loader(*data, 16))
+    assert [entry[:3] for entry in seen] == [
+        (1, 10.0, True),
+        (2, 30.0, True),
+        (3, 20.0, False),
+        (4, 30.0, False),
+    ]
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert best["selection"] == {"score": 30.0}
+    assert best["progress"]["best_epoch"] == 2
+    assert torch.equal(torch.cat([t.flatten() for t in best["model"].values()]), seen[1][3])
+    last = load_checkpoint(tmp_path / "last.pt")
+    assert torch.equal(torch.cat([t.flatten() for t in last["model"].values()]), seen[3][3])
+
+
+@pytest.mark.parametrize(
+    ("options", "looks"),
+    [({"epochs": 5}, 5), ({"epochs": 5, "evaluate_every": 2}, 3), ({"epochs": 5, "max_steps": 4}, 2)],
+)
+def test_when_the_selection_split_is_looked_at(make_trainer, data, options, looks):
+    task = Regression()
+    make_trainer(task=task, **options).fit(Loader(*data, 16), Loader(*data, 16))
+    assert task.looked == looks
+
+
+def test_nothing_is_selected_without_a_split(make_trainer, data, tmp_path):
+    make_trainer(epochs=2).fit(Loader(*data, 16))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt"]
+
+
+def test_max_steps_ends_within_an_epoch(make_trainer, data):
+    trainer = make_trainer(epochs=9, max_steps=4)
+    trainer.fit(Loader(*data, 16))
+    assert (trainer.progress.step, trainer.progress.epoch, trainer.progress.batch) == (4, 1, 1)
+
+
+def test_the_running_average_is_what_counts(make_trainer, data, tmp_path):
+    trainer = make_trainer(ema=0.9, epochs=3)
+    trainer.fit(Loader(*data, 16), Loader(*data, 16))
+    averaged = load_checkpoint(tmp_path / "last.pt")["model"]
+    assert trainer.result_model is not trainer.model
+    for key, value in trainer.result_model.state_dict().items():
+        assert torch.equal(averaged[key], value)
+    assert not torch.equal(averaged["0.weight"], trainer.model[0].weight)
+
+
+def test_a_stop_is_saved_and_raised(make_trainer, data, tmp_path):
+    trainer = make_trainer(epochs=3)
+    with pytest.raises(Stopped) as stopped:
+        trainer.fit(Loader(*data, 16), stop=SimpleNamespace(requested=15))
+    assert stopped.value.signal_number == 15
+    assert load_checkpoint(tmp_path)["progress"]["step"] == 1
+
+
+def test_evaluate_measures_in_evaluation_mode_and_restores_training():
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(5))
+    seen = []
+    meter = SimpleNamespace(update=lambda p, t: seen.append((p, t, model.training)), compute=lambda: "result")
+    task = SimpleNamespace(
+        predict=lambda m, batch: (m(batch.x), batch.y), meter=lambda: SimpleNamespace(to=lambda device: meter)
+    )
+    x = torch.randn(7, 5)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    assert evaluate(fabric, model, task, Loader(x, x, 3)) == "result"
+    assert [len(p) for p, _, _ in seen] == [3, 3, 1], "every cloud, the uneven last batch too"
+    assert not any(training or p.requires_grad for p, _, training in seen)
+    torch.testing.assert_close(torch.cat([p for p, _, _ in seen]), x / math.sqrt(1 + 1e-5))
+    assert model.training
+    assert model[1].num_batches_tracked == 0
+    model.eval()
+    evaluate(fabric, model, task, Loader(x, x, 3))
+    assert not model.training
+
+
+def test_training_learns_sixteen_clouds_by_heart(tiny, one_thread, tmp_path):
+    """The same clouds to train and to select on, so the figure that is logged is the one on training data."""
+    from bixt3d.datasets import Shapes
+    from bixt3d.experiment import evaluate_checkpoint
+
+    options = (
+        "data.num_train=16",
+        "train.sampling=first",
+        "train.select_on=null",
+        "train.measure_test=false",
+    )
+    calm = (
+        "model.encoder.drop_path=0",
+        "model.encoder.dropout=0",
+        "augment.transforms=[]",
+        "train.ema_decay=null",
+    )
+    length = (
+        "train.epochs=60",
+        "optim.optimizer.lr=0.005",
+        "optim.schedule.warmup_epochs=5",
+        "train.log_every=60",
+    )
+    folder = train(tiny(f"run_dir={tmp_path / 'run'}", *options, *calm, *length))
+    assert len(set(Shapes(num_train=16, num_points=32).load("train").labels.tolist())) == 12
+    assert evaluate_checkpoint(folder, ["split=train"]).summary()["OA"] == 100.0
+    assert evaluate_checkpoint(folder, ["split=train", "data.seed=1"]).summary()["OA"] < 100.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "value"),
+    [
+        (LoopSettings, "epochs", 0),
+        (LoopSettings, "accumulate", 0),
+        (LoopSettings, "evaluate_every", -1),
+        (LoopSettings, "checkpoint_every", 0),
+        (LoopSettings, "log_every", 0),
+        (LoopSettings, "max_steps", 0),
+        (LoopSettings, "clip_norm", 0.0),
+        (LoopSettings, "clip_norm", math.nan),
+        (TrainSettings, "batch_size", 0),
+        (TrainSettings, "eval_batch_size", 0),
+        (TrainSettings, "devices", 0),
+        (TrainSettings, "precision", "fp8"),
+        (TrainSettings, "accelerator", "gpu"),
+        (TrainSettings, "sampling", "last"),
+        (TrainSettings, "select_on", "train"),
+    ],
+)
+def test_settings_refuse_values_out_of_range(settings, key, value):
+    with pytest.raises(ValueError, match=rf"^{key}: expected .*got {value!r}"):
+        settings(**{key: value})
