@@ -45,7 +45,7 @@ class BiXTSegmenter(nn.Module):
             the tokenizer on the token width; or ``category_at`` is unknown.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1. Where the category enters
-    the naive segmenter is not published; ``docs/results.md`` holds the measurement behind ``"tokens"``.
+    the naive segmenter is not published; at the tokens it reaches every layer.
     """
 
     def __init__(
