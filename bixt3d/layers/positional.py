@@ -109,5 +109,14 @@ class PointTokenizer(nn.Module):
         self.proj = nn.Linear(self.encoding.out_dim, dim)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Tokenise ``(B, N, in_channels)`` points as ``(B, N, D)``."""
+        """Tokenise ``(B, N, in_channels)`` points as ``(B, N, D)``.
+
+        Raises:
+            ValueError: points of another shape.
+        """
+        if points.dim() != 3 or points.shape[-1] != self.in_channels:
+            kind = {3: " with xyz", 6: " with xyz and normal"}.get(self.in_channels, "")
+            raise ValueError(
+                f"points: expected shape (B, N, {self.in_channels}){kind}, got {tuple(points.shape)}."
+            )
         return self.proj(self.encoding(points).to(self.proj.weight.dtype))

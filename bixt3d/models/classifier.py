@@ -54,11 +54,6 @@ class BiXTClassifier(nn.Module):
         return self.encoder.min_points
 
     def _encode(self, points: Tensor, return_attention: bool):
-        if points.dim() != 3 or points.shape[-1] != self.in_channels:
-            kind = "xyz" if self.in_channels == 3 else "xyz and normal"
-            raise ValueError(
-                f"points: expected shape (B, N, {self.in_channels}) with {kind}, got {tuple(points.shape)}."
-            )
         return self.encoder(self.tokenizer(points), points[..., :3], return_attention=return_attention)
 
     def forward_features(

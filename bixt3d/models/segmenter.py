@@ -130,11 +130,6 @@ class BiXTSegmenter(nn.Module):
         return_attention: bool = False,
         return_levels: bool = False,
     ) -> EncoderOutput:
-        if points.dim() != 3 or points.shape[-1] != self.in_channels:
-            kind = "xyz" if self.in_channels == 3 else "xyz and normal"
-            raise ValueError(
-                f"points: expected shape (B, N, {self.in_channels}) with {kind}, got {tuple(points.shape)}."
-            )
         tokens, latent_shift = self.tokenizer(points), None
         if self.category_at in ("latents", "tokens"):
             embedded = self.category(one_hot_category(category, points, self.num_categories)).unsqueeze(1)
