@@ -173,8 +173,9 @@ class Trainer:
                 p.step, p.batch = p.step + 1, p.batch + s.accumulate
                 p.seconds = time.perf_counter() - started
                 done = p.batch == steps_per_epoch * s.accumulate or p.step == end
-                # reading the loss waits for the device, so only now and then
-                if (p.step % s.log_every == 0 or done) and not math.isfinite(loss):
+                # reading the loss waits for the device, so only now and then, and before last.pt is replaced
+                looks = done or p.step % s.log_every == 0 or p.step % s.checkpoint_every == 0
+                if looks and not math.isfinite(loss):
                     raise RuntimeError(
                         f"loss: became {float(loss)} by step {p.step}; lower optim.optimizer.lr, set train.clip_norm, "
                         "or train with train.precision=32-true."
