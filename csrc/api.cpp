@@ -3,21 +3,12 @@
 // Every function returns 0, or 1 when memory ran out. Threads live no longer than a call, so there is nothing
 // that a fork could break; which thread does what never changes a result.
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "kernels.h"
-
-#if defined(_WIN32)
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
+#include "parallel.h"
 
 void sort_lowest(uint64_t* keys, int64_t n, int64_t k) {
     if (k < n) std::nth_element(keys, keys + k, keys + n);
@@ -28,9 +19,6 @@ void sort_lowest(int32_t* keys, int64_t n, int64_t k) {
     std::sort(keys, keys + k);
 }
 
-namespace {
-
-// Instruction sets by level: 0 portable, 1 AVX2, 2 AVX-512; a higher level than the machine has is lowered.
 int best_level() {
 #ifdef BIXT3D_X86
     __builtin_cpu_init();
@@ -43,6 +31,8 @@ int best_level() {
 #endif
 }
 
+namespace {
+
 const Kernels& kernels(int level) {
 #ifdef BIXT3D_X86
     level = std::min(level, best_level());
@@ -51,31 +41,6 @@ const Kernels& kernels(int level) {
 #endif
     (void)level;
     return kernels_portable;
-}
-
-// Call work(0), ..., work(count - 1), each once, on up to `threads` threads. Returns what the C functions do.
-template <class Work>
-int parallel(int64_t count, int threads, const Work& work) {
-    std::atomic<int64_t> next{0};
-    std::atomic<int> failed{0};
-    const auto run = [&] {
-        try {
-            for (int64_t i; !failed && (i = next++) < count;) work(i);
-        } catch (const std::bad_alloc&) {
-            failed = 1;
-        }
-    };
-    std::vector<std::thread> others;
-    try {
-        const int64_t wanted = std::min<int64_t>(threads, count) - 1;
-        if (wanted > 0) others.reserve(size_t(wanted));
-        for (int64_t t = 0; t < wanted; ++t) others.emplace_back(run);
-    } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
-    } catch (const std::bad_alloc&) {
-    }
-    run();
-    for (auto& thread : others) thread.join();
-    return failed;
 }
 
 // Hand out the queries of all clouds; search(cloud, b, m, count) answers `count` of them from the m-th on.
@@ -103,15 +68,6 @@ int search_clouds(const Kernels& use, const float* points, int64_t num_clouds, i
 // A thread costs some 20 µs to start; work is worth one above this many distances.
 int useful_threads(int threads, double distances) {
     return std::max(1, int(std::min(double(threads), distances / 2e5)));
-}
-
-template <class Call>
-int guarded(const Call& call) {
-    try {
-        return call();
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
 }
 
 }  // namespace
