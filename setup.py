@@ -1,7 +1,7 @@
 """Compile the library of the CPU backend; everything else stands in pyproject.toml.
 
 The library has a plain C interface and is loaded with ctypes, so it belongs to no version of Python or torch and
-the wheel is tagged ``py3-none-<platform>``. One source file is compiled once for each instruction set, which
+the wheel is tagged ``py3-none-<platform>``. The kernels are compiled once for each instruction set, which
 setuptools cannot be told without code. Where compiling fails the installation goes on without the library, and
 ``bixt3d.ops.available_backends`` says so.
 """
@@ -14,13 +14,22 @@ from setuptools.command.build_ext import build_ext
 
 # The names of kernels_* in csrc/kernels.h; the portable build comes with what the compiler takes for granted.
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
-X86 = {"portable": [], "avx2": ["-mavx2", "-mbmi", "-mpopcnt"], "avx512": [*AVX512, "-mbmi", "-mpopcnt"]}
-# A fused multiply-add would round distances differently from the other backends.
+X86 = {
+    "portable": [],
+    "avx2": ["-mavx2", "-mfma", "-mbmi", "-mpopcnt"],
+    "avx512": [*AVX512, "-mbmi", "-mpopcnt"],
+}
+# Whether products may be fused into sums. In distances they may not: these would round differently from those of
+# the other backends, and with them which of two points is the nearer.
+KERNELS = {
+    "kernels": ("csrc/kernels.cpp", "-ffp-contract=off"),
+    "attention": ("csrc/attention.cpp", "-ffp-contract=fast"),
+}
+ONCE = ["csrc/api.cpp", "csrc/attention_api.cpp", "csrc/rows_api.cpp", "csrc/pool.cpp"]
 FLAGS = [
     "-std=c++17",
     "-O3",
     "-g0",
-    "-ffp-contract=off",
     "-fno-math-errno",
     "-fvisibility=hidden",
     "-pthread",
@@ -28,7 +37,7 @@ FLAGS = [
 
 
 class BuildLibrary(build_ext):
-    """Compile ``kernels.cpp`` several times with flags of its own, and link a library without an ABI tag."""
+    """Compile the kernels several times with flags of their own, and link a library without an ABI tag."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """Name the library the same for every Python version."""
@@ -40,18 +49,19 @@ class BuildLibrary(build_ext):
         macros = [("BIXT3D_X86", "1")] if x86 else []
         common = {"include_dirs": ["csrc"], "depends": ext.depends}
         objects = self.compiler.compile(
-            ["csrc/api.cpp"], output_dir=self.build_temp, macros=macros, extra_postargs=FLAGS, **common
+            ONCE, output_dir=self.build_temp, macros=macros, extra_postargs=FLAGS, **common
         )
         for name, flags in (X86 if x86 else {"portable": []}).items():
-            objects += self.compiler.compile(
-                ["csrc/kernels.cpp"],
-                output_dir=str(Path(self.build_temp) / name),
-                macros=[*macros, ("BIXT3D_KERNELS", f"kernels_{name}")],
-                extra_postargs=[*FLAGS, *flags],
-                **common,
-            )
+            for table, (source, contraction) in KERNELS.items():
+                objects += self.compiler.compile(
+                    [source],
+                    output_dir=str(Path(self.build_temp) / name),
+                    macros=[*macros, (f"BIXT3D_{table.upper()}", f"{table}_{name}")],
+                    extra_postargs=[*FLAGS, contraction, *flags],
+                    **common,
+                )
         self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-pthread"], target_lang="c++"
+            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-pthread", "-ldl"], target_lang="c++"
         )
 
 
@@ -67,7 +77,7 @@ setup(
     ext_modules=[
         Extension(
             "bixt3d.ops.backends._cpu",
-            sources=["csrc/api.cpp", "csrc/kernels.cpp"],
+            sources=[*ONCE, *(source for source, _ in KERNELS.values())],
             depends=sorted(str(path) for path in Path("csrc").glob("*.h")),
             language="c++",
             optional=True,

@@ -4,6 +4,7 @@ python benchmarks/ops.py [--ops knn ...] [--device cpu] [--clock wall] [--rounds
 
 First every backend must give the answer of the torch backend, else there is no figure. Then all contenders of a case
 run in turn, round after round, so that whatever else the machine does falls on all of them; the table holds medians.
+Each is timed right after an untimed run of itself: its threads are awake and its inputs in the cache, as in a loop.
 Packages are timed on the same inputs and asked for the same thing; how much of their answer agrees stands beside the
 time: some sample approximately, some compute distances as a² + b² - 2ab. On a machine that is busy with other things,
 OMP_NUM_THREADS=1 and ``--clock cpu`` give the processor time of one thread instead, which they change little.
@@ -12,22 +13,20 @@ OMP_NUM_THREADS=1 and ``--clock cpu`` give the processor time of one thread inst
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
-from ops_cases import Case, Contender, cases, contenders, expected, threads_in_use
+from ops_cases import Case, cases
+from ops_contenders import Contender, contenders, expected, left_out
+from pages import PAGE, origin, write
 from torch import Tensor
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+from bixt3d.allocator import keep_freed_memory
+
 PLOT = "benchmarks_ops.svg"
-BEGIN, END = "<!-- ops: begin -->", "<!-- ops: end -->"
 SECONDS_EACH = 3.0  # a contender that has used so much time sits out the other rounds, after three at least
 
 
@@ -61,29 +60,13 @@ def interleaved(field: list[Contender], rounds: int, device: str, clock: str) ->
         for contender, taken in zip(field, times, strict=True):
             if len(taken) >= 3 and sum(taken) > SECONDS_EACH:
                 continue
+            contender.run()
             begin = now()
             contender.run()
             if device == "cuda":
                 torch.cuda.synchronize()
             taken.append(now() - begin)
     return [1000 * statistics.median(taken) for taken in times]
-
-
-def machine(device: str) -> str:
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    if device == "cuda":
-        name += f", {torch.cuda.get_device_name()}"
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{name}, {threads_in_use()}{load}, torch {torch.__version__}"
-
-
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=PAGE.parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 Row = tuple[str, bool, float, float | None]  # name, ours, milliseconds, agreement
@@ -101,6 +84,7 @@ def table(case: Case, rows: list[Row]) -> list[str]:
         shown = f"bixt3d `{name}`" if ours else name
         share = "other contract" if agrees is None else f"{100 * agrees:.4g} %"
         lines.append(f"| {shown} | {milliseconds:.3g} | {milliseconds / best:.1f} | {share} |")
+    lines += [f"| {name} | not run: too slow | | |" for name in left_out(case)]
     return [*lines, ""]
 
 
@@ -132,15 +116,6 @@ def plot(results: list[tuple[Case, list[Row]]], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def write(section: str) -> None:
-    """Put the section between its markers, and the page there first if need be."""
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Benchmarks\n"
-    if BEGIN not in page:
-        page += f"\n## Ops\n\n{BEGIN}\n{END}\n"
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -151,7 +126,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="leave out the cloud of a million points")
     parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument("--page", type=Path, default=PAGE, help="where to write")
     options = parser.parse_args()
+    keep_freed_memory()  # as the training scripts do; page faults would cover what copies cost
     results: list[tuple[Case, list[Row]]] = []
     lines: list[str] = []
     for case in cases(options.device, options.quick):
@@ -167,17 +144,16 @@ def main() -> None:
         print("\n".join(table(case, rows)), flush=True)
     if options.no_write:
         return
-    today = datetime.datetime.now(datetime.timezone.utc).date()
-    command = " ".join(["python", "benchmarks/ops.py", *sys.argv[1:]])
     time_of = "processor time" if options.clock == "cpu" else "elapsed time"
     head = (
-        f"`{command}`, {today}, commit {commit()}; {machine(options.device)}. Medians of up to {options.rounds} "
-        f"interleaved rounds, {time_of}; the third column is how many times longer than the fastest of ours, the "
-        f"last how much of the answer is that of the torch backend."
+        f"{origin('ops.py', options.device)} Medians of up to {options.rounds} interleaved rounds, {time_of}; the "
+        "third column is how many times longer than the fastest of ours, the last how much of the answer is that of "
+        "the torch backend."
     )
-    PAGE.parent.mkdir(exist_ok=True)
-    plot(results, PAGE.parent / PLOT)
-    write("\n".join(["", head, "", f"![time of each op and package]({PLOT})", "", *lines]))
+    options.page.parent.mkdir(exist_ok=True)
+    plot(results, options.page.parent / PLOT)
+    section = ["", head, "", f"![time of each op and package]({PLOT})", "", *lines]
+    write("ops", "Ops", "\n".join(section), options.page)
 
 
 if __name__ == "__main__":

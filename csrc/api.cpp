@@ -1,7 +1,6 @@
 // The C interface that Python calls through ctypes: it chooses the kernels and deals out work to threads.
 //
-// Every function returns 0, or 1 when memory ran out. Threads live no longer than a call, so there is nothing
-// that a fork could break; which thread does what never changes a result.
+// Every function returns 0, or 1 when memory ran out. Which thread does what never changes a result.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -22,7 +21,7 @@ void sort_lowest(int32_t* keys, int64_t n, int64_t k) {
 int best_level() {
 #ifdef BIXT3D_X86
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi")) return 0;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi")) return 0;
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     return avx512 ? 2 : 1;
@@ -30,8 +29,6 @@ int best_level() {
     return 0;
 #endif
 }
-
-namespace {
 
 const Kernels& kernels(int level) {
 #ifdef BIXT3D_X86
@@ -42,6 +39,8 @@ const Kernels& kernels(int level) {
     (void)level;
     return kernels_portable;
 }
+
+namespace {
 
 // Hand out the queries of all clouds; search(cloud, b, m, count) answers `count` of them from the m-th on.
 template <class Search>
@@ -65,7 +64,7 @@ int search_clouds(const Kernels& use, const float* points, int64_t num_clouds, i
     });
 }
 
-// A thread costs some 20 µs to start; work is worth one above this many distances.
+// A thread that sleeps costs up to some 20 µs to wake; work is worth one above this many distances.
 int useful_threads(int threads, double distances) {
     return std::max(1, int(std::min(double(threads), distances / 2e5)));
 }

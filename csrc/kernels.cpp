@@ -3,6 +3,7 @@
 #include "kernels.h"
 
 #include "farthest.h"
+#include "rows.h"
 #include "nearest.h"
 
 namespace {
@@ -45,4 +46,4 @@ void free_cloud(void* cloud) { delete static_cast<Cloud*>(cloud); }
 
 }  // namespace
 
-extern const Kernels BIXT3D_KERNELS = {farthest, make_cloud, free_cloud, knn, ball};
+extern const Kernels BIXT3D_KERNELS = {farthest, make_cloud, free_cloud, knn, ball, gather, interpolate, scatter};

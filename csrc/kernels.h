@@ -3,6 +3,19 @@
 
 #include <cstdint>
 
+// Types of features; numbers of another type are copied only.
+enum FeatureType { FLOAT32 = 0, BFLOAT16 = 1, FLOAT64 = 2 };
+
+// (B, num_rows, channels) rows, each added to `uses` points of its cloud: (B, n, channels).
+struct Scatter {
+    int type;
+    const void* rows;
+    int64_t num_rows, channels, uses, n;
+    const int64_t* index;  // (B, num_rows, uses)
+    const void* weights;   // the same, float64 for float64 and float32 otherwise; null for ones
+    void* out;
+};
+
 struct Kernels {
     void (*farthest)(const float* points, int64_t n, int64_t num_samples, int64_t start, int64_t* out);
     // A cloud is points in the form in which the kernels of this instruction set search them.
@@ -12,6 +25,12 @@ struct Kernels {
                 int64_t* index);
     void (*ball)(const void* cloud, const float* query, int64_t num_queries, float sq_radius, int64_t k,
                  int64_t* index);
+    // For (some of) the rows of one cloud; false where an index is out of range. See rows.h.
+    bool (*gather)(const void* features, int64_t n, int64_t row_bytes, const int64_t* index, int64_t num_rows,
+                   void* out);
+    bool (*interpolate)(int type, const void* features, int64_t n, int64_t channels, const int64_t* index,
+                        const void* weights, int64_t num_rows, void* out);
+    bool (*scatter)(const Scatter& scatter, int64_t cloud, int64_t from_channel, int64_t to_channel);
 };
 
 extern const Kernels kernels_portable;
@@ -19,6 +38,7 @@ extern const Kernels kernels_portable;
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
 #endif
+const Kernels& kernels(int level);  // a level above that of the machine is lowered
 
 // From the standard library, compiled once for every machine.
 void sort_lowest(uint64_t* keys, int64_t n, int64_t k);  // the k lowest of n come first, in order

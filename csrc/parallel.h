@@ -18,7 +18,24 @@
 // Instruction sets by level: 0 portable, 1 AVX2, 2 AVX-512; a higher level than the machine has is lowered.
 int best_level();
 
+// Run body(data) on up to `threads` threads of the pool that torch uses, and return true; false where there is no
+// such pool. Threads of our own would compete with torch's, which go on spinning after each of its operations.
+bool run_on_pool(void (*body)(void*), void* data, int threads);
+
 namespace {
+
+template <class Run>
+void run_on_own_threads(const Run& run, int threads) {
+    std::vector<std::thread> others;
+    try {
+        others.reserve(size_t(threads - 1));
+        for (int t = 1; t < threads; ++t) others.emplace_back(run);
+    } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
+    } catch (const std::bad_alloc&) {
+    }
+    run();
+    for (auto& thread : others) thread.join();
+}
 
 // Call work(0), ..., work(count - 1), each once, on up to `threads` threads. Returns what the C functions do.
 template <class Work>
@@ -32,16 +49,13 @@ int parallel(int64_t count, int threads, const Work& work) {
             failed = 1;
         }
     };
-    std::vector<std::thread> others;
-    try {
-        const int64_t wanted = std::min<int64_t>(threads, count) - 1;
-        if (wanted > 0) others.reserve(size_t(wanted));
-        for (int64_t t = 0; t < wanted; ++t) others.emplace_back(run);
-    } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
-    } catch (const std::bad_alloc&) {
-    }
-    run();
-    for (auto& thread : others) thread.join();
+    using Run = decltype(run);
+    const auto body = [](void* data) { (*static_cast<Run*>(data))(); };
+    threads = int(std::min<int64_t>(threads, count));
+    if (threads <= 1)
+        run();
+    else if (!run_on_pool(body, const_cast<void*>(static_cast<const void*>(&run)), threads))
+        run_on_own_threads(run, threads);
     return failed;
 }
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import attention_weights, bidirectional_attention
+from ..ops import attention_weights, bidirectional_attention, latent_attention
 
 
 class AttentionMaps(NamedTuple):
@@ -125,6 +125,7 @@ class CrossAttention(nn.Module):
         num_heads: number of heads H; must divide ``attention_dim``.
         attention_dim: width over all heads; ``query_dim`` by default.
         dropout: probability with which an attention weight is dropped in training.
+        backend: backend of :func:`bixt3d.ops.latent_attention`; None picks the fastest.
 
     Source: Vaswani et al. 2017, section 3.2; Hiller et al., BiXT (arXiv 2402.12138), section 2.3.
     """
@@ -137,12 +138,14 @@ class CrossAttention(nn.Module):
         num_heads: int,
         attention_dim: int | None = None,
         dropout: float = 0.0,
+        backend: str | None = None,
     ):
         super().__init__()
         attention_dim = attention_dim or query_dim
         _head_width(attention_dim, num_heads)
         self.num_heads = num_heads
         self.dropout = dropout
+        self.backend = backend
         self.query = nn.Linear(query_dim, attention_dim)
         self.key_val = nn.Linear(context_dim, 2 * attention_dim)
         self.proj = nn.Linear(attention_dim, query_dim)
@@ -157,8 +160,7 @@ class CrossAttention(nn.Module):
         """
         (q,) = _split_heads(self.query(query), 1, self.num_heads)
         k, v = _split_heads(self.key_val(context), 2, self.num_heads)
-        q = q.expand(k.shape[0], -1, -1, -1)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        out = latent_attention(q, k, v, dropout_p=self.dropout, training=self.training, backend=self.backend)
         weights = attention_weights(q, k)[0] if return_attention else None
         return self.proj(_merge_heads(out)), weights
 

@@ -5,7 +5,7 @@ runs here; ``backend=None`` takes the first that does and a named backend never 
 """
 
 from .ball_query import ball_query
-from .bidirectional_attention import attention_weights, bidirectional_attention
+from .bidirectional_attention import attention_weights, bidirectional_attention, latent_attention
 from .dispatch import available_backends
 from .farthest_point_sample import farthest_point_sample
 from .gather import gather_points, group_points
@@ -21,6 +21,7 @@ __all__ = [
     "gather_points",
     "group_points",
     "knn",
+    "latent_attention",
     "three_interpolate",
     "three_nn",
 ]

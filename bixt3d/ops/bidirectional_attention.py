@@ -25,8 +25,8 @@ def bidirectional_attention(
 
     The backend "sdpa" calls torch's fused attention once in each direction; where torch has a fused kernel
     for the shapes and dtypes, nothing of size M × N is kept for the backward pass. It differentiates once.
-    The backend "triton" computes S tile by tile in one pass over the tokens, takes no dropout, and differentiates
-    once. The backend "reference" computes S once, keeps both maps and differentiates any number of times.
+    The backends "cpu" and "triton" compute S tile by tile in one pass over the tokens, take no dropout, and
+    differentiate once. The backend "reference" computes S once, keeps both maps and differentiates any number of times.
 
     Args:
         latent_ref: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all clouds.
@@ -59,6 +59,50 @@ def bidirectional_attention(
         scale = latent_ref.shape[-1] ** -0.5
     args = (latent_ref, latent_val, token_ref, token_val, scale, dropout_p if training else 0.0)
     return select("bidirectional_attention", backend, *args).run(*args)
+
+
+def latent_attention(
+    latent_ref: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    training: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """Let the latents alone attend: the one-sided form of :func:`bidirectional_attention`.
+
+    ``latents = softmax over tokens(scale * latent_ref token_refᵀ) token_val`` for every cloud and head; in other
+    words cross-attention, with the latents as queries.
+
+    Args:
+        latent_ref: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all clouds.
+        token_ref: (B, H, N, D).
+        token_val: (B, H, N, D').
+        scale: factor of the similarity, 1/sqrt(D) by default.
+        dropout_p: probability, below 1, of dropping a weight.
+        training: whether dropout applies.
+        backend: a name that ``available_backends("latent_attention")`` lists; None takes the first that runs.
+
+    Returns:
+        (B, H, M, D'), dtype of the values, differentiable in all three inputs; the softmax is computed in float32
+        or wider.
+
+    Raises:
+        ValueError: wrong shape or value, different devices, unknown backend.
+        TypeError: wrong type or dtype.
+        NotImplementedError: the named backend cannot run on these inputs.
+
+    Source: as :func:`bidirectional_attention`, section 2.3; Vaswani et al. 2017, section 3.2.
+    """
+    checks.references(latent_ref, token_ref)
+    checks.values("token", token_ref, token_val)
+    checks.dropout(dropout_p)
+    if scale is None:
+        scale = latent_ref.shape[-1] ** -0.5
+    args = (latent_ref, token_ref, token_val, scale, dropout_p if training else 0.0)
+    return select("latent_attention", backend, *args).run(*args)
 
 
 def attention_weights(

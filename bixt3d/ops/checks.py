@@ -150,6 +150,16 @@ def start_in_range(value: Tensor, points: Tensor) -> None:
         )
 
 
+def index_in_range(value: Tensor, num_points: int) -> None:
+    """Require an index of rows that exist."""
+    wrong = value[(value < 0) | (value >= num_points)]
+    if wrong.numel():
+        raise ValueError(
+            f"index holds {int(wrong[0])}, which is out of bounds: expected indices of points, 0 to "
+            f"{num_points - 1}, each into its own cloud"
+        )
+
+
 def generator(value: object, start: int | Tensor) -> None:
     """Require a generator that is not contradicted by a start index."""
     if not isinstance(value, torch.Generator):

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import checks
 from .backends import (
     attention,
     cpu,
+    cpu_attention,
+    cpu_features,
+    pointnet2_features,
     pointnet2_ops,
     reference,
     torch_cluster,
@@ -38,15 +42,22 @@ class Backend:
         why_not: takes the same arguments, or none at all to speak for the machine in general, and returns
             None if ``run`` would work, else the reason, a clause such as "needs a CUDA device".
         by_name_only: ``backend=None`` passes this row over although it could run.
+        traced: False where ``backend=None`` passes this row over while torch.compile or torch.export traces.
     """
 
     name: str
     run: Callable[..., Any]
     why_not: Callable[..., str | None] = _always
     by_name_only: bool = False
+    traced: bool = True
+
+    def chosen_unnamed(self) -> bool:
+        """Whether ``backend=None`` considers this row now."""
+        return not self.by_name_only and (self.traced or not torch.compiler.is_compiling())
 
 
-# Packages that others maintain are used on request. So are the Triton kernels, whose results have been checked
+# Packages that others maintain are used on request: torch-cluster takes longer than ours in every case of
+# docs/benchmarks.md, and pointnet2_ops has not been timed. So are the Triton kernels, whose results have been checked
 # under the interpreter and whose speed on a device nobody has measured yet (tests marked gpu, benchmarks/ops.py).
 BY_NAME = True
 
@@ -86,6 +97,7 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("cpu", cpu.ball_query, cpu.why_not),
         Backend("torch", vectorized.ball_query),
         Backend("reference", reference.ball_query),
+        Backend("pointnet2_ops", pointnet2_ops.ball_query, pointnet2_ops.ball_why_not, BY_NAME),
     ),
     "three_nn": (
         Backend("triton", triton_points.three_nn, triton_points.three_nn_why_not, BY_NAME),
@@ -96,13 +108,17 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
     ),
     "gather_points": (
         Backend("triton", triton_features.gather_points, triton_features.rows_why_not, BY_NAME),
+        Backend("cpu", cpu_features.gather_points, cpu_features.why_not, traced=False),
         Backend("torch", vectorized.gather_points),
         Backend("reference", reference.gather_points),
+        Backend("pointnet2_ops", pointnet2_features.gather_points, pointnet2_features.why_not, BY_NAME),
     ),
     "group_points": (
         Backend("triton", triton_features.group_points, triton_features.rows_why_not, BY_NAME),
+        Backend("cpu", cpu_features.group_points, cpu_features.why_not, traced=False),
         Backend("torch", vectorized.group_points),
         Backend("reference", reference.group_points),
+        Backend("pointnet2_ops", pointnet2_features.group_points, pointnet2_features.why_not, BY_NAME),
     ),
     "three_interpolate": (
         Backend(
@@ -111,13 +127,21 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
             triton_features.interpolate_why_not,
             BY_NAME,
         ),
+        Backend("cpu", cpu_features.three_interpolate, cpu_features.why_not, traced=False),
         Backend("torch", vectorized.three_interpolate),
         Backend("reference", reference.three_interpolate),
+        Backend("pointnet2_ops", pointnet2_features.three_interpolate, pointnet2_features.why_not, BY_NAME),
     ),
     "bidirectional_attention": (
         Backend("triton", triton_attention.attend, triton_attention.why_not, BY_NAME),
+        Backend("cpu", cpu_attention.attend, cpu_attention.why_not),
         Backend("sdpa", attention.sdpa),
         Backend("reference", attention.reference),
+    ),
+    "latent_attention": (
+        Backend("cpu", cpu_attention.attend_latents, cpu_attention.latents_why_not),
+        Backend("sdpa", attention.sdpa_latents),
+        Backend("reference", attention.reference_latents),
     ),
 }
 
@@ -136,7 +160,7 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
     """
     reasons = []
     for candidate in BACKENDS[op]:
-        if candidate.name != backend if backend else candidate.by_name_only:
+        if candidate.name != backend if backend else not candidate.chosen_unnamed():
             continue
         reason = candidate.why_not(*args)
         if reason is None:

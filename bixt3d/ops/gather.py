@@ -18,7 +18,8 @@ def gather_points(features: Tensor, index: Tensor, *, backend: str | None = None
         (B, M, C), dtype and device of ``features``, differentiable in them any number of times.
 
     Raises:
-        ValueError: wrong shape, different devices, unknown backend.
+        ValueError: wrong shape, different devices, an index out of range on the CPU (from the torch backend a
+            RuntimeError), unknown backend.
         TypeError: wrong type or dtype.
         NotImplementedError: the named backend cannot run on these inputs.
 
@@ -41,7 +42,8 @@ def group_points(features: Tensor, index: Tensor, *, backend: str | None = None)
         (B, M, K, C), dtype and device of ``features``, differentiable in them any number of times.
 
     Raises:
-        ValueError: wrong shape, different devices, unknown backend.
+        ValueError: wrong shape, different devices, an index out of range on the CPU (from the torch backend a
+            RuntimeError), unknown backend.
         TypeError: wrong type or dtype.
         NotImplementedError: the named backend cannot run on these inputs.
 

@@ -68,7 +68,8 @@ def three_interpolate(
         in ``features`` and ``weights`` any number of times.
 
     Raises:
-        ValueError: wrong shape, different devices, unknown backend.
+        ValueError: wrong shape, different devices, an index out of range on the CPU (from the torch backend a
+            RuntimeError), unknown backend.
         TypeError: wrong type or dtype.
         NotImplementedError: the named backend cannot run on these inputs.
 

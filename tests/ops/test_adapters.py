@@ -8,7 +8,7 @@ import torch
 from cases import CLOUDS, grid
 
 from bixt3d.ops import available_backends, farthest_point_sample, knn
-from bixt3d.ops.backends import pointnet2_ops, reference, torch_cluster
+from bixt3d.ops.backends import pointnet2_features, pointnet2_ops, reference, torch_cluster
 
 
 def _pointnet2_sample(xyz, npoint):
@@ -34,6 +34,48 @@ def _pointnet2_three_nn(unknown, known):
     sq_dist, nearest = reference.knn(unknown, known, found)
     distance[..., :found], index[..., :found] = sq_dist.sqrt(), nearest.int()
     return distance, index
+
+
+def _pointnet2_ball_query(radius, nsample, xyz, new_xyz):
+    """Find the lowest hits of an open ball by distances that round once; 0 where there is none."""
+    assert xyz.is_contiguous()
+    assert new_xyz.is_contiguous()
+    sq_radius = torch.tensor(radius, dtype=torch.float32).square()
+    sq_dist = (new_xyz.double()[:, :, None] - xyz.double()[:, None]).square().sum(-1).float()
+    index = torch.zeros(*new_xyz.shape[:2], nsample, dtype=torch.int32)
+    for b, m in torch.cartesian_prod(*map(torch.arange, new_xyz.shape[:2])).tolist():
+        hits = (sq_dist[b, m] < sq_radius).nonzero()[:nsample, 0]
+        if len(hits):
+            index[b, m] = hits[0]
+            index[b, m, : len(hits)] = hits
+    return index
+
+
+def _pointnet2_arguments(features, index, *weights):
+    assert features.dtype == torch.float32
+    assert index.dtype == torch.int32
+    assert all(x.is_contiguous() for x in (features, index, *weights))
+    return index.long()[:, None].expand(-1, features.shape[1], *index.shape[1:])
+
+
+def _pointnet2_gather(features, index):
+    return features.gather(2, _pointnet2_arguments(features, index))
+
+
+def _pointnet2_gather_grad(grad, index, num_points):
+    index = _pointnet2_arguments(grad, index)
+    return grad.new_zeros(*grad.shape[:2], num_points).scatter_add(2, index, grad)
+
+
+def _pointnet2_interpolate(features, index, weight):
+    rows = features[..., None].expand(-1, -1, -1, 3).gather(2, _pointnet2_arguments(features, index, weight))
+    return (rows * weight[:, None]).sum(-1)
+
+
+def _pointnet2_interpolate_grad(grad, index, weight, num_points):
+    index = _pointnet2_arguments(grad, index, weight)
+    shares = grad[..., None] * weight[:, None]
+    return grad.new_zeros(*grad.shape[:2], num_points).scatter_add(2, index.flatten(2), shares.flatten(2))
 
 
 def _cluster_fps(src, batch, ratio, random_start=True):
@@ -64,6 +106,12 @@ def pointnet2(monkeypatch):
     package.pointnet2_utils = ModuleType("pointnet2_ops.pointnet2_utils")
     package.pointnet2_utils.furthest_point_sample = _pointnet2_sample
     package.pointnet2_utils.three_nn = _pointnet2_three_nn
+    package.pointnet2_utils.ball_query = _pointnet2_ball_query
+    package.pointnet2_utils.gather_operation = _pointnet2_gather
+    package.pointnet2_utils.three_interpolate = _pointnet2_interpolate
+    package.pointnet2_utils._ext = ModuleType("pointnet2_ops._ext")
+    package.pointnet2_utils._ext.gather_points_grad = _pointnet2_gather_grad
+    package.pointnet2_utils._ext.three_interpolate_grad = _pointnet2_interpolate_grad
     monkeypatch.setitem(sys.modules, "pointnet2_ops", package)
 
 
@@ -126,6 +174,64 @@ def test_pointnet2_ops_finds_the_three_nearest(pointnet2, name):
         strict=True,
     ):
         assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_pointnet2_ops_finds_the_lowest_points_of_a_closed_ball(pointnet2, name):
+    points = CLOUDS[name]
+    query = torch.cat([points[:, :5], points[:, :2] + 2], dim=1)  # the last ones lie far from all points
+    # Many points of these clouds lie at the first two radii exactly.
+    for radius, max_neighbors in ((0.25, 3), (0.5, 7), (0.0078125, 2), (64.0, points.shape[1] + 2)):
+        got = pointnet2_ops.ball_query(query, points, radius, max_neighbors)
+        assert torch.equal(got, reference.ball_query(query, points, radius, max_neighbors))
+
+
+def test_pointnet2_ops_gives_way_where_a_point_beyond_the_radius_took_a_place(pointnet2):
+    points = torch.zeros(1, 4, 3)
+    points[0, :, 0] = torch.tensor([1.0, 1.0, 0.5, 0.25]).nextafter(torch.tensor([2.0, 2.0, 0.5, 0.25]))
+    query = torch.zeros(1, 1, 3)
+    assert _pointnet2_ball_query(pointnet2_ops.WIDER_RADIUS, 2, points, query).tolist() == [[[0, 1]]]
+    assert pointnet2_ops.ball_query(query, points, 1.0, 2).tolist() == [[[2, 3]]]
+
+
+@pytest.fixture
+def features():
+    generator = torch.Generator().manual_seed(6)
+    values = torch.randn(2, 7, 4, generator=generator)
+    return values, torch.randint(7, (2, 5, 3), generator=generator), torch.rand(2, 5, 3, generator=generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_pointnet2_ops_copies_rows_and_adds_them_up(pointnet2, features, dtype):
+    values, index, _ = features
+    values = values.mT.contiguous().mT.to(dtype).requires_grad_()
+    out = pointnet2_features.group_points(values, index)
+    assert torch.equal(out, reference.group_points(values, index))
+    assert torch.equal(pointnet2_features.gather_points(values, index[:, :, 0]), out[:, :, 0])
+    (grad,) = torch.autograd.grad(out.sum(), values)
+    uses = torch.stack([torch.bincount(rows.flatten(), minlength=7) for rows in index])
+    assert torch.equal(grad, uses[..., None].to(dtype).expand_as(values))
+
+
+def test_pointnet2_ops_interpolates_and_differentiates_twice(pointnet2, features):
+    values, index, weights = features
+    seconds = []
+    for module in (pointnet2_features, reference):
+        leaves = [values.clone().requires_grad_(), weights.clone().requires_grad_()]
+        out = module.three_interpolate(leaves[0], index, leaves[1])
+        first = torch.autograd.grad(out.pow(3).sum(), leaves, create_graph=True)
+        seconds.append((out, *first, *torch.autograd.grad(sum(x.pow(2).sum() for x in first), leaves)))
+    for got, expected in zip(*seconds, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_pointnet2_ops_takes_no_numbers_that_float32_cannot_hold(pointnet2, features):
+    _, index, weights = features
+    for values in (features[0].double(), index):
+        reason = available_backends("group_points", values, index)["pointnet2_ops"]
+        assert reason.startswith("takes float16, bfloat16 and float32, not ")
+    reason = available_backends("three_interpolate", features[0], index, weights.double())["pointnet2_ops"]
+    assert reason == "takes float16, bfloat16 and float32, not float64"
 
 
 def test_pointnet2_ops_says_why_it_cannot_run(pointnet2, monkeypatch):

@@ -217,7 +217,7 @@ def test_the_maps_are_float32_for_half_inputs_and_their_rows_add_up_to_one():
         ({"latent_val": torch.zeros(3, 2, 5, 8).long()}, TypeError, "latent_val has dtype int64, expected"),
         ({"dropout_p": 1.0}, ValueError, "dropout_p is 1.0, expected a probability"),
         ({"dropout_p": None}, TypeError, "dropout_p has type NoneType, expected a float"),
-        ({"backend": "flash"}, ValueError, "'flash'; choose one of: reference, sdpa"),
+        ({"backend": "flash"}, ValueError, "'flash'; choose one of: cpu, reference, sdpa"),
     ],
 )
 def test_bad_input_is_named(change, error, message):

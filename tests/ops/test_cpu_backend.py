@@ -4,6 +4,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,16 @@ def test_runs_in_a_forked_process(threads):
     expected = _sample(points)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(_sample, (points,)).get(timeout=60) == expected
+
+
+@compiled
+def test_calls_from_several_python_threads_at_once(threads):
+    threads(2)
+    clouds = [normal(8, 3000, 3, seed=seed) for seed in range(4)]
+    expected = [_sample(points) for points in clouds]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert list(pool.map(_sample, clouds)) == expected
 
 
 @compiled

@@ -4,7 +4,7 @@ import torch
 from cases import every_backend
 from torch.autograd import gradcheck, gradgradcheck
 
-from bixt3d.ops import gather_points, group_points
+from bixt3d.ops import available_backends, gather_points, group_points
 
 OPS = {"gather_points": gather_points, "group_points": group_points}
 SHAPES = {"gather_points": (5,), "group_points": (4, 3)}
@@ -74,12 +74,16 @@ def test_an_empty_index_gives_no_rows(op, backend, num_clouds):
     assert OPS[op](features, index, backend=backend).shape == (*index.shape, 3)
 
 
-@pytest.mark.parametrize("wrong", [-1, 7])
-def test_an_index_outside_its_cloud_is_refused_on_the_cpu(wrong):
-    features, index = inputs("gather_points")
-    index[0, 0] = wrong
-    with pytest.raises(RuntimeError, match="out of bounds"):
-        gather_points(features, index)
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize(("backend", "error"), [("cpu", ValueError), ("torch", RuntimeError)])
+@pytest.mark.parametrize("wrong", [-1, 7, -(2**40), 2**40])
+def test_an_index_outside_its_cloud_is_refused_on_the_cpu(op, backend, error, wrong):
+    if available_backends(op)[backend]:
+        pytest.skip(available_backends(op)[backend])
+    features, index = inputs(op)
+    index[0].view(-1)[0] = wrong
+    with pytest.raises(error, match=rf"{wrong}\b.* is out of bounds"):
+        OPS[op](features, index, backend=backend)
 
 
 @pytest.mark.parametrize(

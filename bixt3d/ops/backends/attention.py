@@ -55,3 +55,21 @@ def sdpa(
     latents = attend(latent_ref, token_ref, token_val, dropout_p=dropout_p, scale=scale)
     tokens = attend(token_ref, latent_ref, latent_val, dropout_p=dropout_p, scale=scale)
     return latents, tokens
+
+
+def reference_latents(
+    latent_ref: Tensor, token_ref: Tensor, token_val: Tensor, scale: float, dropout_p: float
+) -> Tensor:
+    """Multiply one map with the values of the tokens."""
+    weights = attention_weights(latent_ref, token_ref, scale)[0]
+    if dropout_p > 0:
+        weights = F.dropout(weights, dropout_p)
+    return torch.matmul(weights.to(token_val.dtype), token_val)
+
+
+def sdpa_latents(
+    latent_ref: Tensor, token_ref: Tensor, token_val: Tensor, scale: float, dropout_p: float
+) -> Tensor:
+    """Attend with torch's fused attention."""
+    latent_ref = latent_ref.expand(token_ref.shape[0], -1, -1, -1)
+    return F.scaled_dot_product_attention(latent_ref, token_ref, token_val, dropout_p=dropout_p, scale=scale)

@@ -32,14 +32,21 @@ def why_not(*inputs: Any, **options: Any) -> str | None:
     return cpu_library.load()[1]
 
 
-def _call(name: str, *args: Any) -> None:
-    """Call a function of the library, tensors by the address of their memory."""
+def call(name: str, *args: Any) -> int:
+    """Call a function of the library, tensors by the address of their memory, and return what it returns.
+
+    Raises:
+        NotImplementedError: there is no library.
+        MemoryError: the function returned 1.
+    """
     library, reason = cpu_library.load()
     if library is None:
         raise NotImplementedError(f"backend 'cpu' {reason}")
     plain = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in args]
-    if getattr(library, name)(*plain, torch.get_num_threads(), LEVEL):
-        raise MemoryError(f"{name}: no memory left for its work space; ask for fewer clouds at a time")
+    answer = getattr(library, name)(*plain, torch.get_num_threads(), LEVEL)
+    if answer == 1:
+        raise MemoryError(f"{name}: no memory left for its work space; take fewer clouds or points at a time")
+    return int(answer)
 
 
 def _float32(x: Tensor) -> Tensor:
@@ -50,7 +57,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
     """Pass over all points for every pick, or in a large cloud over the boxes that the pick may change."""
     points, start = _float32(points), start.contiguous()
     index = torch.empty(points.shape[0], num_samples, dtype=torch.int64)
-    _call("bixt3d_farthest_point_sample", points, *points.shape[:2], num_samples, start, index)
+    call("bixt3d_farthest_point_sample", points, *points.shape[:2], num_samples, start, index)
     return index
 
 
@@ -61,7 +68,7 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     index = torch.empty(sq_dist.shape, dtype=torch.int64)
     sizes = (query.shape[0], query.shape[1], points.shape[1], points.shape[2])
     if index.numel():
-        _call("bixt3d_knn", query, points, *sizes, k, sq_dist, index)
+        call("bixt3d_knn", query, points, *sizes, k, sq_dist, index)
     return sq_dist, index
 
 
@@ -72,7 +79,7 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
     limit = squared_radius(radius, query.dtype)
     if index.numel():
         sizes = (query.shape[0], query.shape[1], points.shape[1])
-        _call("bixt3d_ball_query", query, points, *sizes, limit, max_neighbors, index)
+        call("bixt3d_ball_query", query, points, *sizes, limit, max_neighbors, index)
     return index
 
 

@@ -8,6 +8,7 @@ PATH = Path(__file__).with_name("_cpu.so")
 INTERFACE = 1  # bixt3d_interface() in csrc/api.cpp
 
 _pointer, _long, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_ATTENTION = [_pointer, _pointer, _pointer, ctypes.c_float, _int, _pointer, _int, _int]
 _ARGUMENTS = {
     "bixt3d_interface": [],
     "bixt3d_level": [],
@@ -16,6 +17,15 @@ _ARGUMENTS = {
     "bixt3d_ball_query": [
         *(_pointer, _pointer, _long, _long, _long, ctypes.c_float, _long, _pointer, _int, _int)
     ],
+    "bixt3d_gather": [_pointer, _long, _long, _long, _pointer, _long, _pointer, _int, _int],
+    "bixt3d_interpolate": [
+        *(_pointer, _long, _long, _long, _pointer, _pointer, _long, _int, _pointer, _int, _int)
+    ],
+    "bixt3d_scatter": [
+        *(_pointer, _long, _long, _long, _pointer, _pointer, _long, _int, _long, _pointer, _int, _int)
+    ],
+    "bixt3d_attention": _ATTENTION,
+    "bixt3d_attention_backward": _ATTENTION,
 }
 
 
@@ -37,3 +47,12 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
     if library.bixt3d_interface() != INTERFACE:
         return None, "was compiled for another version of bixt3d; install bixt3d again"
     return library, None
+
+
+def why_not() -> str | None:
+    """Return the reason why there is no library, a clause, or None; a compiled graph takes it for settled."""
+    return load()[1]
+
+
+# What torch.compiler.assume_constant_result does, which would load the compiler when this module is imported.
+vars(why_not)["_dynamo_marked_constant"] = True

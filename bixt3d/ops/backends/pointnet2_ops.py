@@ -1,10 +1,10 @@
 """Backend ``pointnet2_ops``: the CUDA kernels of that package, where it is installed, on request by name.
 
-Adapted is what can be made to keep the contract: farthest point sampling and the three nearest neighbours, up
-to equally far points, between which the package does not promise the lowest index. Left out are ``ball_query``
-(its ball is open and its distances fuse multiplication and addition, so a point on the sphere cannot be told
-apart afterwards) and gathering and interpolation (channels first, float32 alone, differentiable once: two
-transposes more than torch for the same copy).
+The package is unmaintained and its answers are not ours: sampling is blind around the origin, its ball is open and
+its distances fuse multiplication and addition, and it does not promise the lowest index of equally far points. What
+differs is made up for here, except for the choice between equally far points; that costs more than its kernels
+save, so nothing chooses them by itself. Here are farthest points, balls and three nearest neighbours; the ops on
+features are in :mod:`.pointnet2_features`.
 """
 
 import importlib.util
@@ -13,7 +13,8 @@ import sys
 import torch
 from torch import Tensor
 
-from ..precision import widen
+from ..precision import squared_radius, widen
+from . import vectorized
 from .torch_cluster import in_given_order, start_first
 
 PACKAGE = "pointnet2_ops"
@@ -21,9 +22,12 @@ PACKAGE = "pointnet2_ops"
 # to coordinates below SCALED_EXTENT, squares of distances below 4e9, and kept beyond twice that square.
 SCALED_EXTENT = 2.0**14
 SQ_CLEARANCE = 2e-3
+# Its distances round differently from ours, by a few units of 2⁻²⁴: a ball larger by this misses no hit of ours.
+WIDER_RADIUS = 1 + 2.0**-18
 
 
-def _missing(points: Tensor | None) -> str | None:
+def missing(points: Tensor | None) -> str | None:
+    """Say what every op of the package needs: itself, a CUDA device and no float64."""
     if points is not None:
         if points.device.type != "cuda":
             return f"needs tensors on a CUDA device, got {points.device.type}"
@@ -43,12 +47,22 @@ def farthest_why_not(
     points: Tensor | None = None, num_samples: int | None = None, start: Tensor | None = None
 ) -> str | None:
     """Say what farthest point sampling needs."""
-    return _missing(points)
+    return missing(points)
 
 
 def three_nn_why_not(query: Tensor | None = None, points: Tensor | None = None) -> str | None:
     """Say what the three nearest neighbours need."""
-    return _missing(points)
+    return missing(points)
+
+
+def ball_why_not(
+    query: Tensor | None = None,
+    points: Tensor | None = None,
+    radius: float | None = None,
+    max_neighbors: int | None = None,
+) -> str | None:
+    """Say what the ball query needs."""
+    return missing(points)
 
 
 def clear_of_origin(points: Tensor) -> Tensor:
@@ -92,6 +106,39 @@ def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     index = pointnet2_utils.three_nn(query, points)[1].long()
     # It answers 0 where a cloud has no third point; ours is the last that was found.
     index = index[:, :, torch.arange(3, device=index.device).clamp(max=points.shape[1] - 1)]
+    return _sq_distances(query, points, index), index
+
+
+def _sq_distances(query: Tensor, points: Tensor, index: Tensor) -> Tensor:
+    """Return (B, M, K): the squared distances to the points that the index names, as every backend rounds them."""
     rows = points.gather(1, index.flatten(1)[:, :, None].expand(-1, -1, 3)).view(*index.shape, 3)
     x, y, z = (query[:, :, None] - rows).square().unbind(dim=-1)
-    return x + y + z, index
+    return x + y + z
+
+
+def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int) -> Tensor:
+    """Query a slightly larger open ball and keep what lies in the closed one.
+
+    The backend "torch" answers the queries without a hit, and those for which a point beyond the radius took the
+    place of a hit. Waits for the device.
+    """
+    from pointnet2_ops import pointnet2_utils
+
+    query, points = widen(query).contiguous(), widen(points).contiguous()
+    if query.shape[0] * query.shape[1] == 0:
+        shape = (*query.shape[:2], max_neighbors)
+        return torch.empty(shape, dtype=torch.int64, device=query.device)
+    limit = squared_radius(radius, query.dtype)
+    index = pointnet2_utils.ball_query(radius * WIDER_RADIUS, max_neighbors, points, query).long()
+    # It goes on with the first hit where there are no more, and its hits ascend.
+    found = torch.ones_like(index, dtype=torch.bool)
+    found[:, :, 1:] = index[:, :, 1:] > index[:, :, :-1]
+    hit = found & (_sq_distances(query, points, index) <= limit)
+    again = ~hit.any(dim=-1) | (found.all(dim=-1) & ~hit.all(dim=-1))
+    # The hits to the front, in order, and the first of them behind.
+    index = index.masked_fill(~hit, points.shape[1]).sort(dim=-1).values
+    index = torch.where(index == points.shape[1], index[:, :, :1], index)
+    for b in again.any(dim=1).nonzero()[:, 0].tolist():
+        rows = query[b : b + 1, again[b]]
+        index[b, again[b]] = vectorized.ball_query(rows, points[b : b + 1], radius, max_neighbors)[0]
+    return index

@@ -3,7 +3,8 @@
 It is exact, on CPU and CUDA, and never the fastest, so that nothing chooses it by itself; it is here to be
 compared with. It promises no order between equally near points, so neighbours are put in order here, and a
 query with a tie at its last neighbour is answered again by the backend "torch". Sampling takes the first of
-equally far points on the CPU; on CUDA the package leaves open which.
+equally far points on the CPU; on CUDA the package leaves open which. Its ``radius`` is left out: of more hits
+than asked for it returns any, so that the lowest could be had only by asking for all, N for each query.
 """
 
 import importlib.util

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import triton_runtime
+from . import feature_gradients, triton_runtime
 from .triton_runtime import ceil_div, power_of_2, readable
 
 ROWS, CHANNELS = 32, 64
@@ -179,43 +179,8 @@ def _(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dtype) -> Tens
     return rows.new_empty(index.shape, dtype=dtype)
 
 
-def _keep_gather(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, index = inputs
-    ctx.save_for_backward(index)
-    ctx.num_points = features.shape[1]
-
-
-def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (index,) = ctx.saved_tensors
-    return _scatter_sum(grad, index, ctx.num_points), None
-
-
-def _keep_scatter(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1])
-
-
-def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (index,) = ctx.saved_tensors
-    return _gather(grad, index), None, None
-
-
 def _keep_tensors(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
-
-
-def _interpolate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    features, index, weights = ctx.saved_tensors
-    to_features, _, to_weights = ctx.needs_input_grad
-    return (
-        _spread(grad, index, weights, features.shape[1]) if to_features else None,
-        None,
-        _row_products(grad, features, index, weights.dtype) if to_weights else None,
-    )
-
-
-def _spread_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    rows, index, weights = ctx.saved_tensors
-    return _interpolate(grad, index, weights), None, _row_products(rows, grad, index, weights.dtype), None
 
 
 def _row_products_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -223,12 +188,7 @@ def _row_products_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _interpolate(features, index, grad), _spread(rows, index, grad, features.shape[1]), None, None
 
 
-torch.library.register_autograd("bixt3d::triton_gather", _gather_backward, setup_context=_keep_gather)
-torch.library.register_autograd("bixt3d::triton_scatter_sum", _scatter_backward, setup_context=_keep_scatter)
-torch.library.register_autograd(
-    "bixt3d::triton_interpolate", _interpolate_backward, setup_context=_keep_tensors
-)
-torch.library.register_autograd("bixt3d::triton_spread", _spread_backward, setup_context=_keep_tensors)
+feature_gradients.register("triton", row_products=_row_products)
 torch.library.register_autograd(
     "bixt3d::triton_row_products", _row_products_backward, setup_context=_keep_tensors
 )

@@ -1,0 +1,50 @@
+"""What the benchmarks share: the page they write to, and what a figure has to say about where it comes from."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+def machine(device: str) -> str:
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    if device == "cuda":
+        name += f", {torch.cuda.get_device_name()}"
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{name}, {threads}{load}, torch {torch.__version__}"
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=PAGE.parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def origin(script: str, device: str) -> str:
+    """Return the command, the day, the commit and the machine."""
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    command = " ".join(["python", f"benchmarks/{script}", *sys.argv[1:]])
+    return f"`{command}`, {today}, commit {commit()}; {machine(device)}."
+
+
+def write(name: str, heading: str, section: str, page: Path = PAGE) -> None:
+    """Put the section between the markers of ``name``, and those on the page first if need be."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = page.read_text(encoding="utf-8") if page.exists() else "# Benchmarks\n"
+    if begin not in text:
+        text += f"\n## {heading}\n\n{begin}\n{end}\n"
+    before, rest = text.split(begin)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}", encoding="utf-8")

@@ -1,0 +1,184 @@
+"""Backend ``cpu`` of bi-directional attention: one pass over the tokens each way, in the compiled library.
+
+Similarities are computed tile by tile and never written to memory, which holds O(N + M) numbers besides the inputs.
+The work is cut by cloud, head and range of tokens, never by the number of threads, so that this changes no bit.
+"""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import cpu, cpu_library
+
+DTYPES = (torch.bfloat16, torch.float32)
+# In the one-sided form; with as many queries torch's own attention, which cuts them into blocks, is the better one.
+MAX_LATENTS = 256
+
+
+def why_not(
+    latent_ref: Tensor | None = None,
+    latent_val: Tensor | None = None,
+    token_ref: Tensor | None = None,
+    token_val: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+) -> str | None:
+    """Say what the library needs, or why there is none."""
+    if dropout_p > 0:
+        return "cannot drop weights (dropout_p): it holds no map"
+    for x in (latent_ref, latent_val, token_ref, token_val):
+        if x is None:
+            continue
+        if x.device.type != "cpu":
+            return "needs tensors on the CPU"
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if dtype not in DTYPES:
+            return f"takes bfloat16 and float32, not {str(dtype).removeprefix('torch.')}"
+    return cpu_library.why_not()
+
+
+def attend(
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    scale: float,
+    dropout_p: float,
+) -> tuple[Tensor, Tensor]:
+    """Attend in both directions at once; differentiates once."""
+    inputs = [latent_ref, latent_val, token_ref, token_val]
+    if torch.is_autocast_enabled("cpu"):
+        inputs = [x.to(torch.get_autocast_dtype("cpu")) for x in inputs]
+    latents, tokens, _ = _attend(*inputs, scale)
+    return latents, tokens
+
+
+def latents_why_not(
+    latent_ref: Tensor | None = None,
+    token_ref: Tensor | None = None,
+    token_val: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+) -> str | None:
+    """Say what the library needs: besides, few latents, since a tile of tokens meets all of them."""
+    if latent_ref is not None and latent_ref.shape[2] > MAX_LATENTS:
+        return f"takes at most {MAX_LATENTS} latents here, got {latent_ref.shape[2]}"
+    return why_not(latent_ref, None, token_ref, token_val, scale, dropout_p)
+
+
+def attend_latents(
+    latent_ref: Tensor, token_ref: Tensor, token_val: Tensor, scale: float, dropout_p: float
+) -> Tensor:
+    """Let the latents alone attend: they have values of no width to give."""
+    return attend(latent_ref, latent_ref[..., :0], token_ref, token_val, scale, dropout_p)[0]
+
+
+def _heads_inside(x: Tensor, rows: int, width: int) -> Tensor:
+    """Return an empty (B, H, rows, width) that lies in memory as (B, rows, H, width): heads merge as a view."""
+    return x.new_empty(x.shape[0], rows, x.shape[1], width).transpose(1, 2)
+
+
+def _call(name: str, inputs: list[Tensor], others: list[Tensor], scale: float, latent_sums: Tensor) -> None:
+    """Call a function of the library with the addresses, strides and sizes of up to twelve tensors.
+
+    They are the four inputs, the two results, the gradients of these and the gradients of the inputs.
+    """
+    latent_ref, latent_val, token_ref, token_val = inputs
+    batch, heads, num_tokens, width = token_ref.shape
+    sizes = [batch, heads, latent_ref.shape[2], num_tokens, width, latent_val.shape[3], token_val.shape[3]]
+    sizes += [latent_ref.shape[0], latent_val.shape[0]]
+    addresses, strides = [], []
+    for x in (*inputs, *others):
+        addresses.append(x.data_ptr())
+        strides += [x.stride(0) if x.shape[0] > 1 else 0, x.stride(1), x.stride(2)]
+    cpu.call(
+        name,
+        (ctypes.c_void_p * 12)(*addresses),
+        (ctypes.c_int64 * 36)(*strides),
+        (ctypes.c_int64 * 9)(*sizes),
+        scale,
+        token_ref.dtype == torch.bfloat16,
+        latent_sums,
+    )
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """Return ``x`` readable by the library: any strides but in the last axis."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+@torch.library.custom_op("bixt3d::cpu_bidirectional_attention", mutates_args=(), device_types="cpu")
+def _attend(
+    latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return latents, tokens and (B, H, M, 2) numbers r and sum over tokens of 2^(S / ln 2 - r)."""
+    inputs = [_in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
+    latents = _heads_inside(token_ref, latent_ref.shape[2], token_val.shape[3])
+    tokens = _heads_inside(token_ref, token_ref.shape[2], latent_val.shape[3])
+    latent_sums = token_ref.new_empty(*latents.shape[:3], 2, dtype=torch.float32)
+    _call("bixt3d_attention", inputs, [latents, tokens], scale, latent_sums)
+    return latents, tokens, latent_sums
+
+
+@_attend.register_fake
+def _(
+    latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    latents = _heads_inside(token_ref, latent_ref.shape[2], token_val.shape[3])
+    tokens = _heads_inside(token_ref, token_ref.shape[2], latent_val.shape[3])
+    return latents, tokens, token_ref.new_empty(*latents.shape[:3], 2, dtype=torch.float32)
+
+
+@torch.library.custom_op("bixt3d::cpu_bidirectional_attention_backward", mutates_args=(), device_types="cpu")
+def _attend_backward(
+    latent_grad: Tensor,
+    token_grad: Tensor,
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    latents: Tensor,
+    tokens: Tensor,
+    latent_sums: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of the four inputs."""
+    inputs = [_in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
+    results = [_in_rows(x) for x in (latents, tokens, latent_grad, token_grad)]
+    if token_ref.shape[0] * token_ref.shape[1] == 0:  # shared latents have entries even then
+        return tuple(torch.zeros_like(x) for x in inputs)  # type: ignore[return-value]
+    grads = [torch.empty_like(x) for x in inputs]
+    _call("bixt3d_attention_backward", inputs, [*results, *grads], scale, latent_sums)
+    return grads[0], grads[1], grads[2], grads[3]
+
+
+@_attend_backward.register_fake
+def _(
+    latent_grad: Tensor,
+    token_grad: Tensor,
+    latent_ref: Tensor,
+    latent_val: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    latents: Tensor,
+    tokens: Tensor,
+    latent_sums: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = [_in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
+    return tuple(torch.empty_like(x) for x in inputs)  # type: ignore[return-value]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.scale = inputs[4]
+    ctx.save_for_backward(*inputs[:4], *output)
+    ctx.mark_non_differentiable(output[2])
+
+
+def _differentiate(ctx: Any, latent_grad: Tensor, token_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_attend_backward(latent_grad, token_grad, *ctx.saved_tensors, ctx.scale), None)
+
+
+torch.library.register_autograd("bixt3d::cpu_bidirectional_attention", _differentiate, setup_context=_keep)

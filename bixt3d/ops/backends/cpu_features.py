@@ -1,0 +1,150 @@
+"""Backend ``cpu`` of the ops on features: rows copied, added up and interpolated by the compiled library.
+
+The backward pass adds the uses of a point up in the order of the index, whatever the number of threads, in float32
+for half precision. An index out of range is found on the way. Against the torch backend, forward and backward, on one
+core: grouping 8 clouds of 1,024 x 24 rows of 64 channels 2.6 and 3.6 times faster, interpolation 8 and 7 times
+(``OMP_NUM_THREADS=1 python benchmarks/ops.py --clock cpu``).
+
+While torch.compile or torch.export traces, ``backend=None`` leaves these ops to torch, so that the compiler sees
+what they do and a graph runs on any device; named, they are nodes of the graph.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checks
+from . import cpu_library, feature_gradients
+from .cpu import call
+
+# FeatureType in csrc/kernels.h; float16 is computed in float32.
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+
+
+def why_not(*inputs: Any, **options: Any) -> str | None:
+    """Say what the library needs, or why there is none."""
+    tensors = [x for x in (*inputs, *options.values()) if isinstance(x, Tensor)]
+    if any(x.device.type != "cpu" for x in tensors):
+        return "needs tensors on the CPU"
+    if tensors and tensors[0].is_complex():
+        return f"copies floats, integers and bools, not {checks.dtype_name(tensors[0].dtype)}"
+    return cpu_library.why_not()
+
+
+def gather_points(features: Tensor, index: Tensor) -> Tensor:
+    """Copy the rows the index names."""
+    return _gather(features, index)
+
+
+def group_points(features: Tensor, index: Tensor) -> Tensor:
+    """Copy the rows of all neighbours as one long list."""
+    rows = _gather(features, index.flatten(1))
+    return rows.view(*index.shape, features.shape[2])
+
+
+def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """Add three weighted rows up without writing them down."""
+    return _interpolate(features, index, weights)
+
+
+def _run(name: str, index: Tensor, num_points: int, *args: Any) -> None:
+    """Call the library, and say which index is out of range where one is."""
+    if call(name, *args):
+        checks.index_in_range(index, num_points)
+        raise AssertionError(f"{name} refused an index that lies inside its cloud")
+
+
+def _computed(x: Tensor, *others: Tensor) -> Tensor:
+    """Return ``x`` in the dtype it is computed in beside ``others``, in one piece."""
+    if any(other.dtype == torch.float64 for other in others):
+        return x.double().contiguous()
+    return x.to(x.dtype if x.dtype in TYPES else torch.float32).contiguous()
+
+
+def _weights_beside(features: Tensor, weights: Tensor) -> Tensor:
+    return weights.to(torch.float64 if features.dtype == torch.float64 else torch.float32).contiguous()
+
+
+def _sum_uses(rows: Tensor, index: Tensor, weights: Tensor | None, num_points: int) -> Tensor:
+    """Return (B, N, C): what the (B, M, C) rows hand to the points that (B, M, K) ``index`` names."""
+    dtype, rows = rows.dtype, _computed(rows, *(() if weights is None else (weights,)))
+    out = rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+    if out.numel() == 0:
+        return out.to(dtype)
+    index = index.contiguous()
+    weights = None if weights is None else _weights_beside(rows, weights)
+    _run(
+        "bixt3d_scatter", index, num_points,
+        rows, *rows.shape, index, weights, index.shape[2], TYPES[rows.dtype], num_points, out,
+    )  # fmt: skip
+    return out.to(dtype)
+
+
+@torch.library.custom_op("bixt3d::cpu_gather", mutates_args=())
+def _gather(features: Tensor, index: Tensor) -> Tensor:
+    num_clouds, num_points, num_channels = features.shape
+    features, index = features.contiguous(), index.contiguous()
+    out = features.new_empty(num_clouds, index.shape[1], num_channels)
+    row_bytes = num_channels * features.element_size()
+    if index.numel():
+        _run(
+            "bixt3d_gather", index, num_points,
+            features, num_clouds, num_points, row_bytes, index, index.shape[1], out,
+        )  # fmt: skip
+    return out
+
+
+@_gather.register_fake
+def _(features: Tensor, index: Tensor) -> Tensor:
+    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+
+
+@torch.library.custom_op("bixt3d::cpu_scatter_sum", mutates_args=())
+def _scatter_sum(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
+    return _sum_uses(rows, index[:, :, None], None, num_points)
+
+
+@_scatter_sum.register_fake
+def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+
+
+@torch.library.custom_op("bixt3d::cpu_interpolate", mutates_args=())
+def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    dtype, features = features.dtype, _computed(features, weights)
+    index, weights = index.contiguous(), _weights_beside(features, weights)
+    num_clouds, num_points, num_channels = features.shape
+    out = features.new_empty(num_clouds, index.shape[1], num_channels)
+    if index.numel():
+        _run(
+            "bixt3d_interpolate", index, num_points,
+            features, *features.shape, index, weights, index.shape[1], TYPES[features.dtype], out,
+        )  # fmt: skip
+    return out.to(dtype)
+
+
+@_interpolate.register_fake
+def _(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+
+
+@torch.library.custom_op("bixt3d::cpu_spread", mutates_args=())
+def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
+    """Hand each row to the three points it was made of, by their weights: the transpose of interpolation."""
+    return _sum_uses(rows, index, weights, num_points)
+
+
+@_spread.register_fake
+def _(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+
+
+def _row_products(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    # In torch's terms: the weights of three nearest points come from distances, which have no gradient here.
+    wide = torch.promote_types(torch.promote_types(rows.dtype, dtype), torch.float32)
+    products = rows.unsqueeze(2).to(wide) * group_points(features, index).to(wide)
+    return products.sum(dim=-1).to(dtype)
+
+
+feature_gradients.register("cpu", row_products=_row_products)

@@ -1,0 +1,122 @@
+"""Backend ``pointnet2_ops`` of the ops on features, on request by name.
+
+The package wants channels first, float32 and 32-bit indices, which costs two transposes, and differentiates once.
+Here its functions and what it calls in its backward passes are custom ops, each the gradient of another, of any
+order. The sums of the backward passes are atomic: their last bits change from run to run.
+
+``group_points`` copies with ``gather_operation`` as well; ``grouping_operation`` is the same copy.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checks
+from . import feature_gradients
+from .pointnet2_ops import missing
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def why_not(*inputs: Any, **options: Any) -> str | None:
+    """Say what the ops on features need."""
+    tensors = [x for x in (*inputs, *options.values()) if isinstance(x, Tensor)]
+    for x in (*tensors[:1], *tensors[2:]):  # all but the index
+        if x.dtype not in DTYPES:
+            return f"takes float16, bfloat16 and float32, not {checks.dtype_name(x.dtype)}"
+    return missing(tensors[0] if tensors else None)
+
+
+def gather_points(features: Tensor, index: Tensor) -> Tensor:
+    """Copy the rows the index names."""
+    return _gather(features, index)
+
+
+def group_points(features: Tensor, index: Tensor) -> Tensor:
+    """Copy the rows of all neighbours as one long list."""
+    return _gather(features, index.flatten(1)).view(*index.shape, features.shape[2])
+
+
+def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """Add three weighted rows up without writing them down."""
+    return _interpolate(features, index, weights)
+
+
+def _channels_first(rows: Tensor) -> Tensor:
+    return rows.float().mT.contiguous()
+
+
+def _rows(channels_first: Tensor, dtype: torch.dtype) -> Tensor:
+    return channels_first.mT.to(dtype, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("bixt3d::pointnet2_gather", mutates_args=())
+def _gather(features: Tensor, index: Tensor) -> Tensor:
+    from pointnet2_ops import pointnet2_utils
+
+    if index.numel() == 0:
+        return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+    gathered = pointnet2_utils.gather_operation(_channels_first(features), index.int().contiguous())
+    return _rows(gathered, features.dtype)
+
+
+@_gather.register_fake
+def _(features: Tensor, index: Tensor) -> Tensor:
+    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+
+
+@torch.library.custom_op("bixt3d::pointnet2_scatter_sum", mutates_args=())
+def _scatter_sum(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
+    from pointnet2_ops import pointnet2_utils
+
+    if index.numel() == 0:
+        return rows.new_zeros(rows.shape[0], num_points, rows.shape[2])
+    index = index.int().contiguous()
+    gradient = pointnet2_utils._ext.gather_points_grad(_channels_first(rows), index, num_points)
+    return _rows(gradient, rows.dtype)
+
+
+@_scatter_sum.register_fake
+def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+
+
+@torch.library.custom_op("bixt3d::pointnet2_interpolate", mutates_args=())
+def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    from pointnet2_ops import pointnet2_utils
+
+    if index.numel() == 0:
+        return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+    index, weights = index.int().contiguous(), weights.float().contiguous()
+    interpolated = pointnet2_utils.three_interpolate(_channels_first(features), index, weights)
+    return _rows(interpolated, features.dtype)
+
+
+@_interpolate.register_fake
+def _(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+
+
+@torch.library.custom_op("bixt3d::pointnet2_spread", mutates_args=())
+def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
+    from pointnet2_ops import pointnet2_utils
+
+    if index.numel() == 0:
+        return rows.new_zeros(rows.shape[0], num_points, rows.shape[2])
+    index, weights = index.int().contiguous(), weights.float().contiguous()
+    gradient = pointnet2_utils._ext.three_interpolate_grad(_channels_first(rows), index, weights, num_points)
+    return _rows(gradient, rows.dtype)
+
+
+@_spread.register_fake
+def _(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+
+
+def _row_products(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    products = rows.unsqueeze(2).float() * group_points(features, index).float()
+    return products.sum(dim=-1).to(dtype)
+
+
+feature_gradients.register("pointnet2", row_products=_row_products)

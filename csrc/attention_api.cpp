@@ -1,0 +1,95 @@
+// The C functions of bi-directional cross-attention: one task for every cloud and range of tokens, or head of these.
+#include "attention.h"
+
+#include <memory>
+
+#include "parallel.h"
+
+namespace {
+
+const AttentionKernels& kernels(int level) {
+#ifdef BIXT3D_X86
+    level = std::min(level, best_level());
+    if (level >= 2) return attention_avx512;
+    if (level == 1) return attention_avx2;
+#endif
+    (void)level;
+    return attention_portable;
+}
+
+// In the order in which Python lists them.
+AttentionProblem problem(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
+                         int bfloat16) {
+    AttentionProblem p{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], scale, bfloat16,
+                       {}, {}, {}, {}, {}, {}, nullptr, {}, {}, {}, {}, {}, {}, sizes[7], sizes[8]};
+    Rows* const rows[] = {&p.latent_ref,  &p.latent_val,      &p.token_ref,       &p.token_val,
+                          &p.latents,     &p.tokens,          &p.latent_grad,     &p.token_grad,
+                          &p.latent_ref_grad, &p.latent_val_grad, &p.token_ref_grad,  &p.token_val_grad};
+    for (int i = 0; i < 12; ++i) *rows[i] = {tensors[i], strides[3 * i], strides[3 * i + 1], strides[3 * i + 2]};
+    return p;
+}
+
+int64_t num_ranges(const AttentionProblem& p) { return (p.num_tokens + TOKENS_EACH - 1) / TOKENS_EACH; }
+
+// Call work(cloud, first head, heads, range, number of the first part) for everything: with all heads of a range at
+// once where that leaves the threads equal shares, else with one. Heads know nothing of each other, so this changes no
+// result.
+template <class Work>
+int over_ranges(const AttentionProblem& p, int threads, const Work& work) {
+    const int64_t ranges = num_ranges(p), tasks = p.num_clouds * ranges;
+    const bool together = tasks % threads == 0 || tasks >= 4 * threads;
+    const int64_t heads = together ? p.num_heads : 1, groups = p.num_heads / heads;
+    return parallel(tasks * groups, threads, [&](int64_t i) {
+        const int64_t task = i / groups, head = i % groups * heads;
+        work(task / ranges, head, heads, task % ranges, task * p.num_heads + head);
+    });
+}
+
+// A thread is worth its start above this many similarities.
+int useful_threads(const AttentionProblem& p, int threads) {
+    const double similarities = double(p.num_clouds * p.num_heads) * double(p.num_latents * p.num_tokens);
+    return std::max(1, int(std::min(double(threads), similarities / 5e4)));
+}
+
+using Floats = std::unique_ptr<float[]>;
+
+}  // namespace
+
+EXPORT int bixt3d_attention(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
+                            int bfloat16, float* latent_sums, int threads, int level) {
+    return guarded([&] {
+        AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
+        p.latent_sums = latent_sums;
+        const AttentionKernels& use = kernels(level);
+        threads = useful_threads(p, threads);
+        const int64_t ranges = num_ranges(p), size = use.part_size(p);
+        const Floats parts(new float[size_t(p.num_clouds * p.num_heads * ranges * size)]);
+        const auto work = [&](int64_t cloud, int64_t head, int64_t heads, int64_t range, int64_t part) {
+            use.forward(p, cloud, head, heads, range, &parts[size_t(part * size)]);
+        };
+        const int failed = over_ranges(p, threads, work);
+        if (failed) return failed;
+        return parallel(p.num_clouds * p.num_heads, threads, [&](int64_t i) {
+            const int64_t cloud = i / p.num_heads, head = i % p.num_heads;
+            use.join(p, cloud, head, &parts[size_t((cloud * ranges * p.num_heads + head) * size)], p.num_heads * size);
+        });
+    });
+}
+
+EXPORT int bixt3d_attention_backward(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
+                                     int bfloat16, float* latent_sums, int threads, int level) {
+    return guarded([&] {
+        AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
+        p.latent_sums = latent_sums;
+        const AttentionKernels& use = kernels(level);
+        threads = useful_threads(p, threads);
+        const int64_t ranges = num_ranges(p), size = use.backward_part_size(p);
+        const Floats parts(new float[size_t(p.num_clouds * p.num_heads * ranges * size)]);
+        const auto work = [&](int64_t cloud, int64_t head, int64_t heads, int64_t range, int64_t part) {
+            use.backward(p, cloud, head, heads, range, &parts[size_t(part * size)]);
+        };
+        const int failed = over_ranges(p, threads, work);
+        if (failed) return failed;
+        return parallel(p.num_heads, threads, [&](int64_t head) { use.join_backward(p, head, parts.get()); });
+    });
+}

@@ -1,0 +1,114 @@
+// Rows of features: look them up, add them up again, interpolate between three. An index outside its cloud ends
+// the work and returns false.
+#pragma once
+
+#include "kernels.h"
+#include "simd.h"
+
+namespace {
+
+struct BFloat16 {
+    uint16_t bits;  // the upper half of a float
+};
+template <class T>
+struct Wide {
+    using Type = T;
+};
+template <>
+struct Wide<BFloat16> {
+    using Type = float;
+};
+
+inline float widen(float v) { return v; }
+inline double widen(double v) { return v; }
+inline float widen(BFloat16 v) {
+    const u32 bits = u32(v.bits) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, 4);
+    return wide;
+}
+inline void narrow(float v, float& out) { out = v; }
+inline void narrow(double v, double& out) { out = v; }
+inline void narrow(float v, BFloat16& out) {  // to the nearest, ties to even
+    u32 bits;
+    std::memcpy(&bits, &v, 4);
+    const u32 rounded = (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16;
+    out.bits = uint16_t(v == v ? rounded : 0x7FC0u);
+}
+
+inline bool inside(i64 index, i64 n) { return u64(index) < u64(n); }
+
+bool gather(const void* features, i64 n, i64 row_bytes, const i64* index, i64 num_rows, void* out) {
+    const char* from = static_cast<const char*>(features);
+    char* to = static_cast<char*>(out);
+    for (i64 r = 0; r < num_rows; ++r, to += row_bytes) {
+        if (!inside(index[r], n)) return false;
+        std::memcpy(to, from + index[r] * row_bytes, size_t(row_bytes));
+    }
+    return true;
+}
+
+template <class T>
+bool interpolate(const T* features, i64 n, i64 channels, const i64* index, const typename Wide<T>::Type* weights,
+                 i64 num_rows, T* __restrict out) {
+    for (i64 r = 0; r < num_rows; ++r, index += 3, weights += 3, out += channels) {
+        if (!inside(index[0], n) || !inside(index[1], n) || !inside(index[2], n)) return false;
+        const T *a = features + index[0] * channels, *b = features + index[1] * channels,
+                *c = features + index[2] * channels;
+        const auto u = weights[0], v = weights[1], w = weights[2];
+        for (i64 i = 0; i < channels; ++i) narrow((u * widen(a[i]) + v * widen(b[i])) + w * widen(c[i]), out[i]);
+    }
+    return true;
+}
+
+// out[index[r, j]] += weights[r, j] * rows[r] for channels [from, to), row after row, so that the order in which
+// the uses of a point are added up depends on nothing but the index. Half precision adds up in float beside `out`.
+template <class T>
+bool scatter(const Scatter& s, i64 cloud, i64 from, i64 to) {
+    using Sum = typename Wide<T>::Type;
+    constexpr bool IN_PLACE = sizeof(T) == sizeof(Sum);
+    const T* row = static_cast<const T*>(s.rows) + cloud * s.num_rows * s.channels + from;
+    const i64* index = s.index + cloud * s.num_rows * s.uses;
+    const Sum* weight = s.weights ? static_cast<const Sum*>(s.weights) + cloud * s.num_rows * s.uses : nullptr;
+    T* out = static_cast<T*>(s.out) + cloud * s.n * s.channels + from;
+    const i64 width = to - from, stride = IN_PLACE ? s.channels : width;
+    Array<Sum> beside(IN_PLACE ? 0 : s.n * width);
+    Sum* sums = IN_PLACE ? static_cast<Sum*>(static_cast<void*>(out)) : beside.data;
+    for (i64 p = 0; p < s.n; ++p)
+        for (i64 i = 0; i < width; ++i) sums[p * stride + i] = 0;
+    for (i64 r = 0; r < s.num_rows; ++r, row += s.channels)
+        for (i64 j = 0; j < s.uses; ++j) {
+            const i64 at = *index++;
+            if (!inside(at, s.n)) return false;
+            Sum* __restrict sum = sums + at * stride;
+            if (weight) {
+                const Sum w = *weight++;
+                for (i64 i = 0; i < width; ++i) sum[i] += w * widen(row[i]);
+            } else {
+                for (i64 i = 0; i < width; ++i) sum[i] += widen(row[i]);
+            }
+        }
+    if (IN_PLACE) return true;
+    for (i64 p = 0; p < s.n; ++p, out += s.channels)
+        for (i64 i = 0; i < width; ++i) narrow(sums[p * width + i], out[i]);
+    return true;
+}
+
+bool interpolate(int type, const void* features, i64 n, i64 channels, const i64* index, const void* weights,
+                 i64 num_rows, void* out) {
+    const auto as = [&](auto example) {
+        using T = decltype(example);
+        using Weight = const typename Wide<T>::Type*;
+        return interpolate(static_cast<const T*>(features), n, channels, index, static_cast<Weight>(weights),
+                           num_rows, static_cast<T*>(out));
+    };
+    return type == FLOAT32 ? as(float{}) : type == FLOAT64 ? as(double{}) : as(BFloat16{});
+}
+
+bool scatter(const Scatter& s, i64 cloud, i64 from, i64 to) {
+    return s.type == FLOAT32   ? scatter<float>(s, cloud, from, to)
+           : s.type == FLOAT64 ? scatter<double>(s, cloud, from, to)
+                               : scatter<BFloat16>(s, cloud, from, to);
+}
+
+}  // namespace
