@@ -260,8 +260,10 @@ void forward_heads(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i6
         outs(heads * TILE * width.latent_val);
     for (i64 first = range * TOKENS_EACH, end = range_end(p, range); first < end; first += TILE) {
         const i64 count = end - first < TILE ? end - first : TILE;
-        tiles.read(p.token_ref, first, count, p.ref_width, &refs[0]);
-        tiles.read(p.token_val, first, count, p.token_width, &vals[0]);
+        for (i64 j = 0; j < count; ++j) {  // references and values of a token often lie beside each other too
+            tiles.read(p.token_ref, first + j, 1, p.ref_width, &refs[j * width.ref]);
+            tiles.read(p.token_val, first + j, 1, p.token_width, &vals[j * width.token_val]);
+        }
         for (i64 h = 0; h < heads; ++h) {
             LatentPart part(parts + h * size, width);
             float *e = &scratch.s[0], *val = &vals[h * TILE * width.token_val], *factor = &scratch.factor[0];
@@ -461,8 +463,10 @@ void backward(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i64 ran
         dq(TILE * width.latents);
     for (i64 first = range * TOKENS_EACH, end = range_end(p, range); first < end; first += TILE) {
         const i64 count = end - first < TILE ? end - first : TILE;
-        tiles.read(p.token_ref, first, count, p.ref_width, &refs[0]);
-        tiles.read(p.token_val, first, count, p.token_width, &vals[0]);
+        for (i64 j = 0; j < count; ++j) {  // references and values of a token often lie beside each other too
+            tiles.read(p.token_ref, first + j, 1, p.ref_width, &refs[j * width.ref]);
+            tiles.read(p.token_val, first + j, 1, p.token_width, &vals[j * width.token_val]);
+        }
         tiles.read(p.token_grad, first, count, p.latent_width, &grads[0]);
         tiles.read(p.tokens, first, count, p.latent_width, &outs[0]);
         for (i64 h = 0; h < heads; ++h) {
