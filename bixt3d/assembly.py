@@ -45,14 +45,22 @@ def check_fit(model: Any, dataset: Any) -> None:
 
 
 def make_loader(
-    dataset: Any, split: str, settings: TrainSettings, fabric: Any, transform: Any = None
+    dataset: Any,
+    split: str,
+    settings: TrainSettings,
+    fabric: Any,
+    transform: Any = None,
+    num_points: int | None = None,
 ) -> CloudLoader:
-    """Make the loader of a split; the training split is shuffled, augmented and cut into full batches."""
+    """Make the loader of a split; the training split is shuffled, augmented and cut into full batches.
+
+    ``num_points`` stands in for the data set's own.
+    """
     training = transform is not None
     return CloudLoader(
         dataset.load(split),
         batch_size=settings.batch_size if training else settings.eval_batch_size,
-        num_points=dataset.num_points,
+        num_points=num_points or dataset.num_points,
         transform=transform,
         shuffle=training,
         drop_last=training,

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .weights import SUFFIX, read_weights
+
 FORMAT = "bixt3d checkpoint"
 VERSION = 1
 _ZIP = b"PK\x03\x04"  # how a file of torch.save begins
@@ -39,7 +41,13 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint, or weights that ``scripts/publish.py`` made of one, onto the CPU.
+
+    Args:
+        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file.
+
+    Returns:
+        ``config``, ``classes``, ``parts``, ``model`` (the weights) and more.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,6 +55,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: the file is not a checkpoint of this toolkit, or of a newer version of it.
     """
     path = Path(path)
+    if path.suffix == SUFFIX:
+        return read_weights(path)
     if path.is_dir():
         path = path / "last.pt"
     if not path.is_file():

@@ -79,6 +79,31 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
     )
 
 
+def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Path) -> dict[str, Any]:
+    """Compose a config as :func:`launch` does, without running anything.
+
+    Args:
+        path: the YAML file.
+        overrides: Hydra's overrides.
+        config_root: see :func:`launch`.
+
+    Raises:
+        ValueError: a file, an option or an override that cannot be used.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    path = Path(path)
+    search_path = f"hydra.searchpath=[file://{config_root.resolve()}]"
+    try:
+        with hydra.initialize_config_dir(config_dir=str(path.parent.resolve()), version_base="1.3"):
+            return _resolved(hydra.compose(path.stem, overrides=[search_path, *overrides]))
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(_sentence(error)) from error
+
+
 def report_errors(action: Callable[[], T]) -> T:
     """Run a script's work; print an error that a user can mend as one line and exit with status 1."""
     from hydra.errors import HydraException
@@ -214,6 +239,20 @@ def from_yaml(text: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     return _resolved(OmegaConf.create(text))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file as plain containers.
+
+    Raises:
+        ValueError: the file is no YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {_sentence(error)}") from error
 
 
 def _resolved(config: Any) -> dict[str, Any]:

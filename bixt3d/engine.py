@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ class LoopSettings:
     Args:
         epochs: passes over the training split; the schedule is laid out for them.
         max_steps: stop after so many optimiser steps all the same; null for no such limit.
+        max_minutes: save and leave after so many minutes, as on SIGTERM, to be resumed later; null for no such
+            limit. It does not change what the run computes.
         accumulate: batches whose gradients make one optimiser step.
         clip_norm: largest norm of the gradient; null for no clipping.
         evaluate_every: epochs between two looks at the split that selects.
@@ -34,6 +37,7 @@ class LoopSettings:
 
     epochs: int = 300
     max_steps: int | None = None
+    max_minutes: float | None = None
     accumulate: int = 1
     clip_norm: float | None = 1.0
     evaluate_every: int = 1
@@ -47,6 +51,8 @@ class LoopSettings:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps: expected at least 1 or null, got {self.max_steps}.")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ValueError(f"max_minutes: expected a positive number or null, got {self.max_minutes}.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm: expected a positive number or null, got {self.clip_norm}.")
 
@@ -112,7 +118,7 @@ class Trainer:
         folder: the run's folder, which exists.
         header: what every checkpoint holds besides: the config, the class names.
         observer: told what happens, for logs and progress bars (rank 0), or None.
-        compile_model: run forward and backward through ``torch.compile``.
+        compile_mode: run forward and backward through ``torch.compile`` in this mode; None for eager.
     """
 
     def __init__(
@@ -128,13 +134,15 @@ class Trainer:
         header: Mapping[str, Any],
         ema: Any = None,
         observer: Any = None,
-        compile_model: bool = False,
+        compile_mode: str | None = None,
     ):
         self.fabric, self.task, self.settings = fabric, task, settings
         self.folder, self.header, self.observer = folder, dict(header), observer
         self.model, self.ema, self.scheduler = model, ema, scheduler
         self.optimizer = optimizer
-        running = torch.compile(model) if compile_model else model
+        # symbolic sizes from the start: another batch size or number of points is the same graph
+        running = model if compile_mode is None else torch.compile(model, dynamic=True, mode=compile_mode)
+        self._compiled = compile_mode is not None
         self._wrapped, self._optimizer = fabric.setup(running, optimizer)
         if ema is not None:
             ema.to(fabric.device)
@@ -154,7 +162,7 @@ class Trainer:
             stop: object with ``requested``, see :class:`bixt3d.signals.StopRequest`; None to never stop.
 
         Raises:
-            Stopped: after saving, when ``stop`` asked for it.
+            Stopped: after saving, when ``stop`` asked for it or ``max_minutes`` are over.
             RuntimeError: the loss is no longer a number.
         """
         s, p = self.settings, self.progress
@@ -165,6 +173,7 @@ class Trainer:
             )
         end = min(s.epochs * steps_per_epoch, s.max_steps or math.inf)
         started = time.perf_counter() - p.seconds
+        deadline = time.perf_counter() + 60 * (s.max_minutes or math.inf)
         self.model.train()
         while p.step < end:
             batches = loader.epoch(p.epoch, start=p.batch)
@@ -183,9 +192,12 @@ class Trainer:
                 self._tell("stepped", loss, end)
                 if p.step == end:  # what is left is to select; a stop here would lose the last look
                     break
-                if stop is not None and self._agreed(stop.requested):
+                asked = None if stop is None else stop.requested
+                if asked is None and time.perf_counter() >= deadline:
+                    asked = signal.SIGTERM
+                if self._agreed(asked):
                     self.save()
-                    raise Stopped(stop.requested or 0)
+                    raise Stopped(asked or 0)
                 if p.step % s.checkpoint_every == 0 and not done:
                     self.save()
             if p.batch == steps_per_epoch * s.accumulate:
@@ -200,6 +212,8 @@ class Trainer:
         s = self.settings
         # Dropout and stochastic depth become functions of (seed, step, rank): nothing to save, nothing to lose.
         torch.manual_seed(derive_seed(s.seed, self.progress.step, self.fabric.global_rank))
+        if self._compiled:  # what CUDA graphs of the last step have put out may be overwritten from here on
+            torch.compiler.cudagraph_mark_step_begin()
         total = torch.zeros((), device=self.fabric.device)
         for i, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self._wrapped, enabled=i < len(batches) - 1):

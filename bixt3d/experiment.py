@@ -21,25 +21,28 @@ from .assembly import (
     relaunch_on_several_devices,
 )
 from .checkpoint import load_checkpoint, load_weights
-from .config import build, build_settings, from_yaml, override, to_yaml
+from .config import build, build_settings, from_yaml, to_yaml
 from .engine import Stopped, Trainer, evaluate
+from .evaluation import points_measured
 from .optim import exponential_average, parameter_groups
-from .report import print_result, write_report
+from .report import minutes_to, print_result, write_report
 from .reproducibility import derive_seed, environment
 from .settings import TrainSettings
 from .signals import StopRequest
 
-SPLITS = ("test", "train", "val")
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
 OPTIM_KEYS = ("decay_all", "optimizer", "schedule")
 # What may differ between a run and its continuation: nothing that changes a number it computes.
 FREE_ON_RESUME = (
     "data.root",
+    "model.encoder.checkpoint_activations",
     "run_dir",
     "train.checkpoint_every",
     "train.keep_freed_memory",
+    "train.max_minutes",
     "train.max_steps",
     "train.resume",
+    "train.targets",
 )
 
 
@@ -112,7 +115,7 @@ def train(config: Mapping[str, Any]) -> Path:
         header={"config": to_yaml(config), "classes": list(dataset.classes), "parts": list(parts)},
         ema=None if settings.ema_decay is None else exponential_average(model, settings.ema_decay),
         observer=observer,
-        compile_model=settings.compile,
+        compile_mode=settings.compile_mode,
     )
     if resumed is not None:
         trainer.load(resumed, folder / "last.pt")
@@ -157,13 +160,14 @@ def _measure(
         "name": config["name"],
         "split": "test",
         "clouds": len(loader.clouds),
-        "points": _points_measured(loader, settings),
+        "points": points_measured(loader, settings),
         "select_on": settings.select_on,
         "selected_epoch": p.best_epoch if settings.select_on else None,
         "steps": p.step,
         "epochs": p.epoch,
         "seed": settings.seed,
         "minutes": round(p.seconds / 60, 2),
+        "minutes_to": minutes_to(folder / "selection.csv", trainer.task.selects, settings.targets),
     }
     written = write_report(folder, results, facts)
     print_result(results, facts)
@@ -177,58 +181,6 @@ def _measure(
     )
 
 
-def evaluate_checkpoint(
-    path: str | Path, assignments: Sequence[str] = (), out: str | Path | None = None
-) -> Any:
-    """Rebuild everything from a checkpoint alone and measure it on a split.
-
-    Args:
-        path: a ``last.pt`` or ``best.pt``, or a run folder (its ``last.pt``).
-        assignments: ``split=test`` (the default), and overrides of the checkpoint's config such as
-            ``data.root=DIR`` or ``train.eval_batch_size=16``.
-        out: folder for the report; nothing is written where it is None.
-
-    Returns:
-        The task's result.
-    """
-    content = load_checkpoint(path)
-    given = dict(a.partition("=")[::2] for a in assignments)
-    split = given.get("split", "test")
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.")
-    config = override(from_yaml(content["config"]), [a for a in assignments if not a.startswith("split=")])
-    settings = build_settings(TrainSettings, config["train"], "train")
-    fabric = make_fabric(settings)
-    dataset = build(config["data"], "data")
-    if list(dataset.classes) != content["classes"]:
-        raise ValueError(
-            f"{path}: was trained on other classes ({len(content['classes'])}, first {content['classes'][0]!r}) than "
-            f"the data set has ({len(dataset.classes)}, first {dataset.classes[0]!r}); give the data it was "
-            "trained on with data.root=DIR."
-        )
-    parts = getattr(dataset, "parts", ())
-    task = build_task(config, dataset.classes, parts)
-    model = build_model(config, dataset.classes, parts)
-    load_weights(model, content["model"], path)
-    check_fit(model, dataset)
-    loader = make_eval_loader(dataset, split, task, settings, fabric)
-    result = evaluate(fabric, fabric.to_device(model), task, loader)
-    if fabric.is_global_zero:
-        facts = {
-            "name": config["name"],
-            "split": split,
-            "clouds": len(loader.clouds),
-            "points": _points_measured(loader, settings),
-            "checkpoint": str(path),
-        }
-        print_result({"checkpoint": result}, facts)
-        if out is not None:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            write_report(Path(out), {"checkpoint": result}, facts)
-            print(f"report: {out}")
-    return result
-
-
 def _check_keys(where: str, node: Mapping[str, Any], keys: Sequence[str], optional: set[str]) -> None:
     for problem, found in (
         ("unknown key", sorted(set(node) - set(keys))),
@@ -236,10 +188,6 @@ def _check_keys(where: str, node: Mapping[str, Any], keys: Sequence[str], option
     ):
         if found:
             raise ValueError(f"{where}: {problem} {found[0]!r}; expected {', '.join(keys)}.")
-
-
-def _points_measured(loader: Any, settings: TrainSettings) -> str:
-    return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
 
 
 def _run_folder(config: Mapping[str, Any], settings: TrainSettings, fabric: Any) -> Path:

@@ -54,7 +54,8 @@ class RunLog:
         new = name not in self._columns
         columns = self._columns.setdefault(name, list(row))
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
+            # a run of an older version may lack a column, and keeps on doing so
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             if new:
                 writer.writeheader()
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})

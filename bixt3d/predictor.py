@@ -288,7 +288,8 @@ def load(
     """Rebuild the model of a checkpoint, ready to predict.
 
     Args:
-        path: a ``last.pt`` or ``best.pt``, or a run folder (its ``last.pt``).
+        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file of
+            ``scripts/publish.py``.
         classifier: checkpoint of a classifier that says the category of clouds that come without one.
         batch_size: forward passes that run at once.
         seed: of the draw of points from large clouds.
@@ -302,13 +303,15 @@ def load(
         ValueError: the file is no checkpoint, or its weights are of another architecture.
         RuntimeError: the file is damaged.
     """
-    from .assembly import build_model  # brings metrics and loaders, which predicting does not need
+    from .assembly import build_model, build_task  # bring metrics and loaders, which predicting does not need
 
     content = load_checkpoint(Path(path))
     config = from_yaml(content["config"])
     parts = content.get("parts", ())
     model = build_model(config, content["classes"], parts)
     load_weights(model, content["model"], Path(path))
+    if "num_parts" not in build_task(config, content["classes"], parts).model_arguments():
+        parts = ()  # the data set has some, but the model classifies
     return Predictor(
         model,
         classes=content["classes"],

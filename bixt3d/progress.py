@@ -57,7 +57,7 @@ class ConsoleObserver:
     def selected(self, trainer: Any, result: dict[str, float], better: bool) -> None:
         """Note a look at the split that selects."""
         p = trainer.progress
-        self._log.write("selection", p.step, epoch=p.epoch, **result)
+        self._log.write("selection", p.step, epoch=p.epoch, **result, minutes=p.seconds / 60)
         figures = " · ".join(f"{name} {value:.2f}" for name, value in result.items())
         split = trainer.settings.select_on
         star = " · best so far" if better else ""

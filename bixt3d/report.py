@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +45,25 @@ def write_report(folder: Path, results: Mapping[str, Any], facts: Mapping[str, A
     title = f"{facts['name']}, {facts['split']}, {which}: {figures}"
     result.draw(folder / result.picture, title)
     return [*written, folder / result.picture]
+
+
+def minutes_to(path: Path, figure: str, targets: Sequence[float]) -> dict[str, float | None]:
+    """Say in which minute of a run each target was first reached on the split that selects.
+
+    Args:
+        path: the run's ``selection.csv``; its minutes are of training and selecting, over all stretches.
+        figure: column that is compared.
+        targets: values to reach.
+
+    Returns:
+        Minutes by target, None for one that was not reached, or not recorded.
+    """
+    rows: list[dict[str, str]] = []
+    if targets and path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("minutes")]
+    found: dict[str, float | None] = {}
+    for target in targets:
+        reached = [float(row["minutes"]) for row in rows if float(row[figure]) >= target]
+        found[f"{target:g}"] = min(reached, default=None)
+    return found

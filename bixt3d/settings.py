@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .engine import LoopSettings
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+COMPILE_MODES = ("default", "max-autotune", "reduce-overhead")
 PRECISIONS = ("16-mixed", "32-true", "bf16-mixed")
 
 
@@ -21,12 +23,14 @@ class TrainSettings(LoopSettings):
         eval_sampling: which of the stored points are measured: ``"first"``, the first ``data.num_points`` of
             each cloud, or for parts ``"all"``: each stored point once, in pieces of that many.
         ema_decay: decay of the running average of the weights; null for none.
-        compile: run the model through ``torch.compile``.
+        compile: run the model through ``torch.compile``: true, or the name of one of its modes
+            (``"reduce-overhead"`` replays CUDA graphs). Evaluation always runs uncompiled.
         precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         devices: devices on this machine; under ``torchrun`` its settings count.
         select_on: the split that selects ``best.pt``: ``"val"``, or null to select nothing. ``"test"`` is
             possible for comparison with papers that do so, and is said with every result.
+        targets: values of the figure that selects; ``results.json`` says in which minute each was first reached.
         measure_test: measure on the test split at the end; false for searches, which must not look at it.
         keep_freed_memory: see :func:`bixt3d.allocator.keep_freed_memory`; changes speed, never a result.
         resume: run folder to continue; null to start anew.
@@ -37,11 +41,12 @@ class TrainSettings(LoopSettings):
     sampling: str = "first"
     eval_sampling: str = "first"
     ema_decay: float | None = None
-    compile: bool = False
+    compile: bool | str = False
     precision: str = "32-true"
     accelerator: str = "auto"
     devices: int = 1
     select_on: str | None = "val"
+    targets: Sequence[float] = ()
     measure_test: bool = True
     keep_freed_memory: bool = True
     resume: str | None = None
@@ -51,6 +56,8 @@ class TrainSettings(LoopSettings):
         for name in ("batch_size", "eval_batch_size", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if any(isinstance(t, bool) or not isinstance(t, int | float) for t in self.targets):
+            raise TypeError(f"targets: expected numbers, got {list(self.targets)}.")
         for name, valid in (
             ("precision", PRECISIONS),
             ("accelerator", ACCELERATORS),
@@ -61,3 +68,12 @@ class TrainSettings(LoopSettings):
             if getattr(self, name) not in valid:
                 shown = ", ".join("null" if v is None else v for v in valid)
                 raise ValueError(f"{name}: expected one of {shown}, got {getattr(self, name)!r}.")
+        if isinstance(self.compile, str) and self.compile not in COMPILE_MODES:
+            raise ValueError(
+                f"compile: expected true, false or one of {', '.join(COMPILE_MODES)}, got {self.compile!r}."
+            )
+
+    @property
+    def compile_mode(self) -> str | None:
+        """The mode of ``torch.compile``; None to run uncompiled."""
+        return self.compile if isinstance(self.compile, str) else "default" if self.compile else None

@@ -93,11 +93,14 @@ class Classification:
         return {"num_classes": len(self.classes)}
 
     def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return ``(B, classes)`` logits and ``(B,)`` labels."""
-        return model(batch.points), batch.labels
+        """Return ``(B, classes)`` logits and ``(B,)`` labels, or ``(B, classes)`` targets of mixed clouds."""
+        return model(batch.points), batch.labels if batch.targets is None else batch.targets
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the mean cross-entropy, in nats, in float32."""
+        """Return the mean cross-entropy, in nats, in float32.
+
+        Of a cloud that is mixed of A and B it is ``share_A CE(A) + share_B CE(B)``.
+        """
         return F.cross_entropy(prediction.float(), target, label_smoothing=self.label_smoothing)
 
     def meter(self) -> ClassificationMeter:
@@ -153,7 +156,15 @@ class PartSegmentation:
         return {"num_parts": len(self.parts), "num_categories": len(self.classes)}
 
     def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, PartTarget]:
-        """Return ``(B, N, parts)`` logits and the truth of each point."""
+        """Return ``(B, N, parts)`` logits and the truth of each point.
+
+        Raises:
+            ValueError: the clouds are mixed, so they have no one category.
+        """
+        if batch.targets is not None:
+            raise ValueError(
+                "augment: mixing clouds is for classification; choose an augmentation that does not mix."
+            )
         logits = model(batch.points, batch.labels)
         return logits, PartTarget(batch.part_labels, batch.labels, batch.index)
 

@@ -21,7 +21,9 @@ from bixt3d.config import report_errors
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("checkpoint", type=Path, help="a best.pt or last.pt, or a run folder")
+    made.add_argument(
+        "checkpoint", type=Path, help="a best.pt or last.pt, a run folder, or a .safetensors file"
+    )
     made.add_argument("files", nargs="*", help="files, folders or patterns")
     made.add_argument(
         "--split", choices=("train", "val", "test"), help="shapes of the checkpoint's data set instead"

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from bixt3d.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from bixt3d.experiment import evaluate_checkpoint, train
+from bixt3d.evaluation import evaluate_checkpoint
+from bixt3d.experiment import train
 
 
 def keys(node):

@@ -11,11 +11,13 @@ from bixt3d.assembly import build_model, build_task, check_fit
 from bixt3d.config import build, build_settings, check, from_yaml, override, report_errors, to_yaml
 from bixt3d.datasets import Batch, Shapes
 from bixt3d.optim import parameter_groups
+from bixt3d.search import read_search
 from bixt3d.settings import TrainSettings
 
 CFGS = ROOT / "cfgs"
 CONFIGS = sorted(CFGS.glob("*.yaml"))
-OPTIONS = sorted(CFGS.glob("*/*.yaml"))
+SEARCHES = sorted(CFGS.glob("search/*.yaml"))
+OPTIONS = sorted(p for p in CFGS.glob("*/*.yaml") if p not in SEARCHES)
 CLASSES, PARTS = ("bag", "cap"), ("bag/body", "bag/strap", "cap/crown")
 
 
@@ -66,10 +68,18 @@ def test_shipped_option_is_called_as_it_should_be(compose, path):
     build_settings(TrainSettings, config["train"], "train")
 
 
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
+def test_every_setting_of_a_shipped_search_trains(compose, path):
+    search = read_search(path, config_root=CFGS)
+    for overrides in search.settings.values():
+        train_one_step(compose(search.base, *search.common, *overrides))
+
+
 def test_no_shipped_config_escapes_these_tests():
     (shipped,) = test_shipped_config_trains.pytestmark
     (options,) = test_shipped_option_is_called_as_it_should_be.pytestmark
-    counted = len(shipped.args[1]) + len(options.args[1])
+    (searches,) = test_every_setting_of_a_shipped_search_trains.pytestmark
+    counted = len(shipped.args[1]) + len(options.args[1]) + len(searches.args[1])
     files = [p for p in CFGS.rglob("*") if p.suffix in (".yaml", ".yml")]
     assert counted == len(files) > 0
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from places import PATIENCE, ROOT
 
-from bixt3d.experiment import evaluate_checkpoint
+from bixt3d.evaluation import evaluate_checkpoint
 
 pytestmark = pytest.mark.slow
 

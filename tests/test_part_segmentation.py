@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bixt3d.assembly import build_model, build_task
-from bixt3d.experiment import evaluate_checkpoint, train
+from bixt3d.evaluation import evaluate_checkpoint
+from bixt3d.experiment import train
 from bixt3d.tasks import Classification, PartSegmentation
 
 SEGMENT = ("model=bixt_seg_naive", "task=part_segmentation", "train.epochs=2")

@@ -20,6 +20,13 @@ VARIANTS = {
     "accumulate": ("train.accumulate=2", "train.checkpoint_every=1"),
     "grouping": GROUPING,
     "momentum, no average": ("optim=sgd_pointmlp", "train.ema_decay=null", "train.evaluate_every=3"),
+    "mixed and bent": (
+        "augment=scale_shift_mix",
+        "augment.transforms.0._target_=bixt3d.datasets.wolf.PointWOLF",
+        "~augment.transforms.0.low",
+        "~augment.transforms.0.high",
+        "~augment.transforms.0.anisotropic",
+    ),
     "bf16": ("train.precision=bf16-mixed", "train.sampling=first"),
 }
 

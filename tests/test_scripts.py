@@ -10,7 +10,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from places import ROOT
 
-from bixt3d.experiment import evaluate_checkpoint
+from bixt3d.evaluation import evaluate_checkpoint
 
 TINY = "tests/tiny.yaml"
 GROUPING = ("model=bixt_grouping", "model.encoder.refinement.width=8")

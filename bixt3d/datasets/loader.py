@@ -24,12 +24,15 @@ class Batch:
         labels: ``(B,)`` int64.
         part_labels: ``(B, n)`` int64, or None.
         index: ``(B,)`` int64, which clouds of the data set these are.
+        targets: ``(B, classes)`` float32, what each cloud is to be taken for, where clouds were mixed; None
+            where ``labels`` says it.
     """
 
     points: Tensor
     labels: Tensor
     part_labels: Tensor | None
     index: Tensor
+    targets: Tensor | None = None
 
 
 class CloudLoader:
@@ -49,7 +52,7 @@ class CloudLoader:
         clouds: what to iterate over.
         batch_size: clouds per batch and rank.
         num_points: points per cloud.
-        transform: augmentation of a batch, after the draw of points; None for none.
+        transform: augmentation of a batch, after the draw of points, which may mix its clouds; None for none.
         shuffle: another order each epoch, else the data set's own.
         drop_last: leave out what does not fill a batch on every rank.
         sampling: which of the stored points, ``"first"``, or ``"random"``: another subset each time.
@@ -157,11 +160,15 @@ class CloudLoader:
         if self.sampling == "random":
             drawn = permutations(points, limit, generator)[:, : self.num_points]
             points, part_labels = take(points, part_labels, drawn)
+        index = index.to(self.device)
+        labels, targets = self._labels[index], None
         if self.transform is not None:
             changed = self.transform(points, part_labels, generator=generator)
             points, part_labels = changed if isinstance(changed, tuple) else (changed, None)
-        index = index.to(self.device)
-        return Batch(points, self._labels[index], part_labels, index)
+            points, part_labels, targets = self.transform.mix(
+                points, part_labels, labels, len(self.clouds.classes), generator
+            )
+        return Batch(points, labels, part_labels, index, targets)
 
     def _gather(self, source: Tensor | np.ndarray, index: Tensor, limit: int) -> Tensor:
         if isinstance(source, np.ndarray):  # mapped: fancy indexing reads these clouds and copies them

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 Drawn = tuple[Tensor, "Tensor | None"]
+Mixed = tuple[Tensor, "Tensor | None", "Tensor | None"]
 
 
 class Transform:
-    """What every transform shares: checks, and one path for a cloud and a batch of them."""
+    """What every transform shares: checks, and one path for a cloud and a batch of them.
+
+    Attributes:
+        mixes: whether :meth:`mix` does anything.
+    """
+
+    mixes: ClassVar[bool] = False
 
     def __call__(
         self, points: Tensor, part_labels: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -23,6 +32,29 @@ class Transform:
         if single:
             batch, labels = batch[0], None if labels is None else labels[0]
         return batch if labels is None else (batch, labels)
+
+    def mix(
+        self,
+        points: Tensor,
+        part_labels: Tensor | None,
+        labels: Tensor,
+        num_classes: int,
+        generator: torch.Generator | None,
+    ) -> Mixed:
+        """Mix the clouds of a batch with each other, after the call; most transforms do not.
+
+        Args:
+            points: ``(B, N, C)``.
+            part_labels: ``(B, N)`` integers, or None.
+            labels: ``(B,)`` int64.
+            num_classes: number of classes.
+            generator: draws the random numbers.
+
+        Returns:
+            Points, part labels, and ``(B, num_classes)`` float32 targets, each row a distribution over the
+            classes; None where the labels stay what they are.
+        """
+        return points, part_labels, None
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         raise NotImplementedError(f"{type(self).__name__} does not say what it does.")

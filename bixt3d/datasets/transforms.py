@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bixt3d.datasets.rotation import RandomRotation
-from bixt3d.datasets.transform_base import Drawn, Transform, permutations, take
+from bixt3d.datasets.transform_base import Drawn, Mixed, Transform, permutations, take
 
 __all__ = [
     "Compose",
@@ -53,6 +53,28 @@ class Compose(Transform):
         for transform in self.transforms:
             if not isinstance(transform, Transform):
                 raise TypeError(f"transforms: expected Transform objects, got {type(transform).__name__}.")
+        for transform in self.transforms[:-1]:
+            if transform.mixes:
+                raise ValueError(
+                    f"transforms: expected {type(transform).__name__} last, since it mixes finished clouds."
+                )
+
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        """Whether the last transform mixes the clouds of a batch."""
+        return bool(self.transforms) and self.transforms[-1].mixes
+
+    def mix(
+        self,
+        points: Tensor,
+        part_labels: Tensor | None,
+        labels: Tensor,
+        num_classes: int,
+        generator: torch.Generator | None,
+    ) -> Mixed:
+        """Do what the last transform does."""
+        last = self.transforms[-1] if self.transforms else Transform()
+        return last.mix(points, part_labels, labels, num_classes, generator)
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         for transform in self.transforms:

@@ -1,0 +1,164 @@
+"""Measure a checkpoint: everything is rebuilt from the file alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .assembly import build_model, build_task, check_fit, make_eval_loader, make_fabric, make_loader
+from .checkpoint import load_checkpoint, load_weights
+from .config import build, build_settings, from_yaml, override
+from .engine import evaluate
+from .report import print_result, write_report
+from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
+from .settings import TrainSettings
+from .tasks import Classification, Task
+
+SPLITS = ("test", "train", "val")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a checkpoint and overrides of its config make."""
+
+    config: Mapping[str, Any]
+    settings: TrainSettings
+    fabric: Any
+    dataset: Any
+    task: Task
+    model: nn.Module
+
+
+def rebuild(path: str | Path, assignments: Sequence[str] = ()) -> Rebuilt:
+    """Rebuild data set, task and model of a checkpoint, the model on its device with the file's weights.
+
+    Args:
+        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file of
+            ``scripts/publish.py``.
+        assignments: overrides of the checkpoint's config, such as ``data.root=DIR``.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or no data.
+        RuntimeError: a file is damaged.
+        ValueError: an override is wrong, or the data set has other classes than the checkpoint.
+    """
+    content = load_checkpoint(path)
+    config = override(from_yaml(content["config"]), assignments)
+    settings = build_settings(TrainSettings, config["train"], "train")
+    fabric = make_fabric(settings)
+    dataset = build(config["data"], "data")
+    if list(dataset.classes) != content["classes"]:
+        raise ValueError(
+            f"{path}: was trained on other classes ({len(content['classes'])}, first {content['classes'][0]!r}) than "
+            f"the data set has ({len(dataset.classes)}, first {dataset.classes[0]!r}); give the data it was "
+            "trained on with data.root=DIR."
+        )
+    parts = getattr(dataset, "parts", ())
+    task = build_task(config, dataset.classes, parts)
+    model = build_model(config, dataset.classes, parts)
+    load_weights(model, content["model"], path)
+    check_fit(model, dataset)
+    return Rebuilt(config, settings, fabric, dataset, task, fabric.to_device(model))
+
+
+def evaluate_checkpoint(
+    path: str | Path, assignments: Sequence[str] = (), out: str | Path | None = None
+) -> Any:
+    """Measure a checkpoint on a split.
+
+    Args:
+        path: see :func:`rebuild`.
+        assignments: ``split=test`` (the default), and overrides of the checkpoint's config such as
+            ``data.root=DIR`` or ``train.eval_batch_size=16``.
+        out: folder for the report; nothing is written where it is None.
+
+    Returns:
+        The task's result.
+    """
+    own, overrides = _own(assignments, ("split",))
+    split = _split(own)
+    made = rebuild(path, overrides)
+    loader = make_eval_loader(made.dataset, split, made.task, made.settings, made.fabric)
+    result = evaluate(made.fabric, made.model, made.task, loader)
+    if made.fabric.is_global_zero:
+        facts = {
+            "name": made.config["name"],
+            "split": split,
+            "clouds": len(loader.clouds),
+            "points": points_measured(loader, made.settings),
+            "checkpoint": str(path),
+        }
+        print_result({"checkpoint": result}, facts)
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            write_report(Path(out), {"checkpoint": result}, facts)
+            print(f"report: {out}")
+    return result
+
+
+def evaluate_robustness(
+    path: str | Path, assignments: Sequence[str] = (), out: str | Path | None = None
+) -> RobustnessResult:
+    """Measure a classifier on corrupted clouds and on fewer points.
+
+    Args:
+        path: see :func:`rebuild`.
+        assignments: what to measure (``corruption``, ``severity``, ``points`` and ``seed``, see
+            :class:`~bixt3d.robustness.RobustnessPlan`), ``split``, and overrides of the checkpoint's config.
+        out: folder for ``robustness.csv``, ``robustness.json`` and ``robustness.png``; nothing is written
+            where it is None.
+
+    Raises:
+        ValueError: the checkpoint is no classifier, or an assignment is wrong.
+    """
+    own, overrides = _own(assignments, ("split", "corruption", "severity", "points", "seed"))
+    split = _split(own)
+    plan = RobustnessPlan.parse(own)
+    made = rebuild(path, overrides)
+    if not isinstance(made.task, Classification):
+        raise ValueError(
+            f"corruption, points: robustness is measured for classification, got {type(made.task).__name__}; leave "
+            "them out to measure this checkpoint on clean clouds."
+        )
+
+    def loader(num_points: int | None = None) -> Any:
+        return make_loader(made.dataset, split, made.settings, made.fabric, num_points=num_points)
+
+    result = measure_robustness(made.fabric, made.model, made.task, loader, plan)
+    if made.fabric.is_global_zero:
+        facts = {
+            "name": made.config["name"],
+            "split": split,
+            "clouds": result.clouds,
+            "points": made.dataset.num_points,
+            "seed": plan.seed,
+            "checkpoint": str(path),
+        }
+        result.print(facts)
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            written = result.write(Path(out), facts)
+            print(f"written: {', '.join(map(str, written))}")
+    return result
+
+
+def points_measured(loader: Any, settings: TrainSettings) -> str:
+    """Say which points of each cloud a loader of :func:`~bixt3d.assembly.make_eval_loader` measures."""
+    return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
+
+
+def _own(assignments: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Tell the assignments that are this command's own from overrides of the config."""
+    own = {key: value for key, _, value in (a.partition("=") for a in assignments) if key in names}
+    return own, [a for a in assignments if a.partition("=")[0] not in own]
+
+
+def _split(own: Mapping[str, str]) -> str:
+    split = own.get("split", "test")
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.")
+    return split

@@ -1,0 +1,217 @@
+"""Model cards: what published weights are, how they came about, what they are for and what they are not."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# What a data set allows, by the name of the class that loads it.
+LICENCES = {
+    "ModelNet40": "Trained on ModelNet40, whose terms allow academic research alone (the shapes belong to their "
+    "authors): take these weights as **research weights**.",
+    "ShapeNetPart": "Trained on ShapeNet, whose terms allow non-commercial research and education: take these "
+    "weights as **research weights**.",
+    "Shapes": "Trained on procedural shapes that the toolkit makes itself: the licence of the toolkit (MIT) holds.",
+}
+OTHER_LICENCE = "Trained on files of the person who published the weights: ask them what the data allows."
+# Settings that say where things lie or how long to work at a time, never what comes out.
+PRIVATE = ("out", "run_dir", "train.max_minutes", "train.resume")
+
+
+def gather_facts(
+    checkpoint: Path, content: Mapping[str, Any], robustness: Path | None = None
+) -> dict[str, Any]:
+    """Gather what a run folder says about one of its checkpoints.
+
+    Args:
+        checkpoint: the file; ``results.json`` and ``environment*.json`` are looked for beside it.
+        content: what it holds.
+        robustness: a ``robustness.json`` of ``scripts/evaluate.py``, or None.
+
+    Returns:
+        What is known, ready for :func:`write_card` and for JSON: nothing is made up where a file is missing.
+
+    Raises:
+        FileNotFoundError: there is no such robustness file.
+        RuntimeError: one of the files is no JSON.
+    """
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    which = "selected" if "selection" in content else "last"
+    progress = content.get("progress", {})
+    facts: dict[str, Any] = {
+        "weights": which,
+        "epoch": progress.get("epoch"),
+        "steps": progress.get("step"),
+        "selection": dict(content.get("selection", {})),
+    }
+    stretches = sorted(
+        folder.glob("environment*.json"), key=lambda p: int("0" + "".join(filter(str.isdigit, p.stem)))
+    )
+    environments = [_read(path) for path in stretches]
+    if environments:
+        first = environments[0]
+        facts["command"] = public_command(first["command"])
+        for key in ("git_commit", "torch", "bixt3d"):
+            facts[key] = first[key]
+        facts["devices"] = sorted({", ".join(e["cuda"]) or e["processor"] for e in environments})
+    if (folder / "results.json").is_file():
+        results = _read(folder / "results.json")
+        kept = ("split", "clouds", "points", "select_on", "seed", "minutes", "minutes_to")
+        facts |= {key: results[key] for key in kept if key in results}
+        facts["results"] = results["results"].get(which, {})
+    if robustness is not None:
+        if not robustness.is_file():
+            raise FileNotFoundError(
+                f"{robustness}: no such file; make it with 'python scripts/evaluate.py CHECKPOINT corruption=all "
+                "out=DIR'."
+            )
+        measured = _read(robustness)
+        facts["robustness"] = {"clean": measured["clean"], "mean": measured["mean_over_severities"]}
+    return facts
+
+
+def write_card(
+    name: str,
+    config: Mapping[str, Any],
+    classes: Sequence[str],
+    parts: Sequence[str],
+    facts: Mapping[str, Any],
+    *,
+    dtype: str,
+    size: int,
+    note: str | None = None,
+) -> str:
+    """Write a model card in Markdown.
+
+    Args:
+        name: of the weights.
+        config: the resolved config.
+        classes, parts: names in label order.
+        facts: what :func:`gather_facts` returned.
+        dtype: of the matrices in the file.
+        size: of the file, in bytes.
+        note: a sentence about the data that the files cannot know.
+    """
+    data, model = config["data"], config["model"]
+    dataset = data["_target_"].rpartition(".")[2]
+    task = "segments parts" if parts else "classifies shapes"
+    root = f", files of `{Path(data['root']).name}`" if data.get("root") else ""
+    held_out = data.get("val_fraction")
+    lines = [
+        f"# {name}",
+        "",
+        f"A `{model['_target_'].rpartition('.')[2]}` that {task}: {len(classes)} classes"
+        + (f", {len(parts)} parts" if parts else "")
+        + f", {data['num_points']:,} points a cloud. {size:,} bytes, matrices in {dtype}.",
+        "",
+        "```sh",
+        f"python scripts/predict.py {name}.safetensors FILES...",
+        f"python scripts/evaluate.py {name}.safetensors data.root=DIR",
+        "```",
+        "",
+        "## Trained on what",
+        "",
+        f"{dataset}{root}: {', '.join(classes)}.",
+        *([f"{100 * held_out:g} % of the train split were held out, to select on."] if held_out else []),
+        *([note] if note else []),
+        "",
+        "## How",
+        "",
+    ]
+    if "command" in facts:
+        commit = facts["git_commit"] or "unknown"
+        lines += ["```sh", facts["command"], "```", "", f"Commit {commit}, torch {facts['torch']}."]
+        lines += [f"Device: {'; '.join(facts['devices'])}."]
+    else:
+        lines += ["The command was not recorded; the config is in the file's metadata."]
+    seed = facts.get("seed", config["train"]["seed"])
+    minutes = f", {facts['minutes']:g} minutes of training and selecting" if "minutes" in facts else ""
+    lines += [f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps{minutes}.", ""]
+    lines += ["## Measured how", "", *_measured(facts, config), ""]
+    lines += ["## Intended use", "", *_use(config, parts), "", "## Limits", "", *_limits(config, facts), ""]
+    lines += ["## Licence", "", LICENCES.get(dataset, OTHER_LICENCE), ""]
+    return "\n".join(lines)
+
+
+def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without the paths of the machine it was used on."""
+    data = dict(config["data"])
+    for key in ("root", "cache"):
+        if data.get(key):
+            data[key] = f"data/{Path(data[key]).name}"
+    # the settings that say where to compute are chosen again by whoever loads the weights
+    train = {**config["train"], "resume": None, "accelerator": "auto", "devices": 1}
+    return {**config, "run_dir": None, "data": data, "train": train}
+
+
+def public_command(command: str) -> str:
+    """Return a command without the paths of the machine it ran on."""
+    shown = []
+    for word in shlex.split(command):
+        key = word.lstrip("+").partition("=")[0]
+        if key in PRIVATE:
+            continue
+        if key in ("data.root", "data.cache"):
+            word = f"{key}=DIR"
+        elif Path(word).is_absolute():
+            word = "/".join(Path(word).parts[-2:])
+        shown.append(word)
+    return " ".join(shown)
+
+
+def _measured(facts: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    select_on = facts.get("select_on", config["train"].get("select_on"))
+    if facts["weights"] == "selected":
+        figures = ", ".join(f"{name} {value:.2f}" for name, value in facts["selection"].items())
+        lines = [f"These weights were best on the split `{select_on}` (epoch {facts['epoch']}: {figures})."]
+        if select_on == "test":
+            lines.append("They were selected on the split they are measured on, so the figures are too high.")
+    else:
+        lines = ["These weights are those of the end of training: no split selected them."]
+    if not facts.get("results"):
+        return [*lines, "They were not measured on the test split."]
+    where = f"{facts['split']} ({facts['clouds']:,} clouds" + (
+        f", {facts['points']})" if "points" in facts else ")"
+    )
+    lines += ["", "| measured on | " + " | ".join(facts["results"]) + " |"]
+    lines += ["|---|" + "---|" * len(facts["results"])]
+    lines += [f"| {where} | " + " | ".join(f"{v:.2f}" for v in facts["results"].values()) + " |"]
+    lines += ["", "In percent, of the float32 weights, before any rounding of this file."]
+    return lines
+
+
+def _use(config: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+    what = "parts of single objects" if parts else "the class of single objects"
+    return [
+        f"Research on point clouds: {what} of the classes above, centred and scaled to the unit sphere (what "
+        "`scripts/predict.py` does by itself), and a start for further training."
+    ]
+
+
+def _limits(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "- An object of another class gets one of these all the same, and a high probability is no proof.",
+        f"- Seen in training: {config['data']['num_points']:,} points a cloud, whole surfaces of single objects. Scans "
+        "with noise, holes or background are another matter.",
+    ]
+    if "RandomRotation" not in json.dumps(config["augment"]):
+        lines.append("- No rotation in training: objects have to stand as they do in the training data.")
+    if "robustness" in facts:
+        lines += ["", "OA on corrupted test clouds, mean over five severities (`docs/robustness.md`):", ""]
+        lines += ["| corruption | OA | relative to clean |", "|---|---|---|"]
+        lines += [f"| none | {facts['robustness']['clean']['OA']:.2f} | |"]
+        lines += [
+            f"| {name} | {figures['OA']:.2f} | {figures['OA relative']:.1f} % |"
+            for name, figures in facts["robustness"]["mean"].items()
+        ]
+    return lines
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RuntimeError(f"{path}: expected JSON ({error}); write the file again.") from error

@@ -1,0 +1,74 @@
+"""Write a checkpoint's weights as one .safetensors file, with a model card beside it.
+
+python scripts/publish.py RUN/best.pt weights --name modelnet40_hierarchy
+python scripts/publish.py RUN/last.pt weights --dtype float32 --robustness DIR/robustness.json
+
+scripts/predict.py, scripts/evaluate.py and scripts/view_parts.py take the file in place of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bixt3d.config import from_yaml, report_errors, to_yaml
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("checkpoint", type=Path, help="a best.pt or last.pt in its run folder")
+    made.add_argument("out", type=Path, help="folder for NAME.safetensors and NAME.md")
+    made.add_argument("--name", help="of the weights (default: the config's name)")
+    made.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of matrices (default: bfloat16)"
+    )
+    made.add_argument("--max-mb", type=float, default=16.0, help="largest file, in megabytes (default: 16)")
+    made.add_argument("--robustness", type=Path, help="robustness.json of scripts/evaluate.py, for the card")
+    made.add_argument("--note", help="a sentence about the training data, for the card")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return report_errors(lambda: publish(parser().parse_args(arguments)))
+
+
+def publish(options: argparse.Namespace) -> int:
+    from bixt3d.checkpoint import load_checkpoint
+    from bixt3d.model_card import gather_facts, public_config, write_card
+    from bixt3d.weights import save_weights
+
+    content = load_checkpoint(options.checkpoint)
+    if "facts" in content:
+        raise ValueError(
+            f"{options.checkpoint}: is published already; expected a best.pt or last.pt of a run."
+        )
+    config = public_config(from_yaml(content["config"]))
+    facts = gather_facts(options.checkpoint, content, options.robustness)
+    name = options.name or config["name"]
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{name}.safetensors"
+    size = save_weights(
+        path,
+        {**content, "config": to_yaml(config)},
+        facts,
+        dtype=options.dtype,
+        max_bytes=int(options.max_mb * 1_000_000),
+    )
+    card = write_card(
+        name,
+        config,
+        content["classes"],
+        content.get("parts", ()),
+        facts,
+        dtype=options.dtype,
+        size=size,
+        note=options.note,
+    )
+    path.with_suffix(".md").write_text(card, encoding="utf-8")
+    print(f"written: {path} ({size:,} bytes), {path.with_suffix('.md')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

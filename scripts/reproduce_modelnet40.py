@@ -1,0 +1,212 @@
+"""Train the paper's ModelNet40 classifiers, measure them and gather the figures, in as many calls as it takes.
+
+python scripts/reproduce_modelnet40.py --data-root DIR                             # three variants, one seed
+python scripts/reproduce_modelnet40.py --data-root DIR --variant hierarchy --seeds 0 1 2
+python scripts/reproduce_modelnet40.py --data-root DIR --minutes 9                 # leave in time; call again to go on
+python scripts/reproduce_modelnet40.py --data-root DIR --dry-run                   # show what would run
+python scripts/reproduce_modelnet40.py --data-root DIR --train default train.batch_size=16   # without a GPU
+
+Of each run: train (cfgs/modelnet40_VARIANT.yaml), measure robustness, write weights and model card. What is done is
+not done again; what was cut is continued. OUT/results.md has the figures of all runs. Exit status: 0 when all is
+done, 143 (as after SIGTERM) when the time was up, else that of the command that failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from bixt3d.config import report_errors
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = ("naive", "grouping", "hierarchy", "speedrun")
+CUT = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+SPARE = 0.5  # minutes that a stretch needs besides training: to start, to save, to measure
+
+
+class Step(NamedTuple):
+    """One command, the file that shows that it is done, and whether the rest can do without it."""
+
+    result: Path
+    command: list[str]
+    optional: bool = False
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data-root", type=Path, required=True, help="folder of ModelNet40")
+    made.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="default: runs/reproduce")
+    made.add_argument(
+        "--variant", nargs="+", choices=VARIANTS, default=VARIANTS[:3], help="default: the first three"
+    )
+    made.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
+    made.add_argument("--minutes", type=float, help="leave after so many minutes (default: no limit)")
+    made.add_argument("--train", default="gpu", help="option of cfgs/train (default: gpu)")
+    made.add_argument("--max-mb", type=float, default=16.0, help="largest file of weights (default: 16)")
+    made.add_argument("--dry-run", action="store_true", help="print the commands that are left; run nothing")
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every training")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    # overrides may stand anywhere, also after an option that takes several values
+    overrides = [a for a in given if "=" in a and not a.startswith("-")]
+    options = parser().parse_args([*(a for a in given if a not in overrides), "--", *overrides])
+    return report_errors(lambda: reproduce(options))
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    if options.minutes is not None and options.minutes <= SPARE:
+        raise ValueError(f"--minutes: expected more than {SPARE}, got {options.minutes:g}.")
+    if not options.data_root.is_dir():
+        raise FileNotFoundError(
+            f"{options.data_root}: no such folder; fetch the data with 'python scripts/prepare_data.py modelnet40'."
+        )
+    deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+    for variant in options.variant:
+        for seed in options.seeds:
+            status = run(variant, seed, options, deadline)
+            if status:
+                return status
+    if not options.dry_run:
+        write_table(options)
+    return 0
+
+
+def run(variant: str, seed: int, options: argparse.Namespace, deadline: float | None) -> int:
+    """Do what is left of one run; 0 when nothing is."""
+    for number in range(len(steps(variant, seed, options, None))):
+        left = None if deadline is None else (deadline - time.monotonic()) / 60 - SPARE
+        step = steps(variant, seed, options, left)[number]
+        if step.result.exists():
+            continue
+        print(f"+ {shlex.join(['python', *step.command])}", flush=True)
+        if options.dry_run:
+            continue
+        if left is not None and left <= 0:
+            return time_is_up(options)
+        status = call(step.command)
+        if status in CUT:
+            return time_is_up(options)
+        if status and step.optional:
+            print(f"went on without {step.result}", flush=True)
+        elif status:
+            return status
+    return 0
+
+
+def steps(variant: str, seed: int, options: argparse.Namespace, minutes: float | None) -> list[Step]:
+    """List the commands of one run, in order; how they read depends on what is there already."""
+    name = f"modelnet40_{variant}"
+    folder = options.out / f"{name}_seed{seed}"
+    scripts = Path(os.path.relpath(ROOT / "scripts"))
+    train = [
+        str(scripts / "train_cls.py"),
+        str(scripts.parent / "cfgs" / f"{name}.yaml"),
+        f"train={options.train}",
+        f"data.root={options.data_root}",
+        f"train.seed={seed}",
+        f"run_dir={folder}",
+        *options.overrides,
+    ]
+    if (folder / "last.pt").exists():
+        train.append(f"train.resume={folder}")
+    if minutes is not None:
+        train.append(f"train.max_minutes={max(minutes, 0.01):.2f}")
+    best, robustness = folder / "best.pt", folder / "robustness"
+    measure = [str(scripts / "evaluate.py"), str(best), "corruption=all", "points=all", f"out={robustness}"]
+    weights = options.out / "weights" / f"{name}_seed{seed}.safetensors"
+    publish = [str(scripts / "publish.py"), str(best), str(weights.parent), "--name", weights.stem]
+    publish += ["--robustness", str(robustness / "robustness.json"), "--max-mb", f"{options.max_mb:g}"]
+    return [
+        Step(folder / "results.json", train),
+        Step(robustness / "robustness.json", measure),
+        Step(weights, publish, optional=True),
+    ]
+
+
+def call(command: list[str]) -> int:
+    """Run a script to its end; it saves and leaves by itself on Ctrl-C, and on a SIGTERM that comes here."""
+    process = subprocess.Popen([sys.executable, *command])
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the script got it as well
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def time_is_up(options: argparse.Namespace) -> int:
+    write_table(options)
+    print("not all is done yet; the same command goes on from here", flush=True)
+    return 128 + signal.SIGTERM
+
+
+def write_table(options: argparse.Namespace) -> None:
+    """Write ``results.md``: what the runs' files say, and nothing else."""
+    lines = [
+        "| variant | seed | last OA / mAcc | selected OA / mAcc | epoch | minutes | minutes to | OA corrupted |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    means = []
+    for variant in VARIANTS:
+        found = []
+        for path in sorted(options.out.glob(f"modelnet40_{variant}_seed*/results.json")):
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            found.append(facts["results"])
+            lines.append(row(variant, facts, path.parent / "robustness" / "robustness.json"))
+        for which in ("last", "selected"):
+            figures = [(r[which]["OA"], r[which]["mAcc"]) for r in found if which in r]
+            if len(figures) > 1:
+                texts = (
+                    f"{statistics.mean(v):.2f} ± {statistics.stdev(v):.2f}"
+                    for v in zip(*figures, strict=True)
+                )
+                means.append(f"{variant}, {which}, {len(figures)} seeds: OA {', mAcc '.join(texts)}")
+    if len(lines) == 2:
+        print("no run is finished yet")
+        return
+    note = "In percent, on the test split; minutes of training and selecting; OA corrupted: the mean over corruptions "
+    note += "and severities of the selected weights. Means come with the standard deviation over seeds."
+    text = "\n".join([*lines, "", *(f"- {mean}" for mean in means), *([""] if means else []), note, ""])
+    (options.out / "results.md").write_text(text, encoding="utf-8")
+    print(f"{text}\nwritten: {options.out / 'results.md'}", flush=True)
+
+
+def row(variant: str, facts: dict, robustness: Path) -> str:
+    last, selected = (facts["results"].get(which) for which in ("last", "selected"))
+    corrupted = ""
+    if robustness.exists():
+        corrupted = (
+            f"{json.loads(robustness.read_text(encoding='utf-8'))['mean_over_severities']['mean']['OA']:.2f}"
+        )
+    reached = (
+        f"{target}: {'never' if m is None else f'{m:.1f}'}" for target, m in facts["minutes_to"].items()
+    )
+    cells = (
+        variant,
+        str(facts["seed"]),
+        *(f"{r['OA']:.2f} / {r['mAcc']:.2f}" if r else "" for r in (last, selected)),
+        "" if facts["selected_epoch"] is None else str(facts["selected_epoch"]),
+        f"{facts['minutes']:g}",
+        ", ".join(reached),
+        corrupted,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""Published weights: the same model from one file, a card that says only what is known, and no path of a machine."""
+
+import json
+import runpy
+import sys
+
+import pytest
+import torch
+from places import ROOT
+from safetensors.torch import save_file
+
+from bixt3d.checkpoint import load_checkpoint, load_weights
+from bixt3d.config import from_yaml
+from bixt3d.evaluation import evaluate_checkpoint
+from bixt3d.model_card import public_command
+from bixt3d.predictor import load
+from bixt3d.showing import scenes_of_split
+from bixt3d.weights import read_weights, save_weights
+
+
+@pytest.fixture(scope="module")
+def publish():
+    main = runpy.run_path(str(ROOT / "scripts" / "publish.py"))["main"]
+    return lambda *arguments: main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def published(publish, tiny_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    for dtype in ("bfloat16", "float32"):
+        assert publish(tiny_run / "best.pt", folder, "--name", dtype, "--dtype", dtype) == 0
+    return folder
+
+
+def logits(predictor):
+    points = torch.randn(3, 32, 3, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return predictor.model(points)
+
+
+def test_float32_gives_the_same_logits_to_the_bit(published, tiny_run, one_thread):
+    expected = logits(load(tiny_run / "best.pt", device="cpu"))
+    assert torch.equal(logits(load(published / "float32.safetensors", device="cpu")), expected)
+
+
+def test_bfloat16_rounds_the_matrices_and_nothing_else(published, tiny_run, one_thread):
+    by_hand = load(tiny_run / "best.pt", device="cpu")
+    exact = logits(by_hand)
+    for tensor in by_hand.model.state_dict().values():
+        if tensor.ndim > 1:
+            tensor.copy_(tensor.to(torch.bfloat16))
+    found = logits(load(published / "bfloat16.safetensors", device="cpu"))
+    assert torch.equal(found, logits(by_hand))
+    assert not torch.equal(found, exact)
+    assert float((found - exact).abs().max()) < 0.05 * float(exact.abs().max())
+    sizes = [(published / f"{dtype}.safetensors").stat().st_size for dtype in ("bfloat16", "float32")]
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+def test_every_consumer_of_checkpoints_takes_the_file(published, tiny_run, one_thread):
+    path = published / "float32.safetensors"
+    figures = json.loads((tiny_run / "results.json").read_text())["results"]["selected"]
+    assert evaluate_checkpoint(path, ["train.accelerator=cpu"]).summary() == figures
+    prediction = load(path, device="cpu")(torch.randn(50, 3).numpy())
+    assert list(prediction.names) == load_checkpoint(tiny_run)["classes"]
+    (scene,) = scenes_of_split(path, "test", [3], device="cpu")
+    (same,) = scenes_of_split(tiny_run / "best.pt", "test", [3], device="cpu")
+    assert (scene.name, scene.points.tolist()) == (same.name, same.points.tolist())
+
+
+def test_a_module_shared_in_the_model_is_no_obstacle(tmp_path):
+    shared = torch.randn(4, 4)
+    content = {
+        "config": "x: 1\n",
+        "classes": ["a"],
+        "model": {"one": shared, "two": shared, "n": torch.tensor(3)},
+    }
+    save_weights(tmp_path / "w.safetensors", content, {}, dtype="float32")
+    read = read_weights(tmp_path / "w.safetensors")
+    assert torch.equal(read["model"]["two"], shared)
+    assert read["model"]["n"].dtype == torch.int64
+    assert (read["classes"], read["parts"], read["config"]) == (["a"], [], "x: 1\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_weights_of_another_architecture_are_refused(published):
+    with pytest.raises(ValueError, match="weights of another architecture"):
+        evaluate_checkpoint(published / "float32.safetensors", ["model.encoder.depth=1"])
+    with pytest.raises(ValueError, match="weights of another architecture"):
+        load_weights(torch.nn.Linear(1, 1), load_checkpoint(published / "float32.safetensors")["model"], "x")
+
+
+def test_a_damaged_or_foreign_file_is_said_in_one_sentence(published, tiny_run, tmp_path):
+    whole = (published / "bfloat16.safetensors").read_bytes()
+    path = tmp_path / "w.safetensors"
+    for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(
+            RuntimeError, match=r"w\.safetensors: the file is truncated, damaged or no"
+        ) as said:
+            load_checkpoint(path)
+        assert "\n" not in str(said.value)
+        assert f"({length:,} bytes)" in str(said.value)
+    path.write_bytes((tiny_run / "best.pt").read_bytes())
+    with pytest.raises(RuntimeError, match="no safetensors file"):
+        load_checkpoint(path)
+    save_file({"w": torch.zeros(2)}, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="without the config of a bixt3d model; expected one written by"):
+        load_checkpoint(path)
+    save_file({"w": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="without the config"):
+        load_checkpoint(path)
+    save_file({"w": torch.zeros(2)}, path, metadata={"format": "bixt3d weights", "version": "2"})
+    with pytest.raises(ValueError, match="version 2, expected at most 1; upgrade"):
+        load_checkpoint(path)
+    with pytest.raises(FileNotFoundError, match=r"no\.safetensors: no such weights.*scripts/publish\.py"):
+        load_checkpoint(tmp_path / "no.safetensors")
+
+
+def test_a_file_over_the_limit_is_not_written(publish, tiny_run, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        publish(tiny_run / "best.pt", tmp_path / "out", "--max-mb", "0.01")
+    assert "bytes in bfloat16, expected at most 10,000; take a smaller model or" in str(ended.value.code)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    content = {"config": "", "classes": [], "model": {"w": torch.zeros(2)}}
+    save_weights(path, content, {})
+    old = path.read_bytes()
+
+    def crash(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fdopen", crash)
+    with pytest.raises(OSError, match="No space"):
+        save_weights(path, {**content, "config": "new"}, {})
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_published_weights_are_not_published_again(publish, published, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        publish(published / "float32.safetensors", tmp_path)
+    assert "is published already" in str(ended.value.code)
+
+
+def test_the_card_says_what_the_run_recorded(published, tiny_run):
+    card = (published / "bfloat16.md").read_text()
+    results = json.loads((tiny_run / "results.json").read_text())
+    environment = json.loads((tiny_run / "environment.json").read_text())
+    for name, value in results["results"]["selected"].items():
+        assert name in card
+        assert f"{value:.2f}" in card
+    best = torch.load(tiny_run / "best.pt", weights_only=True)
+    assert (
+        f"best on the split `val` (epoch {best['progress']['epoch']}: OA {best['selection']['OA']:.2f}"
+        in card
+    )
+    assert f"Commit {environment['git_commit'] or 'unknown'}" in card
+    assert "test (41 clouds, the first 32 points)" in card
+    assert "Shapes: " in card
+    assert "procedural shapes" in card
+    size = (published / "bfloat16.safetensors").stat().st_size
+    assert f"{size:,} bytes, matrices in bfloat16" in card
+
+
+def test_the_card_of_bare_weights_makes_nothing_up(publish, tiny_run, tmp_path):
+    """Beside the file there is nothing: no figure, no command, no device."""
+    (tmp_path / "last.pt").write_bytes((tiny_run / "last.pt").read_bytes())
+    assert publish(tmp_path / "last.pt", tmp_path, "--name", "bare") == 0
+    card = (tmp_path / "bare.md").read_text()
+    assert "no split selected them" in card
+    assert "They were not measured on the test split." in card
+    assert "The command was not recorded" in card
+    assert not [word for word in ("Device", "Commit", "minutes", "OA") if word in card]
+
+
+def test_the_card_shows_robustness_where_it_was_measured(publish, tiny_run, tmp_path):
+    measured = {
+        "clean": {"OA": 90.0, "mAcc": 89.0},
+        "mean_over_severities": {"jitter": {"OA": 45.0, "mAcc": 44.0, "OA relative": 50.0}},
+    }
+    (tmp_path / "robustness.json").write_text(json.dumps(measured))
+    options = ("--robustness", tmp_path / "robustness.json", "--note", "Of the best clay.")
+    assert publish(tiny_run / "best.pt", tmp_path, "--name", "r", *options) == 0
+    card = (tmp_path / "r.md").read_text()
+    assert "| jitter | 45.00 | 50.0 % |" in card
+    assert "Of the best clay." in card
+    with pytest.raises(SystemExit) as ended:
+        publish(tiny_run / "best.pt", tmp_path, "--robustness", tmp_path / "no.json")
+    assert "no.json: no such file; make it with" in str(ended.value.code)
+
+
+def test_no_path_of_the_machine_is_published(published, tiny_run):
+    for name in ("bfloat16.safetensors", "bfloat16.md"):
+        assert str(tiny_run.parent).encode() not in (published / name).read_bytes()
+    config = from_yaml(read_weights(published / "bfloat16.safetensors")["config"])
+    assert config["run_dir"] is None
+    assert config["train"]["accelerator"] == "auto"
+    command = (
+        "python -u /home/x/scripts/train_cls.py cfgs/a.yaml data.root=/mnt/d run_dir=/tmp/q train.seed=1"
+    )
+    assert public_command(command) == "python -u scripts/train_cls.py cfgs/a.yaml data.root=DIR train.seed=1"
+    assert sys.executable not in (published / "bfloat16.md").read_text()
