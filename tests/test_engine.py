@@ -250,7 +250,7 @@ def test_evaluate_measures_in_evaluation_mode_and_restores_training():
 def test_training_learns_sixteen_clouds_by_heart(tiny, one_thread, tmp_path):
     """The same clouds to train and to select on, so the figure that is logged is the one on training data."""
     from bixt3d.datasets import Shapes
-    from bixt3d.experiment import evaluate_checkpoint
+    from bixt3d.evaluation import evaluate_checkpoint
 
     options = (
         "data.num_train=16",
@@ -291,6 +291,7 @@ def test_training_learns_sixteen_clouds_by_heart(tiny, one_thread, tmp_path):
         (TrainSettings, "eval_batch_size", 0),
         (TrainSettings, "devices", 0),
         (TrainSettings, "precision", "fp8"),
+        (TrainSettings, "compile", "fast"),
         (TrainSettings, "accelerator", "gpu"),
         (TrainSettings, "sampling", "last"),
         (TrainSettings, "select_on", "train"),
@@ -299,3 +300,10 @@ def test_training_learns_sixteen_clouds_by_heart(tiny, one_thread, tmp_path):
 def test_settings_refuse_values_out_of_range(settings, key, value):
     with pytest.raises(ValueError, match=rf"^{key}: expected .*got {value!r}"):
         settings(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"), [(False, None), (True, "default"), ("reduce-overhead", "reduce-overhead")]
+)
+def test_compile_is_a_switch_or_a_mode(given, mode):
+    assert TrainSettings(compile=given).compile_mode == mode

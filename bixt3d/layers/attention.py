@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import attention_weights, bidirectional_attention, latent_attention
@@ -183,11 +182,12 @@ class SelfAttention(nn.Module):
         _head_width(dim, num_heads)
         self.num_heads = num_heads
         self.dropout = dropout
+        self.backend: str | None = None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within ``(B, M, dim)``."""
         q, k, v = _split_heads(self.qkv(x), 3, self.num_heads)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        out = latent_attention(q, k, v, dropout_p=self.dropout, training=self.training, backend=self.backend)
         return self.proj(_merge_heads(out))

@@ -14,7 +14,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention, SelfAttention
-from .residual import MLP, Branch
+from .residual import MLP, Branch, in_chunks
 
 NORM_EPS = 1e-6
 
@@ -24,7 +24,13 @@ def _norm(dim: int) -> nn.LayerNorm:
 
 
 class ResidualMLP(nn.Module):
-    """``x + branch(mlp(norm(x)))`` on the last axis."""
+    """``x + branch(mlp(norm(x)))`` on the last axis.
+
+    Its hidden layer is the largest tensor of a model. In evaluation without gradient, :attr:`chunk` bounds it
+    to so many tokens at a time; see :func:`bixt3d.layers.residual.in_chunks`.
+    """
+
+    chunk: int | None = None
 
     def __init__(
         self, dim: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None
@@ -36,6 +42,11 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine every row of ``(B, N, dim)`` alone."""
+        if self.training:  # stochastic depth draws once for each cloud
+            return self._refine(x)
+        return in_chunks(self._refine, x, self.chunk)
+
+    def _refine(self, x: Tensor) -> Tensor:
         return x + self.branch(self.mlp(self.norm(x)))
 
 
@@ -129,12 +140,18 @@ class CrossUpdate(nn.Module):
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         dropout: float = 0.0,
+        backend: str | None = None,
     ):
         super().__init__()
         self.query_norm = _norm(query_dim)
         self.context_norm = _norm(context_dim)
         self.attention = CrossAttention(
-            query_dim, context_dim, num_heads=num_heads, attention_dim=attention_dim, dropout=dropout
+            query_dim,
+            context_dim,
+            num_heads=num_heads,
+            attention_dim=attention_dim,
+            dropout=dropout,
+            backend=backend,
         )
         self.branch = Branch(query_dim, drop_path=drop_path, layer_scale=layer_scale)
         self.mlp = ResidualMLP(query_dim, mlp_ratio=mlp_ratio, drop_path=drop_path, layer_scale=layer_scale)
@@ -202,7 +219,8 @@ def bidirectional_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **o
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.3.
     """
     if one_sided:
-        options.pop("backend", None)  # names a backend of the two-sided op
+        if options.get("backend") == "triton":  # has no one-sided form
+            options["backend"] = None
         return LatentUpdate(latent_dim, token_dim, **options)
     return BidirectionalCross(latent_dim, token_dim, **options)
 

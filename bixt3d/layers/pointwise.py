@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
 from torch import Tensor, nn
 
 
@@ -14,6 +17,28 @@ class ChannelBatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each channel over all other axes (running statistics in evaluation)."""
         return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+
+
+def recomputing(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Return the contexts of activation checkpointing: of the forward pass, and of its repetition.
+
+    A batch norm would count the batch twice in its running statistics; in the repetition it leaves them alone.
+    """
+    return nullcontext(), _without_statistics(module)
+
+
+@contextmanager
+def _without_statistics(module: nn.Module) -> Iterator[None]:
+    # the running statistics still pass through, since the backward pass saves them, but take up nothing
+    norms = [m for m in module.modules() if isinstance(m, ChannelBatchNorm)]
+    found = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in found:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class LinearNormAct(nn.Sequential):

@@ -2,8 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+# Tokens at a time on the CPU: their hidden layer stays in its caches and is memory that has been used before. The naive
+# classifier ran 1.3 times as fast on 16 clouds of 1,024 points, and no other length from 512 to 8,192 did better.
+CPU_CHUNK = 2048
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None) -> Tensor:
+    """Apply a function of every token alone to about ``chunk`` tokens at a time.
+
+    ``out[:, n] = function(x)[:, n]``, with what the function makes in between held for a chunk only. All
+    tokens go through at once where gradients are recorded, which keeps everything anyway, and in a compiled
+    or exported graph, where a loop would fix their number.
+
+    Args:
+        function: ``(B, n, C) -> (B, n, C')`` for any n, without randomness.
+        x: ``(B, N, C)``.
+        chunk: tokens at a time, over all B clouds (at least one of each); None for :data:`CPU_CHUNK` on the
+            CPU and all elsewhere.
+
+    Returns:
+        ``(B, N, C')``.
+    """
+    if chunk is None and x.device.type == "cpu":
+        chunk = CPU_CHUNK
+    if chunk is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(x)
+    batch, count = x.shape[:2]
+    if batch * count <= chunk:
+        return function(x)
+    step = max(1, chunk // batch)
+    first = function(x[:, :step])
+    out = first.new_empty(batch, count, first.shape[2])
+    out[:, :step] = first
+    for start in range(step, count, step):
+        out[:, start : start + step] = function(x[:, start : start + step])
+    return out
 
 
 class DropPath(nn.Module):

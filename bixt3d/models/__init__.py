@@ -2,7 +2,8 @@
 
 from .classifier import BiXTClassifier
 from .decoder import PointMLPDecoder
-from .encoder import BiXTEncoder, EncoderOutput, Level
+from .encoder import BiXTEncoder
+from .outputs import EncoderOutput, Level
 from .pointmlp import PointMLPClassifier, PointMLPEncoder, PointMLPSegmenter
 from .segmenter import BiXTSegmenter
 

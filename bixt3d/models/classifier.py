@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..layers import PointTokenizer
-from .encoder import BiXTEncoder, LayerAttention, init_linear
+from ..layers.residual import in_chunks
+from .encoder import BiXTEncoder, init_linear
+from .outputs import LayerAttention
 
 
 class BiXTClassifier(nn.Module):
@@ -54,7 +56,8 @@ class BiXTClassifier(nn.Module):
         return self.encoder.min_points
 
     def _encode(self, points: Tensor, return_attention: bool):
-        return self.encoder(self.tokenizer(points), points[..., :3], return_attention=return_attention)
+        tokens = in_chunks(self.tokenizer, points, self.encoder.chunk)
+        return self.encoder(tokens, points[..., :3], return_attention=return_attention)
 
     def forward_features(
         self, points: Tensor, *, return_attention: bool = False

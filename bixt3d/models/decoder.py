@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..layers import FeaturePropagation, LinearNormAct
 from .category import one_hot_category
-from .encoder import Level
+from .outputs import Level
 
 
 class PointMLPDecoder(nn.Module):

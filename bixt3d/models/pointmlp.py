@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from ..layers import AffineGrouping, LinearNormAct, PointwiseResidual
 from .decoder import PointMLPDecoder
-from .encoder import Level
+from .outputs import Level
 
 
 class PointMLPStage(nn.Module):
@@ -139,6 +140,11 @@ class PointMLPEncoder(nn.Module):
             needed = max(needed, k * reduction)
             reduction *= factor
         return max(needed, reduction)
+
+    @property
+    def reduction(self) -> int:
+        """Points go in as N and come out as about ``N // reduction``."""
+        return math.prod(factor for _, factor in self._groups)
 
     def forward(self, points: Tensor) -> list[Level]:
         """Return the embedding of ``(B, N, in_channels)`` points and what each stage makes of it."""

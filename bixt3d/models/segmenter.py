@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import LatentUpdate, PointTokenizer
+from ..layers.residual import in_chunks
 from .category import one_hot_category
 from .decoder import PointMLPDecoder
-from .encoder import BiXTEncoder, EncoderOutput, LayerAttention, init_linear
+from .encoder import BiXTEncoder, init_linear
+from .outputs import EncoderOutput, LayerAttention
 
 CATEGORY_INPUTS = ("head", "latents", "tokens")
 
@@ -130,7 +132,7 @@ class BiXTSegmenter(nn.Module):
         return_attention: bool = False,
         return_levels: bool = False,
     ) -> EncoderOutput:
-        tokens, latent_shift = self.tokenizer(points), None
+        tokens, latent_shift = in_chunks(self.tokenizer, points, self.encoder.chunk), None
         if self.category_at in ("latents", "tokens"):
             embedded = self.category(one_hot_category(category, points, self.num_categories)).unsqueeze(1)
             if self.category_at == "tokens":

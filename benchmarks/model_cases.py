@@ -1,0 +1,161 @@
+"""Rows of the model benchmark: which model, how it runs, on what; and how to build and count it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bixt3d.config import build, compose
+from bixt3d.layers import BidirectionalCrossAttention, CrossAttention
+
+CONFIGS = Path(__file__).parents[1] / "cfgs"
+CLASSES, PARTS, CATEGORIES = 40, 50, 16
+PAIRED = ("bixt_naive", "bixt_grouping", "bixt_hierarchy", "bixt_seg_naive", "bixt_seg_encdec")
+RIVAL = "pointmlp"
+SEGMENTED = 2048  # points of a cloud whose parts are wanted; a hierarchy by 4 takes no fewer
+# What is measured in turn, and so compared: models of one field.
+FIELDS = (
+    ("bixt_naive", "pointmlp", "pointmlp_elite"),
+    ("bixt_grouping",),
+    ("bixt_hierarchy",),
+    ("bixt_sequential", "bixt_iterative"),
+    ("bixt_seg_naive", "bixt_seg_encdec", "pointmlp_seg"),
+)
+MODELS = tuple(model for field in FIELDS for model in field)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to measure.
+
+    Args:
+        model: a file of ``cfgs/model``.
+        how: ``"eager"``, ``"compiled"``, or ``"reference"``: eager with the attention backend of that name,
+            which writes the similarities and both maps, as the authors' formulation does.
+        work: ``"inference"`` or ``"training"``: forward, backward, AdamW.
+        clouds, points: size of a batch.
+        precision: ``"fp32"``, ``"bf16"`` (autocast) or ``"int8"`` (linear maps of the blocks, inputs
+            quantised as they come).
+        chunk, checkpoint: the encoder's ``chunk`` and ``checkpoint_activations``.
+    """
+
+    model: str
+    how: str
+    work: str
+    clouds: int
+    points: int
+    precision: str = "fp32"
+    chunk: int | None = None
+    checkpoint: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def label(self) -> str:
+        extra = "" if self.chunk is None else f", chunk {self.chunk:,}"
+        return f"{self.how}{extra}{', checkpointed' if self.checkpoint else ''}"
+
+
+def throughput(
+    models: list[str], hows: list[str], sizes: dict[str, list[tuple[int, int]]], precisions: list[str]
+) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the title and the rows of each table; a field's rows run in turn."""
+    for work, shapes in sizes.items():
+        for clouds, points in shapes:
+            for precision in precisions:
+                for field in FIELDS:
+                    batch = (clouds, points)
+                    if "_seg" in field[0] and points < SEGMENTED:
+                        batch = (max(2, clouds * points // SEGMENTED), SEGMENTED)  # a batch norm needs two
+                    rows = [
+                        Row(model, how, work, *batch, precision)
+                        for model in field
+                        if model in models
+                        for how in hows
+                        if how != "reference" or model in PAIRED
+                    ]
+                    if rows:
+                        yield f"{work}, {batch[0]} x {batch[1]:,} points, {precision}", rows
+
+
+def scaling(hows: list[str], points: list[int], precisions: list[str]) -> Iterator[tuple[str, list[Row]]]:
+    for precision in precisions:
+        for count in points:
+            rows = [Row("bixt_naive", how, "inference", 1, count, precision) for how in hows]
+            yield f"inference, 1 x {count:,} points, {precision}", rows
+
+
+def latency(models: list[str]) -> Iterator[tuple[str, list[Row]]]:
+    for model in ("bixt_naive", "bixt_hierarchy"):
+        if model in models:
+            rows = [
+                Row(model, "eager", "inference", 1, 1024, precision) for precision in ("fp32", "bf16", "int8")
+            ]
+            yield "latency of one cloud of 1,024 points", rows
+
+
+def memory(points: int, clouds: int, chunk: int) -> Iterator[tuple[str, list[Row]]]:
+    """Yield one large cloud with and without chunks, and training with and without checkpoints."""
+    whole = Row("bixt_naive", "eager", "inference", 1, points)
+    yield f"one cloud of {points:,} points", [whole, replace(whole, chunk=chunk)]
+    kept = Row("bixt_naive", "eager", "training", clouds, 1024)
+    yield f"training step, {clouds} x 1,024 points", [kept, replace(kept, checkpoint=True)]
+
+
+def make_model(row: Row) -> nn.Module:
+    overrides = []
+    if row.model.startswith("bixt"):
+        chunk = "null" if row.chunk is None else row.chunk
+        overrides = [
+            f"encoder.chunk={chunk}",
+            f"encoder.checkpoint_activations={str(row.checkpoint).lower()}",
+        ]
+    node = compose(CONFIGS / "model" / f"{row.model}.yaml", overrides, config_root=CONFIGS)
+    sizes = (
+        {"num_parts": PARTS, "num_categories": CATEGORIES}
+        if "_seg" in row.model
+        else {"num_classes": CLASSES}
+    )
+    model = build(node, "model", **sizes)
+    if row.how == "reference":
+        name_attention(model, "reference")
+    return model
+
+
+def name_attention(model: nn.Module, backend: str) -> None:
+    for module in model.modules():
+        if isinstance(module, BidirectionalCrossAttention | CrossAttention):
+            module.backend = backend
+
+
+def inputs(row: Row, model: Any, device: str) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(row.clouds, row.points, model.in_channels, generator=generator) * 2 - 1
+    if "_seg" not in row.model:
+        return (points.to(device),)
+    return points.to(device), (torch.arange(row.clouds) % CATEGORIES).to(device)
+
+
+def count(model: str, points: int) -> tuple[int, int]:
+    """Return parameters, and floating-point operations of a forward pass of one cloud.
+
+    A multiplication with an addition is two; only matrix products count. Shapes are enough, so nothing is computed.
+    The attention is counted as the formula has it, one similarity and two products, whichever backend runs.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    row = Row(model, "reference", "inference", 1, points)
+    made = make_model(row).eval()
+    parameters = sum(p.numel() for p in made.parameters())
+    shapes = [x.to("meta") for x in inputs(row, made, "cpu")]
+    # with gradients: the counter fails on the latents, an expanded parameter, in inference mode
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        made.to("meta")(*shapes)
+    return parameters, counter.get_total_flops()

@@ -1,0 +1,105 @@
+"""One row of the model benchmark in a process of its own; benchmarks/models.py starts and steers it.
+
+It builds the model, runs it twice, says how much memory a run takes, and then times one run for every line that it
+reads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from model_cases import Row, inputs, make_model
+
+from bixt3d.allocator import keep_freed_memory
+
+
+def make_run(row: Row, device: str, compile_mode: str) -> Callable[[], None]:
+    torch.manual_seed(0)
+    model = make_model(row).to(device).train(row.work == "training")
+    given = inputs(row, model, device)
+    if row.precision == "int8":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it names its successor, torchao
+            quantize = torch.ao.quantization.quantize_dynamic
+            # not what looks at the weights of its maps: the tokeniser and the groups
+            model.encoder.blocks = quantize(model.encoder.blocks, {torch.nn.Linear}, dtype=torch.qint8)
+    run = torch.compile(model, dynamic=True, mode=compile_mode) if row.how == "compiled" else model
+    half = torch.autocast(device, torch.bfloat16, enabled=row.precision == "bf16")
+
+    def infer() -> None:
+        with torch.inference_mode(), half:
+            run(*given)
+
+    if row.work == "inference":
+        return infer
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    shape = given[0].shape[:2] if len(given) == 2 else given[0].shape[:1]
+    target = torch.zeros(shape, dtype=torch.int64, device=device)
+
+    def train() -> None:
+        torch.compiler.cudagraph_mark_step_begin()
+        with half:
+            logits = run(*given)
+        F.cross_entropy(logits.float().flatten(0, -2), target.flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return train
+
+
+def peak_mib(run: Callable[[], None], device: str) -> float | None:
+    """Return how far memory in use rises during a run above what is in use before it."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+
+    def resident(name: str) -> int:
+        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith(name))
+
+    ctypes.CDLL(None).malloc_trim(0)  # what is free but kept would hide what a run needs
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    run()
+    return (resident("VmHWM") - before) / 1024
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    device = options["device"]
+    if not options["default_allocator"]:
+        keep_freed_memory()
+    run = make_run(Row(**options["row"]), device, options["compile_mode"])
+    run()  # compiles, loads libraries, starts threads
+    peak = peak_mib(run, device)
+    run()
+    print(json.dumps({"peak_mib": peak}), flush=True)
+    for _ in sys.stdin:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""Time every model of the toolkit, in training and inference, and write docs/benchmarks.md.
+
+python benchmarks/models.py                                  # sizes for a laptop's CPU
+python benchmarks/models.py --full --device cuda             # 128×1,024, 32×2,048 and one cloud of 1 k to 1 M points
+python benchmarks/models.py --only scaling --points 1024 16384 65536 --how eager --out scaling.md
+python benchmarks/models.py --only memory --large 200000
+
+Every row runs in a process of its own, so that peak memory is its own; the rows of a table, field by field, run in
+turn, round after round, so that whatever else the machine does falls on all of them. Medians. `reference` is the
+straightforward eager form, which writes the similarities and both attention maps; the ratio beside a row says how many
+times faster it is than the reference of the same model, on the same inputs, under the same allocator setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from model_cases import MODELS, PAIRED, RIVAL, SEGMENTED, Row, count, latency, memory, scaling, throughput
+from pages import PAGE, origin, write
+
+from bixt3d.config import report_errors
+
+WORKER = Path(__file__).with_name("model_worker.py")
+PLOT = "benchmarks_models.svg"
+SECTIONS = ("throughput", "scaling", "latency", "memory")
+SECONDS_EACH = 30.0  # a row that has used so much time sits out the other rounds, after two at least
+
+
+class Figures(NamedTuple):
+    row: Row
+    seconds: float
+    peak_mib: float | None
+
+
+class Worker:
+    """A process that runs one row when it is told to."""
+
+    def __init__(self, row: Row, options: argparse.Namespace):
+        self.row = row
+        self.taken: list[float] = []
+        told = {
+            "row": row.arguments(),
+            "device": options.device,
+            "compile_mode": options.compile_mode,
+            "default_allocator": options.default_allocator,
+        }
+        command = [sys.executable, str(WORKER), json.dumps(told)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        self.failed = None if line else self.process.communicate()[1].strip().splitlines()[-1:]
+        self.peak_mib = json.loads(line)["peak_mib"] if line else None
+
+    def run(self) -> None:
+        if self.failed is not None or (len(self.taken) >= 2 and sum(self.taken) > SECONDS_EACH):
+            return
+        self.process.stdin.write("\n")  # type: ignore[union-attr]
+        self.process.stdin.flush()  # type: ignore[union-attr]
+        self.taken.append(float(self.process.stdout.readline()))  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        if self.failed is None:
+            self.process.communicate()
+
+
+def measure(rows: list[Row], options: argparse.Namespace) -> list[Figures]:
+    workers = [Worker(row, options) for row in rows]
+    for _ in range(options.rounds):
+        for worker in workers:
+            worker.run()
+    figures = []
+    for worker in workers:
+        worker.close()
+        if worker.failed is None:
+            figures.append(Figures(worker.row, statistics.median(worker.taken), worker.peak_mib))
+        else:
+            print(f"{worker.row}: could not run: {' '.join(worker.failed)}", file=sys.stderr)
+    return figures
+
+
+def table(figures: list[Figures]) -> list[str]:
+    reference = {f.row.model: f.seconds for f in figures if f.row.how == "reference"}
+    rival = {f.row.how: f.seconds for f in figures if f.row.model == RIVAL}
+    precisions = len({f.row.precision for f in figures}) > 1
+    lines = [
+        "| model | how | clouds/s | ms | times its reference | times PointMLP eager | peak memory, MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row, seconds, peak in figures:
+        ours = f"{reference[row.model] / seconds:.2f}" if row.model in reference else ""
+        theirs = f"{rival['eager'] / seconds:.2f}" if "eager" in rival else ""
+        shown = "" if peak is None else f"{peak:,.0f}"
+        how = f"{row.label}, {row.precision}" if precisions else row.label
+        rate = f"{row.clouds / seconds:.3g}"
+        lines.append(f"| {row.model} | {how} | {rate} | {1000 * seconds:.4g} | {ours} | {theirs} | {shown} |")
+    return [*lines, ""]
+
+
+def sizes_table(models: list[str]) -> list[str]:
+    lines = ["| model | parameters, M | points | GFLOP a cloud |", "|---|---|---|---|"]
+    for model in models:
+        points = SEGMENTED if "_seg" in model else 1024
+        parameters, operations = count(model, points)
+        lines.append(f"| {model} | {parameters / 1e6:.3f} | {points:,} | {operations / 1e9:.2f} |")
+    return [*lines, ""]
+
+
+def exponent(points: list[int], values: list[float]) -> float:
+    return statistics.linear_regression([math.log(p) for p in points], [math.log(v) for v in values]).slope
+
+
+def exponents(figures: list[Figures]) -> list[str]:
+    """Say how time and memory grow with N, as the slope of a straight line through the logarithms."""
+    lines = []
+    for how, precision in sorted({(f.row.how, f.row.precision) for f in figures}):
+        for least in (0, 16_000):
+            some = [f for f in figures if (f.row.how, f.row.precision) == (how, precision)]
+            some = [f for f in some if f.row.points >= least]
+            points = [f.row.points for f in some]
+            if len(points) < 2 or (least and len(some) == len(figures)):
+                continue
+            said = f"time {exponent(points, [f.seconds for f in some]):.3f}"
+            if all(f.peak_mib and f.peak_mib > 0 for f in some):
+                said += f", memory {exponent(points, [f.peak_mib or 1.0 for f in some]):.3f}"
+            lines.append(f"- {how}, {precision}, {min(points):,} to {max(points):,} points: {said}")
+    return [*lines, ""] if lines else []
+
+
+def plot(tables: dict[str, list[Figures]], grown: list[Figures], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    bars = {title: figures for title, figures in tables.items() if figures}
+    heights = [len(figures) for figures in bars.values()] + ([12] if grown else [])
+    figure, axes = plt.subplots(
+        len(heights),
+        figsize=(8, 0.24 * sum(heights) + 0.8 * len(heights)),
+        height_ratios=heights,
+        squeeze=False,
+    )
+    for ax, (title, figures) in zip(axes[:, 0], bars.items(), strict=False):
+        names = [f"{f.row.model} {f.row.label}" for f in figures]
+        colors = ["#1f6f8b" if f.row.model.startswith("bixt") else "#b8b8b8" for f in figures]
+        drawn = ax.barh(range(len(names)), [f.row.clouds / f.seconds for f in figures], color=colors)
+        ax.set_yticks(range(len(names)), names)
+        ax.bar_label(drawn, fmt="%.3g", padding=3, fontsize=7)
+        ax.margins(x=0.1)
+        ax.invert_yaxis()
+        ax.set_title(f"clouds per second, {title}", fontsize=8, loc="left")
+    if grown:
+        ax = axes[-1, 0]
+        for how, precision in sorted({(f.row.how, f.row.precision) for f in grown}):
+            some = [f for f in grown if (f.row.how, f.row.precision) == (how, precision)]
+            ax.plot(
+                [f.row.points for f in some],
+                [f.seconds for f in some],
+                marker="o",
+                label=f"{how}, {precision}",
+            )
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.legend(fontsize=7)
+        ax.set_title(
+            "bixt_naive: seconds of a forward pass over one cloud of N points", fontsize=8, loc="left"
+        )
+    for ax in axes[:, 0]:
+        ax.tick_params(labelsize=7)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def shape(text: str) -> tuple[int, int]:
+    clouds, _, points = text.partition("x")
+    return int(clouds), int(points)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--full", action="store_true", help="the sizes of a data-centre GPU")
+    made.add_argument("--quick", action="store_true", help="the sizes of a laptop (the default)")
+    made.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    made.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
+    made.add_argument(
+        "--how",
+        nargs="+",
+        choices=("reference", "eager", "compiled"),
+        default=["reference", "eager", "compiled"],
+    )
+    made.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    made.add_argument("--inference", nargs="*", type=shape, metavar="BxN", help="batches of inference")
+    made.add_argument("--training", nargs="*", type=shape, metavar="BxN", help="batches of training")
+    made.add_argument("--points", nargs="+", type=int, help="sizes of the one cloud of the scaling")
+    made.add_argument("--large", type=int, help="points of the large cloud of the memory section")
+    made.add_argument("--chunk", type=int, default=8192, help="tokens at a time there (default: 8192)")
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    made.add_argument("--compile-mode", default="default")
+    made.add_argument(
+        "--default-allocator", action="store_true", help="leave the C library's allocator as it is"
+    )
+    made.add_argument("--out", type=Path, default=PAGE, help="page to write (default: docs/benchmarks.md)")
+    made.add_argument("--no-write", action="store_true", help="print only")
+    return made
+
+
+def fill_sizes(options: argparse.Namespace) -> None:
+    full = options.full
+    defaults: dict[str, Any] = {
+        "inference": [(128, 1024), (32, 2048)] if full else [(16, 1024)],
+        "training": [(128, 1024), (32, 2048)] if full else [(8, 1024)],
+        "points": [1024, 4096, 16_384, 65_536, 262_144, 1_000_000] if full else [1024, 4096, 16_384],
+        "large": 1_000_000 if full else 65_536,
+    }
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+
+
+def main() -> None:
+    options = parser().parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: expected a CUDA device, but torch sees none; leave it out.")
+    fill_sizes(options)
+    batches = {"inference": options.inference, "training": options.training}
+    plans = {
+        "throughput": lambda: throughput(options.models, options.how, batches, options.precision),
+        "scaling": lambda: scaling(options.how, options.points, options.precision),
+        "latency": lambda: latency(options.models),
+        "memory": lambda: memory(options.large, 32 if options.full else 8, options.chunk),
+    }
+    lines: list[str] = []
+    tables: dict[str, dict[str, list[Figures]]] = {}
+    if "throughput" in options.only:
+        lines += sizes_table(options.models)
+        print("\n".join(lines), flush=True)
+    for section in options.only:
+        found = tables[section] = {}
+        for title, rows in plans[section]():
+            figures = measure(rows, options)
+            found.setdefault(title, []).extend(figures)
+            print("\n".join([title, "", *table(figures)]), flush=True)
+        for title, figures in found.items():
+            lines += [f"**{title}**", "", *table(figures)]
+        if section == "scaling":
+            said = exponents([f for figures in found.values() for f in figures])
+            lines += ["Exponents of N:", "", *said] if said else []
+            print("\n".join(said), flush=True)
+    if options.no_write:
+        return
+    allocator = "the C library's default" if options.default_allocator else "told to keep freed memory"
+    head = (
+        f"{origin('models.py', options.device)} Medians of up to {options.rounds} rounds in turn; allocator: "
+        f"{allocator}. `reference` is the eager form that writes the similarities and both attention maps ("
+        f"{', '.join(PAIRED)} have one); the two columns after the time say how many times faster a row is than "
+        "another in its table. Peak memory is what a run needs above what is in use before it (weights and optimiser "
+        "state are)."
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    grown = [f for figures in tables.get("scaling", {}).values() for f in figures]
+    plot(tables.get("throughput", {}), grown, options.out.parent / PLOT)
+    write(
+        "models",
+        "Whole models",
+        "\n".join(["", head, "", f"![speed of the models]({PLOT})", "", *lines]),
+        options.out,
+    )
+
+
+if __name__ == "__main__":
+    report_errors(main)

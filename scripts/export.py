@@ -1,0 +1,53 @@
+"""Write the model of a checkpoint for programs without this toolkit.
+
+python scripts/export.py CHECKPOINT model.onnx      # models on single points, for onnxruntime and others
+python scripts/export.py CHECKPOINT model.pt2       # every model, for torch.export.load
+
+The file takes any number of clouds and points. It is read back and compared with the model, and it says in its
+metadata which classes there are and what to do to a cloud before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bixt3d.config import report_errors
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, help="a best.pt or last.pt, or a run folder")
+    parser.add_argument("out", type=Path, help="FILE.onnx or FILE.pt2")
+    options = parser.parse_args(arguments)
+    return report_errors(lambda: export(options.checkpoint, options.out))
+
+
+def export(checkpoint: Path, out: Path) -> int:
+    import torch
+
+    from bixt3d.allocator import keep_freed_memory
+    from bixt3d.export import INSTALL, export_checkpoint
+
+    keep_freed_memory()
+    done = export_checkpoint(checkpoint, out)
+    print(f"{done.path}: {done.metadata['name']}, {done.path.stat().st_size / 2**20:.1f} MiB")
+    if done.difference is None:
+        print(f"not checked, because onnxruntime is not installed ({INSTALL})")
+    else:
+        print(f"largest difference of the logits on two other sizes: {done.difference:.1e}")
+    if done.seconds is not None:
+        file, model = done.seconds
+        clouds, points = done.batch
+        print(
+            f"{clouds} clouds of {points} points, {torch.get_num_threads()} thread(s), medians in turn: onnxruntime "
+            f"{1000 * file:.1f} ms, torch {1000 * model:.1f} ms; torch takes {model / file:.2f} times as long"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The model benchmark: what it counts by hand, what it writes, and that a row runs."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from places import PATIENCE, ROOT
+
+FOLDER = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a file of benchmarks/ the way its script does."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def test_operations_are_those_of_a_count_by_hand(benchmark):
+    """BiXT-Ti: 12 layers, width 192, 64 latents; a map of n rows from a to b takes 2nab."""
+    parameters, operations = benchmark("model_cases").count("bixt_naive", 1024)
+    assert parameters == 14_794_408
+    n, m, d = 1024, 64, 192
+    mlp, square = 2 * 2 * d * 4 * d, 2 * d * d
+
+    def attention(products, queries, keys):
+        return products * 2 * queries * keys * d
+
+    latent_layer = m * (mlp + 4 * square) + attention(2, m, m)
+    two_sided = (n + m) * (3 * square + mlp) + attention(3, m, n)
+    one_sided = m * (2 * square + mlp) + n * 2 * square + attention(2, m, n)
+    ends = 2 * n * 96 * d + 2 * d * 40
+    assert operations == 11 * two_sided + one_sided + 12 * latent_layer + ends
+
+
+def test_the_exponent_is_a_slope(benchmark):
+    models = benchmark("models")
+    assert models.exponent([10, 100, 1000], [3.0, 30.0, 300.0]) == pytest.approx(1.0)
+    assert models.exponent([10, 100, 1000], [1.0, 100.0, 10_000.0]) == pytest.approx(2.0)
+
+
+def test_every_model_config_is_measured(benchmark):
+    cases = benchmark("model_cases")
+    assert set(cases.MODELS) == {path.stem for path in (ROOT / "cfgs" / "model").glob("*.yaml")}
+
+
+def test_a_section_is_replaced_and_the_rest_is_left_alone(benchmark, tmp_path):
+    pages = benchmark("pages")
+    page = tmp_path / "page.md"
+    page.write_text("# Benchmarks\n\nbefore\n")
+    for text in ("one", "two"):
+        pages.write("models", "Whole models", text, page)
+        pages.write("ops", "Ops", "theirs", page)
+    found = page.read_text()
+    assert found.count("two") == found.count("theirs") == found.count("before") == 1
+    assert "one" not in found
+    assert found.count("## Whole models") == 1
+
+
+def test_a_row_in_a_process_of_its_own(benchmark):
+    row = benchmark("model_cases").Row("bixt_hierarchy", "eager", "inference", 1, 256)
+    told = {"row": row.arguments(), "device": "cpu", "compile_mode": "default", "default_allocator": True}
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "model_worker.py"), json.dumps(told)],
+        input="\n\n",
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *seconds = done.stdout.splitlines()
+    assert [float(s) > 0 for s in seconds] == [True, True]
+    if sys.platform.startswith("linux"):
+        assert 0 < json.loads(first)["peak_mib"] < 500
+
+
+def test_the_reference_runs_the_attention_of_that_name(benchmark):
+    cases = benchmark("model_cases")
+    model = cases.make_model(cases.Row("bixt_naive", "reference", "inference", 1, 64))
+    assert model.encoder.blocks[0].cross.attention.backend == "reference"
+    chunked = cases.make_model(
+        cases.Row("bixt_seg_naive", "eager", "training", 1, 64, chunk=8, checkpoint=True)
+    )
+    assert chunked.encoder.chunk == 8
+    assert chunked.encoder.checkpoint_activations
+    assert torch.is_tensor(
+        cases.inputs(cases.Row("pointmlp", "eager", "inference", 2, 64), chunked, "cpu")[0]
+    )
