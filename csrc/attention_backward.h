@@ -59,8 +59,11 @@ struct LatentGradients {
 
 // The tile of one head: tokens in, gradients out.
 struct BackwardTile {
-    float *token_ref, *token_val;          // become their gradients
-    float *token_grad, *token_out;         // the former comes back multiplied by the inverse sums
+    float* token_ref;  // becomes its gradient
+    // Rows of token values, then of gradients of the tokens. The values become their gradient, the gradients come back
+    // multiplied by the inverse sums.
+    float* right;
+    const float* token_out;
     float *latent_ref_grad, *latent_val_grad;  // added to
 };
 
@@ -68,7 +71,10 @@ void backward_tile(const AttentionProblem& p, const Latents& latents, const Late
                    const BackwardTile& tile, Scratch& scratch, float* ds, float* dq) {
     const Widths& width = latents.width;
     const bool apart = gradients.apart;
+    const i64 right_row = width.token_val + width.latent_val;
     float *e = &scratch.s[0], *factor = &scratch.factor[0], *inverse_sum = &scratch.inverse_sum[0];
+    float* const grads = tile.right + width.token_val;
+    const float* const across_grads = &gradients.across[width.token_val * width.latents];
     latents.similarities(tile.token_ref, count, e);
     if (apart)  // P itself, before E takes the place of s
         for (i64 j = 0; j < count; ++j)
@@ -80,38 +86,38 @@ void backward_tile(const AttentionProblem& p, const Latents& latents, const Late
     for (i64 j = 0; j < count; j += W)
         store(factor + j, apart ? splat(1) : exp2(load(&scratch.largest_s[j]) - splat(gradients.reference)));
     for (i64 j = 0; j < count; ++j) {
-        multiply_row(tile.token_val + j * width.token_val, width.token_val, factor[j]);
-        float *grad = tile.token_grad + j * width.latent_val, *out = tile.token_out + j * width.latent_val;
+        multiply_row(tile.right + j * right_row, width.token_val, factor[j]);
+        multiply_row(grads + j * right_row, width.latent_val, inverse_sum[j]);
+    }
+    if (apart) {  // dP and dQ have different factors
+        multiply(count, width.latents, width.token_val, tile.right, right_row, 1, &gradients.across[0], width.latents,
+                 ds, width.latents, false);
+        multiply(count, width.latents, width.latent_val, grads, right_row, 1, across_grads, width.latents, dq,
+                 width.latents, false);
+    } else {
+        multiply(count, width.latents, right_row, tile.right, right_row, 1, &gradients.across[0], width.latents, ds,
+                 width.latents, false);
+    }
+    for (i64 j = 0; j < count; ++j) {
         V sum = {};
-        for (i64 d = 0; d < width.latent_val; d += W) {
-            const V g = load(grad + d) * splat(inverse_sum[j]);
-            sum += g * load(out + d);
-            store(grad + d, g);
-        }
-        const V delta = splat(total(sum));
-        for (i64 m = 0; m < width.latents; m += W) {
-            const V for_latents = -load(&gradients.delta[m]) * splat(factor[j]);
-            store(ds + j * width.latents + m, apart ? for_latents : for_latents - delta);
-            if (apart) store(dq + j * width.latents + m, -delta);
+        for (i64 d = 0; d < width.latent_val; d += W)
+            sum += load(grads + j * right_row + d) * load(tile.token_out + j * width.latent_val + d);
+        const V delta = splat(total(sum)), by = splat(factor[j]);
+        for (i64 i = j * width.latents, m = 0; m < width.latents; i += W, m += W) {
+            const V for_latents = load(&gradients.delta[m]) * by;
+            if (apart)
+                store(ds + i, load(w + i) * (load(ds + i) - for_latents) + load(e + i) * (load(dq + i) - delta));
+            else
+                store(ds + i, load(e + i) * (load(ds + i) - for_latents - delta));
         }
     }
-    // Together dP and dQ add up in one place; apart they have different factors.
-    multiply(count, width.latents, p.token_width, tile.token_val, width.token_val, 1, &gradients.across[0],
-             width.latents, ds, width.latents, true);
-    multiply(count, width.latents, p.latent_width, tile.token_grad, width.latent_val, 1,
-             &gradients.across[width.token_val * width.latents], width.latents, apart ? dq : ds, width.latents, true);
-    for (i64 i = 0; i < count * width.latents; i += W) store(ds + i, load(ds + i) * load(w + i));
-    if (apart)
-        for (i64 i = 0; i < count * width.latents; i += W)
-            store(ds + i, load(ds + i) + load(dq + i) * load(e + i));
-    multiply(p.num_latents, width.latent_val, count, e, 1, width.latents, tile.token_grad, width.latent_val,
-             tile.latent_val_grad, width.latent_val, true);
+    multiply(p.num_latents, width.latent_val, count, e, 1, width.latents, grads, right_row, tile.latent_val_grad,
+             width.latent_val, true);
     multiply(p.num_latents, width.ref, count, ds, 1, width.latents, tile.token_ref, width.ref, tile.latent_ref_grad,
              width.ref, true);
     multiply(count, width.token_val, p.num_latents, w, width.latents, 1, &gradients.grad[0], width.token_val,
-             tile.token_val, width.token_val, false);
-    for (i64 j = 0; j < count; ++j)
-        multiply_row(tile.token_val + j * width.token_val, width.token_val, factor[j]);
+             tile.right, right_row, false);
+    for (i64 j = 0; j < count; ++j) multiply_row(tile.right + j * right_row, width.token_val, factor[j]);
     multiply(count, width.ref, p.num_latents, ds, width.latents, 1, &latents.ref[0], width.ref, tile.token_ref,
              width.ref, false);
 }
@@ -134,26 +140,27 @@ void backward(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i64 ran
     }
     for (i64 i = 0; i < heads * size; ++i) parts[i] = 0;
     Scratch scratch(width);
-    Array<float> refs(heads * TILE * width.ref), vals(heads * TILE * width.token_val),
-        grads(heads * TILE * width.latent_val), outs(heads * TILE * width.latent_val), ds(TILE * width.latents),
-        dq(TILE * width.latents);
+    const i64 right_row = width.token_val + width.latent_val;
+    Array<float> refs(heads * TILE * width.ref), right(heads * TILE * right_row),
+        outs(heads * TILE * width.latent_val), ds(TILE * width.latents), dq(TILE * width.latents);
     for (i64 first = range * TOKENS_EACH, end = range_end(p, range); first < end; first += TILE) {
         const i64 count = end - first < TILE ? end - first : TILE;
-        for (i64 j = 0; j < count; ++j) {  // references and values of a token often lie beside each other too
+        for (i64 j = 0; j < count; ++j) {  // as in the forward pass
             tiles.read(p.token_ref, first + j, 1, p.ref_width, &refs[j * width.ref]);
-            tiles.read(p.token_val, first + j, 1, p.token_width, &vals[j * width.token_val]);
+            tiles.read(p.token_val, first + j, 1, p.token_width, &right[j * right_row], right_row);
         }
-        tiles.read(p.token_grad, first, count, p.latent_width, &grads[0]);
+        tiles.read(p.token_grad, first, count, p.latent_width, &right[width.token_val], right_row);
         tiles.read(p.tokens, first, count, p.latent_width, &outs[0]);
         for (i64 h = 0; h < heads; ++h) {
             float *ref_grad = parts + h * size, *val_grad = ref_grad + width.latents * width.ref;
-            backward_tile(p, latents[h], gradients[h], count,
-                          {&refs[h * TILE * width.ref], &vals[h * TILE * width.token_val],
-                           &grads[h * TILE * width.latent_val], &outs[h * TILE * width.latent_val], ref_grad, val_grad},
-                          scratch, &ds[0], &dq[0]);
+            const BackwardTile tile{&refs[h * TILE * width.ref], &right[h * TILE * right_row],
+                                    &outs[h * TILE * width.latent_val], ref_grad, val_grad};
+            backward_tile(p, latents[h], gradients[h], count, tile, scratch, &ds[0], &dq[0]);
         }
-        tiles.write(p.token_ref_grad, first, count, p.ref_width, &refs[0]);
-        tiles.write(p.token_val_grad, first, count, p.token_width, &vals[0]);
+        for (i64 j = 0; j < count; ++j) {
+            tiles.write(p.token_ref_grad, first + j, 1, p.ref_width, &refs[j * width.ref]);
+            tiles.write(p.token_val_grad, first + j, 1, p.token_width, &right[j * right_row], right_row);
+        }
     }
     finish_stores();
     for (i64 h = 0; h < heads; ++h) multiply_row(parts + h * size, width.latents * width.ref, p.scale);

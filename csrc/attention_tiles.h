@@ -24,7 +24,7 @@ inline uint16_t to_bfloat16(float x) {
 }
 
 // Tensors as tiles: `count` rows from `first` on, of the heads [head, head + heads) of one cloud. In a tile each head
-// has TILE rows of its own, whose width is rounded up to whole vectors.
+// has TILE rows of its own, as long as `tile_row` says or else rounded up to whole vectors.
 struct Tiles {
     const AttentionProblem& problem;
     i64 cloud, head, heads;
@@ -37,11 +37,11 @@ struct Tiles {
         return static_cast<T*>(rows.data) + cloud * rows.batch + head * rows.head + row * rows.row;
     }
 
-    void read(const Rows& rows, i64 first, i64 count, i64 width, float* tile, i64 tile_rows = TILE) const {
-        const i64 padded = round_up(width, W);
+    void read(const Rows& rows, i64 first, i64 count, i64 width, float* tile, i64 tile_row = 0) const {
+        const i64 padded = round_up(width, W), step = tile_row ? tile_row : padded;
         for (i64 i = 0; i < count; ++i)
             for (i64 h = 0; h < heads; ++h) {
-                float* to = tile + (h * tile_rows + i) * padded;
+                float* to = tile + (h * TILE + i) * step;
                 if (problem.bfloat16) {
                     const uint16_t* from = at<const uint16_t>(rows, cloud, head + h, first + i);
                     for (i64 d = 0; d < width; ++d) to[d] = from_bfloat16(from[d]);
@@ -53,11 +53,11 @@ struct Tiles {
             }
     }
 
-    void write(const Rows& rows, i64 first, i64 count, i64 width, const float* tile, i64 tile_rows = TILE) const {
-        const i64 padded = round_up(width, W);
+    void write(const Rows& rows, i64 first, i64 count, i64 width, const float* tile, i64 tile_row = 0) const {
+        const i64 padded = round_up(width, W), step = tile_row ? tile_row : padded;
         for (i64 i = 0; i < count; ++i)
             for (i64 h = 0; h < heads; ++h) {
-                const float* from = tile + (h * tile_rows + i) * padded;
+                const float* from = tile + (h * TILE + i) * step;
                 if (problem.bfloat16) {
                     uint16_t* to = at<uint16_t>(rows, cloud, head + h, first + i);
                     for (i64 d = 0; d < width; ++d) to[d] = to_bfloat16(from[d]);
