@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from model_cases import Row, inputs, make_model
 
 from bixt3d.allocator import keep_freed_memory
+from bixt3d.compiled import compile_for_prediction
 
 
 def make_run(row: Row, device: str, compile_mode: str) -> Callable[[], None]:
@@ -32,7 +33,14 @@ def make_run(row: Row, device: str, compile_mode: str) -> Callable[[], None]:
             quantize = torch.ao.quantization.quantize_dynamic
             # not what looks at the weights of its maps: the tokeniser and the groups
             model.encoder.blocks = quantize(model.encoder.blocks, {torch.nn.Linear}, dtype=torch.qint8)
-    run = torch.compile(model, dynamic=True, mode=compile_mode) if row.how == "compiled" else model
+    run = model
+    if row.how == "compiled":
+        for_training = row.work == "training" or compile_mode != "default"
+        run = (
+            torch.compile(model, dynamic=True, mode=compile_mode)
+            if for_training
+            else compile_for_prediction(model)
+        )
     half = torch.autocast(device, torch.bfloat16, enabled=row.precision == "bf16")
 
     def infer() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import load_checkpoint, load_weights
+from .compiled import compile_for_prediction
 from .config import from_yaml
 from .io import Cloud, unit_sphere
 from .normals import estimate_normals
@@ -44,6 +45,8 @@ class Predictor:
         batch_size: forward passes that run at once.
         seed: of the draw of points; the same cloud and seed give the same labels.
         device: where the model runs.
+        compile: whether to compile the model in the first pass, see
+            :func:`bixt3d.compiled.compile_for_prediction`.
 
     Raises:
         ValueError: the classifier knows none of the classes, or has parts itself.
@@ -61,6 +64,7 @@ class Predictor:
         batch_size: int = 16,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        compile: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}.")
@@ -75,6 +79,7 @@ class Predictor:
             )
         self.device = torch.device(device)
         self.model = model.eval().to(self.device)
+        self._run = compile_for_prediction(self.model) if compile else self.model
         self.classes: tuple[str, ...] = tuple(classes)
         self.parts: tuple[str, ...] = tuple(parts)
         self.min_points = int(self.model.min_points)
@@ -266,8 +271,8 @@ class Predictor:
 
     def _probabilities(self, points: Tensor, category: Tensor | None) -> Tensor:
         if category is None:
-            return self.model(points).float().softmax(dim=-1)
-        logits = self.model(points, category if self.takes_category else None).float()
+            return self._run(points).float().softmax(dim=-1)
+        logits = self._run(points, category if self.takes_category else None).float()
         allowed = self._belongs[category.clamp(min=0)] | (category < 0)[:, None]
         return logits.masked_fill(~allowed[:, None], -torch.inf).softmax(dim=-1)
 
@@ -284,6 +289,7 @@ def load(
     batch_size: int = 16,
     seed: int = 0,
     device: str | None = None,
+    compile: bool = False,
 ) -> Predictor:
     """Rebuild the model of a checkpoint, ready to predict.
 
@@ -294,6 +300,7 @@ def load(
         batch_size: forward passes that run at once.
         seed: of the draw of points from large clouds.
         device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device where there is one.
+        compile: as for :class:`Predictor`.
 
     Returns:
         A predictor of classes, or of parts where the checkpoint is of a segmenter.
@@ -312,14 +319,16 @@ def load(
     load_weights(model, content["model"], Path(path))
     if "num_parts" not in build_task(config, content["classes"], parts).model_arguments():
         parts = ()  # the data set has some, but the model classifies
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "compile": compile}
     return Predictor(
         model,
         classes=content["classes"],
         parts=parts,
         num_points=config["data"].get("num_points", 1024),
         takes_category=bool(getattr(model, "takes_category", False)),
-        classifier=None if classifier is None else load(classifier, batch_size=batch_size, device=device),
+        classifier=None if classifier is None else load(classifier, **options),
         batch_size=batch_size,
         seed=seed,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        compile=compile,
     )

@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of the draw of points from large clouds and meshes"
     )
     made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
+    made.add_argument("--compile", action="store_true", help="compile the model first: pays for many clouds")
     return made
 
 
@@ -73,6 +74,7 @@ def predict(options: argparse.Namespace) -> int:
         classifier=options.classifier,
         batch_size=options.batch_size,
         seed=options.seed,
+        compile=options.compile,
         device=device,
     )
     if options.category is not None and not predictor.parts:

@@ -23,6 +23,7 @@ RULES = {
     "assembly": (ASSEMBLED, {"lightning", "torch"}),
     "batch_prediction": ({"config", "prediction", "predictor", *SHOWN}, {"numpy"}),
     "checkpoint": ({"weights"}, {"torch"}),
+    "compiled": (set(), {"torch"}),
     "config": (set(), {"hydra", "omegaconf", "yaml"}),
     "datasets": ({"io"}, {"h5py", "numpy", "pooch", "requests", "rich", "torch"}),
     "engine": ({"checkpoint", "reproducibility"}, {"torch"}),
@@ -44,7 +45,7 @@ RULES = {
     "plots": (set(), {"matplotlib", "torch"}),
     "prediction": ({"io"}, {"numpy", "torch"}),
     "predictor": (
-        {"assembly", "checkpoint", "config", "io", "normals", "ops", "prediction"},
+        {"assembly", "checkpoint", "compiled", "config", "io", "normals", "ops", "prediction"},
         {"numpy", "torch"},
     ),
     "progress": ({"logs"}, {"rich"}),

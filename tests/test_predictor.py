@@ -268,6 +268,17 @@ def test_attention_of_a_single_pass_is_the_models_own():
         predictor.attention(points, [0], layer=2)
 
 
+@pytest.mark.slow
+def test_a_compiled_model_predicts_the_same():
+    options = {"classes": CLASSES, "num_points": 96}
+    model = bixt().model
+    torch.nn.init.normal_(model.head.weight)
+    plain, compiled = Predictor(model, **options), Predictor(model, **options, compile=True)
+    for count in (96, 40, 150):
+        expected = plain(cloud(count)).probabilities
+        np.testing.assert_allclose(compiled(cloud(count)).probabilities, expected, atol=1e-5)
+
+
 def test_importing_the_package_still_loads_no_torch():
     code = "import sys, bixt3d; assert 'torch' not in sys.modules; bixt3d.load; assert 'torch' in sys.modules"
     code += (
