@@ -40,13 +40,16 @@ class ResidualMLP(nn.Module):
         self.mlp = MLP(dim, ratio=mlp_ratio)
         self.branch = Branch(dim, drop_path=drop_path, layer_scale=layer_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine every row of ``(B, N, dim)`` alone."""
+    def forward(self, x: Tensor, update: Tensor | None = None) -> Tensor:
+        """Refine every row of ``(B, N, dim)`` alone, after adding ``update`` of the same shape where it is given."""
+        inputs = (x,) if update is None else (x, update)
         if self.training:  # stochastic depth draws once for each cloud
-            return self._refine(x)
-        return in_chunks(self._refine, x, self.chunk)
+            return self._refine(*inputs)
+        return in_chunks(self._refine, *inputs, chunk=self.chunk)
 
-    def _refine(self, x: Tensor) -> Tensor:
+    def _refine(self, x: Tensor, update: Tensor | None = None) -> Tensor:
+        if update is not None:
+            x = x + update
         return x + self.branch(self.mlp(self.norm(x)))
 
 
@@ -122,7 +125,7 @@ class BidirectionalCross(nn.Module):
             self.latent_norm(latents), self.token_norm(tokens), return_attention=return_attention
         )
         latents = self.latent_mlp(latents + self.latent_branch(latent_update))
-        tokens = self.token_mlp(tokens + self.token_branch(token_update))
+        tokens = self.token_mlp(tokens, self.token_branch(token_update))
         return latents, tokens, maps
 
 

@@ -56,7 +56,7 @@ class BiXTClassifier(nn.Module):
         return self.encoder.min_points
 
     def _encode(self, points: Tensor, return_attention: bool):
-        tokens = in_chunks(self.tokenizer, points, self.encoder.chunk)
+        tokens = in_chunks(self.tokenizer, points, chunk=self.encoder.chunk)
         return self.encoder(tokens, points[..., :3], return_attention=return_attention)
 
     def forward_features(

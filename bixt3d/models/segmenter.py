@@ -132,7 +132,7 @@ class BiXTSegmenter(nn.Module):
         return_attention: bool = False,
         return_levels: bool = False,
     ) -> EncoderOutput:
-        tokens, latent_shift = in_chunks(self.tokenizer, points, self.encoder.chunk), None
+        tokens, latent_shift = in_chunks(self.tokenizer, points, chunk=self.encoder.chunk), None
         if self.category_at in ("latents", "tokens"):
             embedded = self.category(one_hot_category(category, points, self.num_categories)).unsqueeze(1)
             if self.category_at == "tokens":

@@ -109,10 +109,10 @@ def test_chunks_are_of_the_size_asked_for_and_rest_where_gradients_are_recorded(
 
     x = torch.rand(3, 10, 2)
     with torch.no_grad():
-        assert torch.equal(in_chunks(double, x, 12), 2 * x)
-    assert seen == [4, 4, 2]  # 3 clouds of 4 tokens: 12 at a time
+        assert torch.equal(in_chunks(double, x, chunk=12), 2 * x)
+    assert seen == [12, 12, 6]  # of 3 clouds of 10 tokens
     seen.clear()
-    in_chunks(double, x, 12)
+    in_chunks(double, x, chunk=12)
     assert seen == [10]
     points, drawn = torch.rand(3, 32, 3), []
     for chunk in (None, 4):  # in training stochastic depth draws once for each cloud, however they are cut
