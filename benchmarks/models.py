@@ -122,10 +122,10 @@ def exponents(figures: list[Figures]) -> list[str]:
     lines = []
     for how, precision in sorted({(f.row.how, f.row.precision) for f in figures}):
         for least in (0, 16_000):
-            some = [f for f in figures if (f.row.how, f.row.precision) == (how, precision)]
-            some = [f for f in some if f.row.points >= least]
+            alike = [f for f in figures if (f.row.how, f.row.precision) == (how, precision)]
+            some = [f for f in alike if f.row.points >= least]
             points = [f.row.points for f in some]
-            if len(points) < 2 or (least and len(some) == len(figures)):
+            if len(points) < 2 or (least and len(some) == len(alike)):
                 continue
             said = f"time {exponent(points, [f.seconds for f in some]):.3f}"
             if all(f.peak_mib and f.peak_mib > 0 for f in some):

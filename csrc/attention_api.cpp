@@ -51,45 +51,53 @@ int useful_threads(const AttentionProblem& p, int threads) {
     return std::max(1, int(std::min(double(threads), similarities / 5e4)));
 }
 
-using Floats = std::unique_ptr<float[]>;
+// Set up the problem, have pass(problem, kernels, cloud, head, heads, range, parts) work on everything, each head of a
+// range with `part_size` floats of its own, and then join(problem, kernels, parts, threads) what lies in these.
+template <class Pass, class Join>
+int in_ranges(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale, int bfloat16,
+              float* latent_sums, int threads, int level,
+              int64_t (*AttentionKernels::*part_size)(const AttentionProblem&), const Pass& pass, const Join& join) {
+    return guarded([&] {
+        AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
+        p.latent_sums = latent_sums;
+        const AttentionKernels& use = kernels(level);
+        threads = useful_threads(p, threads);
+        const int64_t size = (use.*part_size)(p);
+        const std::unique_ptr<float[]> parts(new float[size_t(p.num_clouds * p.num_heads * num_ranges(p) * size)]);
+        const auto work = [&](int64_t cloud, int64_t head, int64_t heads, int64_t range, int64_t part) {
+            pass(p, use, cloud, head, heads, range, &parts[size_t(part * size)]);
+        };
+        const int failed = over_ranges(p, threads, work);
+        return failed ? failed : join(p, use, parts.get(), threads);
+    });
+}
 
 }  // namespace
 
 EXPORT int bixt3d_attention(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
                             int bfloat16, float* latent_sums, int threads, int level) {
-    return guarded([&] {
-        AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
-        p.latent_sums = latent_sums;
-        const AttentionKernels& use = kernels(level);
-        threads = useful_threads(p, threads);
-        const int64_t ranges = num_ranges(p), size = use.part_size(p);
-        const Floats parts(new float[size_t(p.num_clouds * p.num_heads * ranges * size)]);
-        const auto work = [&](int64_t cloud, int64_t head, int64_t heads, int64_t range, int64_t part) {
-            use.forward(p, cloud, head, heads, range, &parts[size_t(part * size)]);
-        };
-        const int failed = over_ranges(p, threads, work);
-        if (failed) return failed;
-        return parallel(p.num_clouds * p.num_heads, threads, [&](int64_t i) {
+    const auto join = [](const AttentionProblem& p, const AttentionKernels& use, const float* parts, int workers) {
+        const int64_t step = p.num_heads * use.part_size(p);  // from one range to the next
+        return parallel(p.num_clouds * p.num_heads, workers, [&](int64_t i) {
             const int64_t cloud = i / p.num_heads, head = i % p.num_heads;
-            use.join(p, cloud, head, &parts[size_t((cloud * ranges * p.num_heads + head) * size)], p.num_heads * size);
+            use.join(p, cloud, head, parts + cloud * num_ranges(p) * step + head * use.part_size(p), step);
         });
-    });
+    };
+    const auto pass = [](const AttentionProblem& p, const AttentionKernels& use, auto... rest) {
+        use.forward(p, rest...);
+    };
+    return in_ranges(tensors, strides, sizes, scale, bfloat16, latent_sums, threads, level,
+                     &AttentionKernels::part_size, pass, join);
 }
 
 EXPORT int bixt3d_attention_backward(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
                                      int bfloat16, float* latent_sums, int threads, int level) {
-    return guarded([&] {
-        AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
-        p.latent_sums = latent_sums;
-        const AttentionKernels& use = kernels(level);
-        threads = useful_threads(p, threads);
-        const int64_t ranges = num_ranges(p), size = use.backward_part_size(p);
-        const Floats parts(new float[size_t(p.num_clouds * p.num_heads * ranges * size)]);
-        const auto work = [&](int64_t cloud, int64_t head, int64_t heads, int64_t range, int64_t part) {
-            use.backward(p, cloud, head, heads, range, &parts[size_t(part * size)]);
-        };
-        const int failed = over_ranges(p, threads, work);
-        if (failed) return failed;
-        return parallel(p.num_heads, threads, [&](int64_t head) { use.join_backward(p, head, parts.get()); });
-    });
+    const auto join = [](const AttentionProblem& p, const AttentionKernels& use, const float* parts, int workers) {
+        return parallel(p.num_heads, workers, [&](int64_t head) { use.join_backward(p, head, parts); });
+    };
+    const auto pass = [](const AttentionProblem& p, const AttentionKernels& use, auto... rest) {
+        use.backward(p, rest...);
+    };
+    return in_ranges(tensors, strides, sizes, scale, bfloat16, latent_sums, threads, level,
+                     &AttentionKernels::backward_part_size, pass, join);
 }

@@ -6,7 +6,6 @@ from cases import within_budget
 from torch.utils.checkpoint import checkpoint
 
 from bixt3d.ops import available_backends, bidirectional_attention, latent_attention
-from bixt3d.ops.backends import cpu, cpu_library
 
 NAMES = ("latent_ref", "latent_val", "token_ref", "token_val")
 RESULTS = ("latents", "tokens", *(f"gradient of {name}" for name in NAMES))
@@ -21,29 +20,6 @@ SIZES = {
     "fewer_tokens_than_latents": (3, 2, 48, 3, 24, 24, 24),
 }
 every_size = pytest.mark.parametrize("size", SIZES)
-
-
-@pytest.fixture(params=[0, 1, 2], ids=["portable", "avx2", "avx512"])
-def level(request, monkeypatch):
-    library, reason = cpu_library.load()
-    if library is None:
-        pytest.skip(reason)
-    if library.bixt3d_level() < request.param:
-        pytest.skip("this machine lacks the instructions")
-    monkeypatch.setattr(cpu, "LEVEL", request.param)
-
-
-@pytest.fixture
-def library():
-    if cpu_library.load()[0] is None:
-        pytest.skip(cpu_library.load()[1])
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def inputs(size="model", *, dtype=torch.float32, shared=False, spread=1.0, seed=0):

@@ -12,7 +12,7 @@ import torch
 from cases import grid
 
 from bixt3d.ops import available_backends, ball_query, farthest_point_sample, knn, three_nn
-from bixt3d.ops.backends import cpu, cpu_library
+from bixt3d.ops.backends import cpu_library
 
 ROOT = Path(__file__).parents[2]
 compiled = pytest.mark.skipif(not cpu_library.PATH.exists(), reason="the library is not compiled here")
@@ -42,23 +42,6 @@ LARGE = {
     "odd_number": normal(1, 4097, 3, seed=4),
 }
 every_large = pytest.mark.parametrize("name", LARGE)
-
-
-@pytest.fixture(params=[0, 1, 2], ids=["portable", "avx2", "avx512"])
-def level(request, monkeypatch):
-    library, reason = cpu_library.load()
-    if library is None:
-        pytest.skip(reason)
-    if library.bixt3d_level() < request.param:
-        pytest.skip("this machine lacks the instructions")
-    monkeypatch.setattr(cpu, "LEVEL", request.param)
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def queries_for(points, count=300):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bixt3d.ops import available_backends, gather_points, group_points, three_interpolate
-from bixt3d.ops.backends import cpu, cpu_library
+from bixt3d.ops.backends import cpu_library
 
 compiled = pytest.mark.skipif(not cpu_library.PATH.exists(), reason="the library is not compiled here")
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -22,23 +22,6 @@ def inputs(channels=5, dtype=torch.float32, num_clouds=2, num_points=37, num_row
     index[:, :50] = num_points - 1  # many uses of one point
     weights = torch.rand(num_clouds, num_rows, 3, generator=generator).bfloat16().to(dtype)
     return features, index, weights
-
-
-@pytest.fixture(params=[0, 1, 2], ids=["portable", "avx2", "avx512"])
-def level(request, monkeypatch):
-    library, reason = cpu_library.load()
-    if library is None:
-        pytest.skip(reason)
-    if library.bixt3d_level() < request.param:
-        pytest.skip("this machine lacks the instructions")
-    monkeypatch.setattr(cpu, "LEVEL", request.param)
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def grouped(backend, channels, dtype):
