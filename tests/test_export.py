@@ -37,6 +37,7 @@ SMALL = {
         "+model.encoder.num_neighbors=[4,4,4,4]",
     ],
 }
+LARGE = {"decoder", "pointmlp"}  # to trace
 OPS = {"hierarchy": {"farthest_point_sample", "knn"}, "decoder": {"farthest_point_sample", "knn", "three_nn"}}
 OPS["pointmlp"] = OPS["hierarchy"]
 
@@ -75,7 +76,9 @@ def inputs(predictor, clouds, points):
     return (*given, torch.arange(clouds) % len(CLASSES)) if predictor.takes_category else given
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in SMALL]
+)
 def test_a_program_is_the_model(checkpoint, tmp_path, name):
     done = export_checkpoint(checkpoint(name), tmp_path / "model.pt2")
     assert done.difference < 1e-4
