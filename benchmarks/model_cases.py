@@ -35,8 +35,8 @@ class Row:
 
     Args:
         model: a file of ``cfgs/model``.
-        how: ``"eager"``, ``"compiled"``, or ``"reference"``: eager with the attention backend of that name,
-            which writes the similarities and both maps, as the authors' formulation does.
+        how: ``"eager"``, ``"compiled"``, or ``"reference"``: eager, all tokens at once, with the attention
+            backend of that name, which writes the similarities and both maps, as the authors' formulation does.
         work: ``"inference"`` or ``"training"``: forward, backward, AdamW.
         clouds, points: size of a batch.
         precision: ``"fp32"``, ``"bf16"`` (autocast) or ``"int8"`` (linear maps of the blocks, inputs
@@ -111,7 +111,9 @@ def memory(points: int, clouds: int, chunk: int) -> Iterator[tuple[str, list[Row
 def make_model(row: Row) -> nn.Module:
     overrides = []
     if row.model.startswith("bixt"):
-        chunk = "null" if row.chunk is None else row.chunk
+        chunk: int | str = "null" if row.chunk is None else row.chunk
+        if row.how == "reference":
+            chunk = row.clouds * row.points  # all at once, as the formula stands
         overrides = [
             f"encoder.chunk={chunk}",
             f"encoder.checkpoint_activations={str(row.checkpoint).lower()}",
