@@ -11,6 +11,9 @@ from pathlib import Path
 
 FINISHED = "finished.json"
 
+# Columns of selection.csv that are no figures of the model.
+BESIDES = ("step", "epoch", "minutes")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -52,7 +55,7 @@ class Run:
         """Return what a finished run measured on the validation split at its end, in percent."""
         with (self.folder / "selection.csv").open(newline="", encoding="utf-8") as file:
             last = list(csv.DictReader(file))[-1]
-        return {name: float(value) for name, value in last.items() if name not in ("step", "epoch")}
+        return {name: float(value) for name, value in last.items() if name not in BESIDES}
 
 
 def write_tables(runs: Sequence[Run], failures: Mapping[Run, str], out: Path) -> None:

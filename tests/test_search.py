@@ -38,7 +38,7 @@ if pathlib.Path(__file__).with_name("break").exists() and folder.name == "wide_s
     print("so far so good")
     sys.exit("error: loss: became nan by step 7; lower it.")
 oa, macc = 60 + 8 * seed + 40 * lr * (1 + seed), 50.0
-(folder / "selection.csv").write_text(f"step,epoch,OA,mAcc\\n1,1,10,10\\n2,2,{oa},{macc}\\n")
+(folder / "selection.csv").write_text(f"step,epoch,OA,mAcc,minutes\\n1,1,10,10,0.5\\n2,2,{oa},{macc},1.5\\n")
 shutil.copy(pathlib.Path(__file__).with_name("last.pt"), folder / "last.pt")
 """
 
