@@ -3,24 +3,22 @@
 python benchmarks/attention.py [--device cpu] [--rounds 7] [--sizes 16x1024 1x65536] [--precision fp32 bf16]
 
 First each backend's results and gradients, by name, are held against float64 on the same inputs: errors above twice
-those of the reference stop the benchmark. Then all backends run in turn, round after round, forward alone and forward
-with backward; the table holds medians and how many times faster than each other one the first backend is. The
-reference is the authors' formulation, written down straight: similarities once, two softmaxes, two products; "sdpa" is
-two calls of torch's fused attention. All run with the allocator setting of the training scripts.
+those of the reference stop the benchmark. Then all backends run in turn, round after round, each right after an untimed
+run of itself, forward alone and forward with backward; the table holds medians and how many times longer than the first
+backend each takes. The reference is the authors' formulation, written down straight: similarities once, two softmaxes,
+two products; "sdpa" is two calls of torch's fused attention. All run with the allocator setting of the training scripts.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from model_worker import peak_mib
-from pages import PAGE, origin, write
+from pages import PAGE, interleaved, origin, write
 from torch import Tensor
 
 from bixt3d.allocator import keep_freed_memory
@@ -86,21 +84,6 @@ def runs(args: list[Tensor], backend: str) -> tuple[Callable[[], None], Callable
     return forward, both
 
 
-def medians(field: list[Callable[[], None]], rounds: int, device: str) -> list[float]:
-    times: list[list[float]] = [[] for _ in field]
-    for turn in range(rounds + 1):
-        for run, taken in zip(field, times, strict=True):
-            if device == "cuda":
-                torch.cuda.synchronize()
-            begin = time.perf_counter()
-            run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                taken.append(time.perf_counter() - begin)
-    return [1000 * statistics.median(taken) for taken in times]
-
-
 def table(clouds: int, tokens: int, precision: str, options: argparse.Namespace) -> list[str]:
     args = inputs(clouds, tokens, DTYPES[precision], options.device)
     available = available_backends("bidirectional_attention", *args)
@@ -108,8 +91,8 @@ def table(clouds: int, tokens: int, precision: str, options: argparse.Namespace)
     exact = verify(args, backends)
     pairs = [runs(args, backend) for backend in backends]
     peaks = [[peak_mib(run, options.device) for run in pair] for pair in pairs]
-    forward = medians([pair[0] for pair in pairs], options.rounds, options.device)
-    both = medians([pair[1] for pair in pairs], options.rounds, options.device)
+    forward = interleaved([pair[0] for pair in pairs], options.rounds, options.device)
+    both = interleaved([pair[1] for pair in pairs], options.rounds, options.device)
     lines = [
         f"**{clouds} x {tokens:,} tokens, {LATENTS} latents, {HEADS} heads of {WIDTH}, {precision}**",
         "",

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 from model_cases import MODELS, PAIRED, RIVAL, SEGMENTED, Row, count, latency, memory, scaling, throughput
-from pages import PAGE, origin, write
+from pages import PAGE, interleaved, origin, write
 
 from bixt3d.config import report_errors
 
@@ -102,6 +102,18 @@ def table(figures: list[Figures]) -> list[str]:
         rate = f"{row.clouds / seconds:.3g}"
         lines.append(f"| {row.model} | {how} | {rate} | {1000 * seconds:.4g} | {ours} | {theirs} | {shown} |")
     return [*lines, ""]
+
+
+def matrix_rate(device: str) -> str:
+    """Say what the machine's own matrix products reach, to hold the models' GFLOP against."""
+    rates = []
+    for dtype in (torch.float32, torch.bfloat16):
+        square = torch.randn(2048, 2048).to(device, dtype)
+        (milliseconds,) = interleaved([lambda x=square: x @ x], 7, device)
+        rates.append(
+            f"{2 * 2048**3 / milliseconds / 1e6:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}"
+        )
+    return f"Torch's product of two 2,048 x 2,048 matrices: {', '.join(rates)}."
 
 
 def sizes_table(models: list[str]) -> list[str]:
@@ -242,7 +254,7 @@ def main() -> None:
     lines: list[str] = []
     tables: dict[str, dict[str, list[Figures]]] = {}
     if "throughput" in options.only:
-        lines += sizes_table(options.models)
+        lines += [*sizes_table(options.models), matrix_rate(options.device), ""]
         print("\n".join(lines), flush=True)
     for section in options.only:
         found = tables[section] = {}

@@ -15,19 +15,17 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
 from ops_cases import Case, cases
 from ops_contenders import Contender, contenders, expected, left_out
-from pages import PAGE, origin, write
+from pages import PAGE, interleaved, origin, write
 from torch import Tensor
 
 from bixt3d.allocator import keep_freed_memory
 
 PLOT = "benchmarks_ops.svg"
-SECONDS_EACH = 3.0  # a contender that has used so much time sits out the other rounds, after three at least
 
 
 def agreement(got: Tensor, wanted: Tensor) -> float | None:
@@ -50,23 +48,6 @@ def verify(case: Case, wanted: Tensor, contender: Contender) -> float | None:
             f"{case.op} on {case.label}: backend {contender.name!r} disagrees with 'torch'; nothing is timed"
         )
     return agreement(got, wanted)
-
-
-def interleaved(field: list[Contender], rounds: int, device: str, clock: str) -> list[float]:
-    """Return the median time of each in milliseconds."""
-    now = time.process_time if clock == "cpu" else time.perf_counter
-    times: list[list[float]] = [[] for _ in field]
-    for _ in range(rounds):
-        for contender, taken in zip(field, times, strict=True):
-            if len(taken) >= 3 and sum(taken) > SECONDS_EACH:
-                continue
-            contender.run()
-            begin = now()
-            contender.run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            taken.append(now() - begin)
-    return [1000 * statistics.median(taken) for taken in times]
 
 
 Row = tuple[str, bool, float, float | None]  # name, ours, milliseconds, agreement
@@ -136,7 +117,9 @@ def main() -> None:
             continue
         field, wanted = list(contenders(case)), expected(case)
         agrees = [verify(case, wanted, contender) for contender in field]
-        medians = interleaved(field, options.rounds, options.device, options.clock)
+        medians = interleaved(
+            [contender.run for contender in field], options.rounds, options.device, options.clock
+        )
         ours = [contender.ours for contender in field]
         rows = list(zip([contender.name for contender in field], ours, medians, agrees, strict=True))
         results.append((case, rows))

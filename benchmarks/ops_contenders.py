@@ -88,6 +88,11 @@ def _batch_vector(clouds: Tensor) -> Tensor:
     return torch.arange(len(clouds), device=clouds.device).repeat_interleave(clouds.shape[1])
 
 
+def _concatenated(points: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the clouds as torch-cluster wants them: one after the other, and which cloud each point is of."""
+    return points.flatten(0, 1), query.flatten(0, 1), _batch_vector(points), _batch_vector(query)
+
+
 def _farthest_peers(case: Case) -> Iterator[Contender]:
     points, s = case.arguments
     b, n = points.shape[:2]
@@ -157,12 +162,7 @@ def _knn_peers(case: Case) -> Iterator[Contender]:
     if _installed("torch_cluster"):
         import torch_cluster
 
-        x, y, in_x, in_y = (
-            points.flatten(0, 1),
-            query.flatten(0, 1),
-            _batch_vector(points),
-            _batch_vector(query),
-        )
+        x, y, in_x, in_y = _concatenated(points, query)
         yield Contender(
             "torch-cluster",
             lambda: torch_cluster.knn(x, y, k, in_x, in_y, num_workers=1),
@@ -205,12 +205,7 @@ def _ball_peers(case: Case) -> Iterator[Contender]:
     if _installed("torch_cluster"):
         import torch_cluster
 
-        x, y, in_x, in_y = (
-            points.flatten(0, 1),
-            query.flatten(0, 1),
-            _batch_vector(points),
-            _batch_vector(query),
-        )
+        x, y, in_x, in_y = _concatenated(points, query)
         yield Contender(
             "torch-cluster",
             lambda: torch_cluster.radius(x, y, radius, in_x, in_y, max_num_neighbors=k),

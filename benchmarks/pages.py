@@ -1,13 +1,17 @@
-"""What the benchmarks share: the page they write to, and what a figure has to say about where it comes from."""
+"""What the benchmarks share: how they time, the page they write to, and where a figure says it comes from."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import platform
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,3 +52,25 @@ def write(name: str, heading: str, section: str, page: Path = PAGE) -> None:
     before, rest = text.split(begin)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+SECONDS_EACH = 3.0  # what has used so much time sits out the other rounds, after three at least
+
+
+def interleaved(runs: list[Callable[[], Any]], rounds: int, device: str, clock: str = "wall") -> list[float]:
+    """Run all in turn, round after round, each right after an untimed run of itself; return medians in ms."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for run, taken in zip(runs, times, strict=True):
+            if len(taken) >= 3 and sum(taken) > SECONDS_EACH:
+                continue
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            begin = now()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            taken.append(now() - begin)
+    return [1000 * statistics.median(taken) for taken in times]

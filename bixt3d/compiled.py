@@ -12,8 +12,9 @@ def compile_for_prediction(model: nn.Module) -> Callable:
     """Return a compiled form of a model in evaluation mode, to be called where no gradient is recorded.
 
     One graph serves every batch size and number of points. Weights are frozen into it: on a CPU they are laid
-    out for the matrix products, which take bias and GELU along. Compiling happens in the first call and takes
-    a minute or two, so it pays for many clouds. Later changes of the weights are not seen.
+    out for the matrix products, which take bias and GELU along. Compiling happens in the first call. On a CPU
+    PointMLP becomes twice as fast or more and BiXT no faster (docs/benchmarks.md); GPUs were not measured. Later
+    changes of the weights are not seen.
 
     Args:
         model: in evaluation mode, on its device.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "bfloat16.h"
 #include "multiply.h"
 
 namespace {
@@ -9,19 +10,6 @@ namespace {
 // Tokens, a multiple of 16: with 64 latents a tile, its references and its values stay in the first two caches.
 constexpr i64 TILE = 64;
 constexpr double LOG2_E = 1.4426950408889634;
-
-inline float from_bfloat16(uint16_t x) {
-    const u32 bits = u32(x) << 16;
-    float y;
-    std::memcpy(&y, &bits, sizeof y);
-    return y;
-}
-inline uint16_t to_bfloat16(float x) {
-    u32 bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    if (x != x) return uint16_t(bits >> 16 | 64);
-    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 // Tensors as tiles: `count` rows from `first` on, of the heads [head, head + heads) of one cloud. In a tile each head
 // has TILE rows of its own, as long as `tile_row` says or else rounded up to whole vectors.
@@ -43,8 +31,8 @@ struct Tiles {
             for (i64 h = 0; h < heads; ++h) {
                 float* to = tile + (h * TILE + i) * step;
                 if (problem.bfloat16) {
-                    const uint16_t* from = at<const uint16_t>(rows, cloud, head + h, first + i);
-                    for (i64 d = 0; d < width; ++d) to[d] = from_bfloat16(from[d]);
+                    const BFloat16* from = at<const BFloat16>(rows, cloud, head + h, first + i);
+                    for (i64 d = 0; d < width; ++d) to[d] = widen(from[d]);
                 } else {
                     const float* from = at<const float>(rows, cloud, head + h, first + i);
                     for (i64 d = 0; d < width; ++d) to[d] = from[d];
@@ -59,8 +47,8 @@ struct Tiles {
             for (i64 h = 0; h < heads; ++h) {
                 const float* from = tile + (h * TILE + i) * step;
                 if (problem.bfloat16) {
-                    uint16_t* to = at<uint16_t>(rows, cloud, head + h, first + i);
-                    for (i64 d = 0; d < width; ++d) to[d] = to_bfloat16(from[d]);
+                    BFloat16* to = at<BFloat16>(rows, cloud, head + h, first + i);
+                    for (i64 d = 0; d < width; ++d) narrow(from[d], to[d]);
                 } else {
                     float* to = at<float>(rows, cloud, head + h, first + i);
                     if (large && width == padded && u64(to) % sizeof(V) == 0)

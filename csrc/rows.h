@@ -2,14 +2,11 @@
 // the work and returns false.
 #pragma once
 
+#include "bfloat16.h"
 #include "kernels.h"
-#include "simd.h"
 
 namespace {
 
-struct BFloat16 {
-    uint16_t bits;  // the upper half of a float
-};
 template <class T>
 struct Wide {
     using Type = T;
@@ -18,23 +15,6 @@ template <>
 struct Wide<BFloat16> {
     using Type = float;
 };
-
-inline float widen(float v) { return v; }
-inline double widen(double v) { return v; }
-inline float widen(BFloat16 v) {
-    const u32 bits = u32(v.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, 4);
-    return wide;
-}
-inline void narrow(float v, float& out) { out = v; }
-inline void narrow(double v, double& out) { out = v; }
-inline void narrow(float v, BFloat16& out) {  // to the nearest, ties to even
-    u32 bits;
-    std::memcpy(&bits, &v, 4);
-    const u32 rounded = (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16;
-    out.bits = uint16_t(v == v ? rounded : 0x7FC0u);
-}
 
 inline bool inside(i64 index, i64 n) { return u64(index) < u64(n); }
 

@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of the draw of points from large clouds and meshes"
     )
     made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
-    made.add_argument("--compile", action="store_true", help="compile the model first: pays for many clouds")
+    made.add_argument(
+        "--compile", action="store_true", help="compile the model first: on a CPU it pays for PointMLP"
+    )
     return made
 
 

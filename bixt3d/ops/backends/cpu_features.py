@@ -140,11 +140,4 @@ def _(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
     return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
 
 
-def _row_products(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-    # In torch's terms: the weights of three nearest points come from distances, which have no gradient here.
-    wide = torch.promote_types(torch.promote_types(rows.dtype, dtype), torch.float32)
-    products = rows.unsqueeze(2).to(wide) * group_points(features, index).to(wide)
-    return products.sum(dim=-1).to(dtype)
-
-
-feature_gradients.register("cpu", row_products=_row_products)
+feature_gradients.register("cpu")

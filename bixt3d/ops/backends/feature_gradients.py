@@ -14,18 +14,28 @@ from torch import Tensor
 Gradients = tuple[Tensor | None, ...]
 
 
-def register(prefix: str, *, row_products: Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor]) -> None:
+def register(
+    prefix: str, *, row_products: Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor] | None = None
+) -> None:
     """Register the gradients of ``bixt3d::<prefix>_gather`` and the three others.
 
     Args:
         prefix: what the names of the four begin with.
         row_products: ``(rows (B, M, C), features (B, N, C), index (B, M, 3), dtype)`` to (B, M, 3) of this dtype,
             the product of each row with the three that the index names: the gradient of the weights.
-            Differentiable itself.
+            Differentiable itself. None for torch's operations on gathered rows, which do where the weights
+            come from distances without a gradient.
     """
 
     def op(name: str) -> Any:
         return getattr(torch.ops.bixt3d, f"{prefix}_{name}")
+
+    def products_of_gathered(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+        wide = torch.promote_types(torch.promote_types(rows.dtype, dtype), torch.float32)
+        gathered = op("gather")(features, index.flatten(1)).view(*index.shape, features.shape[2])
+        return (rows.unsqueeze(2).to(wide) * gathered.to(wide)).sum(dim=-1).to(dtype)
+
+    row_products = row_products or products_of_gathered
 
     def keep_gather(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         features, index = inputs

@@ -114,9 +114,4 @@ def _(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
     return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
 
 
-def _row_products(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-    products = rows.unsqueeze(2).float() * group_points(features, index).float()
-    return products.sum(dim=-1).to(dtype)
-
-
-feature_gradients.register("pointnet2", row_products=_row_products)
+feature_gradients.register("pointnet2")
