@@ -4,9 +4,10 @@ python benchmarks/attention.py [--device cpu] [--rounds 7] [--sizes 16x1024 1x65
 
 First each backend's results and gradients, by name, are held against float64 on the same inputs: errors above twice
 those of the reference stop the benchmark. Then all backends run in turn, round after round, each right after an untimed
-run of itself, forward alone and forward with backward; the table holds medians and how many times longer than the first
-backend each takes. The reference is the authors' formulation, written down straight: similarities once, two softmaxes,
-two products; "sdpa" is two calls of torch's fused attention. All run with the allocator setting of the training scripts.
+run of itself, forward alone and forward with backward; the table holds medians and how many times longer than the
+first backend each takes. The reference is the authors' formulation, written down straight: similarities once, two
+softmaxes, two products; "sdpa" is two calls of torch's fused attention. All run with the allocator setting of the
+training scripts.
 """
 
 from __future__ import annotations
