@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -98,19 +98,37 @@ class BidirectionalCrossAttention(nn.Module):
             ``(B, M, latent_dim)`` and ``(B, N, token_dim)`` updates, to be added by the caller, and the
             maps or None.
         """
-        latent_ref, latent_val = _split_heads(self.latent_ref_val(latents), 2, self.num_heads)
-        token_ref, token_val = _split_heads(self.token_ref_val(tokens), 2, self.num_heads)
-        latent_out, token_out = bidirectional_attention(
-            latent_ref,
-            latent_val,
-            token_ref,
-            token_val,
+        latent_ref, latent_val = self.latent_side(latents)
+        token_ref, token_val = self.token_side(tokens)
+        latent_out, token_out = self.attend(latent_ref, latent_val, token_ref, token_val)
+        maps = AttentionMaps(*attention_weights(latent_ref, token_ref)) if return_attention else None
+        return self.latent_update(latent_out), self.token_update(token_out), maps
+
+    def latent_side(self, latents: Tensor) -> tuple[Tensor, ...]:
+        """Return references and values ``(B or 1, H, M, D)`` of the latents."""
+        return _split_heads(self.latent_ref_val(latents), 2, self.num_heads)
+
+    def token_side(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Return references and values ``(B, H, N, D)`` of the tokens."""
+        return _split_heads(self.token_ref_val(tokens), 2, self.num_heads)
+
+    def attend(self, *sides: Tensor, return_logsumexp: bool = False) -> tuple[Tensor, ...]:
+        """Apply :func:`bixt3d.ops.bidirectional_attention` to both sides, with the dropout and backend set here."""
+        return bidirectional_attention(
+            *sides,
             dropout_p=self.dropout,
             training=self.training,
+            return_logsumexp=return_logsumexp,
             backend=self.backend,
         )
-        maps = AttentionMaps(*attention_weights(latent_ref, token_ref)) if return_attention else None
-        return self.latent_proj(_merge_heads(latent_out)), self.token_proj(_merge_heads(token_out)), maps
+
+    def latent_update(self, latent_out: Tensor) -> Tensor:
+        """Turn what the latents got, ``(B, H, M, D)``, into their update."""
+        return self.latent_proj(_merge_heads(latent_out))
+
+    def token_update(self, token_out: Tensor) -> Tensor:
+        """Turn what the tokens got, ``(B, H, N, D)``, into their update."""
+        return self.token_proj(_merge_heads(token_out))
 
 
 class CrossAttention(nn.Module):
@@ -157,11 +175,31 @@ class CrossAttention(nn.Module):
         Returns:
             ``(B, M, query_dim)`` update, and the weights ``(B, H, M, N)`` or None.
         """
-        (q,) = _split_heads(self.query(query), 1, self.num_heads)
-        k, v = _split_heads(self.key_val(context), 2, self.num_heads)
-        out = latent_attention(q, k, v, dropout_p=self.dropout, training=self.training, backend=self.backend)
+        q = self.query_side(query)
+        k, v = self.context_side(context)
+        out = latent_attention(q, k, v, **self._options)
         weights = attention_weights(q, k)[0] if return_attention else None
-        return self.proj(_merge_heads(out)), weights
+        return self.update(out), weights
+
+    def query_side(self, query: Tensor) -> Tensor:
+        """Return queries ``(B or 1, H, M, D)``."""
+        return _split_heads(self.query(query), 1, self.num_heads)[0]
+
+    def context_side(self, context: Tensor) -> tuple[Tensor, ...]:
+        """Return keys and values ``(B, H, N, D)``."""
+        return _split_heads(self.key_val(context), 2, self.num_heads)
+
+    def attend_to_part(self, q: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Read a part of the context; return what :func:`bixt3d.ops.join_latents` takes."""
+        return latent_attention(q, *self.context_side(context), return_logsumexp=True, **self._options)
+
+    def update(self, out: Tensor) -> Tensor:
+        """Turn what was read, ``(B, H, M, D)``, into the update."""
+        return self.proj(_merge_heads(out))
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"dropout_p": self.dropout, "training": self.training, "backend": self.backend}
 
 
 class SelfAttention(nn.Module):

@@ -14,7 +14,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention, SelfAttention
-from .residual import MLP, Branch, in_chunks
+from .chunks import Chunked, attend_in_chunks, chunk_size, in_chunks, of_clouds
+from .residual import MLP, Branch
 
 NORM_EPS = 1e-6
 
@@ -23,14 +24,8 @@ def _norm(dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim, eps=NORM_EPS)
 
 
-class ResidualMLP(nn.Module):
-    """``x + branch(mlp(norm(x)))`` on the last axis.
-
-    Its hidden layer is the largest tensor of a model. In evaluation without gradient, :attr:`chunk` bounds it
-    to so many tokens at a time; see :func:`bixt3d.layers.residual.in_chunks`.
-    """
-
-    chunk: int | None = None
+class ResidualMLP(Chunked):
+    """``x + branch(mlp(norm(x)))`` on the last axis."""
 
     def __init__(
         self, dim: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None
@@ -81,8 +76,11 @@ class LatentSelfAttention(nn.Module):
         return self.mlp(latents)
 
 
-class BidirectionalCross(nn.Module):
-    """Bi-directional cross-attention and an MLP on both sides, each with norm and residual."""
+class BidirectionalCross(Chunked):
+    """Bi-directional cross-attention and an MLP on both sides, each with norm and residual.
+
+    In chunks, everything on the side of the tokens is done for one chunk after the other.
+    """
 
     def __init__(
         self,
@@ -121,16 +119,42 @@ class BidirectionalCross(nn.Module):
         self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
     ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
         """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens."""
-        latent_update, token_update, maps = self.attention(
-            self.latent_norm(latents), self.token_norm(tokens), return_attention=return_attention
-        )
-        latents = self.latent_mlp(latents + self.latent_branch(latent_update))
-        tokens = self.token_mlp(tokens, self.token_branch(token_update))
-        return latents, tokens, maps
+        maps = None
+        size = None if self.training or return_attention else chunk_size(tokens, self.chunk)
+        if size is None:
+            latent_update, token_update, maps = self.attention(
+                self.latent_norm(latents), self.token_norm(tokens), return_attention=return_attention
+            )
+            tokens = self.token_mlp(tokens, self.token_branch(token_update))
+        else:
+            latent_update, tokens = self._exchange_in_chunks(latents, tokens, size)
+        return self.latent_mlp(latents + self.latent_branch(latent_update)), tokens, maps
+
+    def _exchange_in_chunks(self, latents: Tensor, tokens: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Return the update of the latents and the updated tokens."""
+        sides = self.attention.latent_side(self.latent_norm(latents))
+
+        def attend(clouds: slice, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            latent_ref, latent_val = (of_clouds(x, clouds) for x in sides)
+            latent_out, token_out, logsumexp = self.attention.attend(
+                latent_ref,
+                latent_val,
+                *self.attention.token_side(self.token_norm(part)),
+                return_logsumexp=True,
+            )
+            update = self.token_branch(self.attention.token_update(token_out))
+            return latent_out, logsumexp, self.token_mlp(part, update)
+
+        latent_out, updated = attend_in_chunks(attend, tokens, size)
+        assert updated is not None
+        return self.attention.latent_update(latent_out), updated
 
 
-class CrossUpdate(nn.Module):
-    """One stream reads another and passes an MLP, each with norm and residual."""
+class CrossUpdate(Chunked):
+    """One stream reads another and passes an MLP, each with norm and residual.
+
+    In chunks, what is read is normalised and mapped one chunk after the other.
+    """
 
     def __init__(
         self,
@@ -163,10 +187,23 @@ class CrossUpdate(nn.Module):
         self, query: Tensor, context: Tensor, *, return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Update ``(B or 1, M, query_dim)`` from ``(B, N, context_dim)``."""
-        update, weights = self.attention(
-            self.query_norm(query), self.context_norm(context), return_attention=return_attention
-        )
+        weights = None
+        size = None if self.training or return_attention else chunk_size(context, self.chunk)
+        if size is None:
+            update, weights = self.attention(
+                self.query_norm(query), self.context_norm(context), return_attention=return_attention
+            )
+        else:
+            update = self._read_in_chunks(query, context, size)
         return self.mlp(query + self.branch(update)), weights
+
+    def _read_in_chunks(self, query: Tensor, context: Tensor, size: int) -> Tensor:
+        q = self.attention.query_side(self.query_norm(query))
+
+        def attend(clouds: slice, part: Tensor) -> tuple[Tensor, Tensor, None]:
+            return *self.attention.attend_to_part(of_clouds(q, clouds), self.context_norm(part)), None
+
+        return self.attention.update(attend_in_chunks(attend, context, size)[0])
 
 
 class LatentUpdate(CrossUpdate):

@@ -2,47 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-
-# Tokens at a time on the CPU: their hidden layer stays in its caches and is memory that has been used before. The naive
-# classifier ran 1.3 times as fast on 16 clouds of 1,024 points (float32, two threads); 1,024 and 4,096 came within a
-# tenth of that.
-CPU_CHUNK = 2048
-
-
-def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, chunk: int | None) -> Tensor:
-    """Apply a function of every token alone to ``chunk`` tokens at a time.
-
-    ``out[b, n] = function(x)[b, n]``, with what the function makes in between held for a chunk only. All
-    tokens go through at once where gradients are recorded, which keeps everything anyway, and in a compiled
-    or exported graph, where a loop would fix their number.
-
-    Args:
-        function: tensors ``(B, n, C)`` -> ``(B, n, C')`` for any B and n, without randomness; chunks come as
-            one long cloud.
-        inputs: tensors ``(B, N, C)`` of the same B and N.
-        chunk: tokens at a time, over all clouds; None for :data:`CPU_CHUNK` on the CPU and all elsewhere.
-
-    Returns:
-        ``(B, N, C')``.
-    """
-    batch, count = inputs[0].shape[:2]
-    if chunk is None and inputs[0].device.type == "cpu":
-        chunk = CPU_CHUNK
-    if chunk is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or batch * count <= chunk:
-        return function(*inputs)
-    rows = [x.reshape(1, batch * count, x.shape[2]) for x in inputs]
-    out = None
-    for start in range(0, batch * count, chunk):
-        part = function(*(x[:, start : start + chunk] for x in rows))
-        if out is None:
-            out = part.new_empty(1, batch * count, part.shape[2])
-        out[:, start : start + chunk] = part
-    assert out is not None
-    return out.view(batch, count, -1)
 
 
 class DropPath(nn.Module):

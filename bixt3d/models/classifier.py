@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..layers import PointTokenizer
-from ..layers.residual import in_chunks
+from ..layers.chunks import in_chunks
 from .encoder import BiXTEncoder, init_linear
 from .outputs import LayerAttention
 

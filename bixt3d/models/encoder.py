@@ -17,7 +17,8 @@ from ..layers import (
     LatentSelfAttention,
     bidirectional_cross,
 )
-from ..layers.blocks import CrossFactory, ResidualMLP
+from ..layers.blocks import CrossFactory
+from ..layers.chunks import Chunked
 from ..layers.pointwise import recomputing
 from .outputs import EncoderOutput, LayerAttention, Level
 
@@ -63,8 +64,8 @@ class BiXTEncoder(nn.Module):
         dense: update the tokens in the last layer too, for heads that read them.
         checkpoint_activations: in training, keep only what goes into each layer and compute the layer again
             for its gradient: the same numbers with less memory, for about a third more time.
-        chunk: in evaluation without gradient, the number of tokens that go through a token MLP (or are
-            tokenised) at a time, over all clouds of a batch; it bounds their largest tensor. None for 2,048
+        chunk: in evaluation without gradient, the number of tokens that are tokenised or go through a layer at
+            a time, over all clouds of a batch; it bounds every tensor but the tokens themselves. None for 2,048
             on the CPU, where it is faster, and for all elsewhere.
 
     Raises:
@@ -147,7 +148,7 @@ class BiXTEncoder(nn.Module):
         self.token_dim = token_dim
         self.level_dims = tuple(widths)
         for module in self.modules():
-            if isinstance(module, ResidualMLP):
+            if isinstance(module, Chunked):
                 module.chunk = chunk
         self.apply(init_linear)
         nn.init.trunc_normal_(self.latents, std=0.02)

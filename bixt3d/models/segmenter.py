@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import LatentUpdate, PointTokenizer
-from ..layers.residual import in_chunks
+from ..layers.chunks import in_chunks
 from .category import one_hot_category
 from .decoder import PointMLPDecoder
 from .encoder import BiXTEncoder, init_linear

@@ -5,7 +5,12 @@ runs here; ``backend=None`` takes the first that does and a named backend never 
 """
 
 from .ball_query import ball_query
-from .bidirectional_attention import attention_weights, bidirectional_attention, latent_attention
+from .bidirectional_attention import (
+    attention_weights,
+    bidirectional_attention,
+    join_latents,
+    latent_attention,
+)
 from .dispatch import available_backends
 from .farthest_point_sample import farthest_point_sample
 from .gather import gather_points, group_points
@@ -20,6 +25,7 @@ __all__ = [
     "farthest_point_sample",
     "gather_points",
     "group_points",
+    "join_latents",
     "knn",
     "latent_attention",
     "three_interpolate",

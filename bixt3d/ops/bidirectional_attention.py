@@ -1,5 +1,9 @@
 """Bi-directional cross-attention between latents and tokens."""
 
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import torch
 from torch import Tensor
 
 from . import checks
@@ -16,8 +20,9 @@ def bidirectional_attention(
     scale: float | None = None,
     dropout_p: float = 0.0,
     training: bool = False,
+    return_logsumexp: bool = False,
     backend: str | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Let latents attend to tokens and tokens to latents by one and the same similarity.
 
     For every cloud and head, with ``S = scale * latent_ref token_refᵀ`` of shape (M, N):
@@ -36,12 +41,16 @@ def bidirectional_attention(
         scale: factor of the similarity, 1/sqrt(D) by default.
         dropout_p: probability, below 1, of dropping a weight, for each direction on its own.
         training: whether dropout applies.
+        return_logsumexp: also return what :func:`join_latents` needs to join results over parts of the tokens;
+            "sdpa" computes the similarities once more for it.
         backend: a name that ``available_backends("bidirectional_attention")`` lists; None takes the first
             that runs.
 
     Returns:
         latents (B, H, M, D'') and tokens (B, H, N, D'), dtype of the values, differentiable in all four
         inputs. All inputs share one dtype unless autocast is on. The softmax is computed in float32 or wider.
+        With ``return_logsumexp`` also log(sum over tokens(exp(S))), (B, H, M), float32 (float64 for float64
+        inputs), without gradient.
 
     Raises:
         ValueError: wrong shape or value, different devices, unknown backend.
@@ -57,8 +66,38 @@ def bidirectional_attention(
     checks.dropout(dropout_p)
     if scale is None:
         scale = latent_ref.shape[-1] ** -0.5
-    args = (latent_ref, latent_val, token_ref, token_val, scale, dropout_p if training else 0.0)
-    return select("bidirectional_attention", backend, *args).run(*args)
+    dropout_p = dropout_p if training else 0.0
+    args = (latent_ref, latent_val, token_ref, token_val, scale, dropout_p, return_logsumexp)
+    latents, tokens, logsumexp = select("bidirectional_attention", backend, *args).run(*args)
+    return (latents, tokens, logsumexp) if return_logsumexp else (latents, tokens)
+
+
+@overload
+def latent_attention(
+    latent_ref: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    *,
+    scale: float | None = ...,
+    dropout_p: float = ...,
+    training: bool = ...,
+    return_logsumexp: Literal[False] = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
+
+
+@overload
+def latent_attention(
+    latent_ref: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    *,
+    scale: float | None = ...,
+    dropout_p: float = ...,
+    training: bool = ...,
+    return_logsumexp: Literal[True],
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 
 
 def latent_attention(
@@ -69,8 +108,9 @@ def latent_attention(
     scale: float | None = None,
     dropout_p: float = 0.0,
     training: bool = False,
+    return_logsumexp: bool = False,
     backend: str | None = None,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Let the latents alone attend: the one-sided form of :func:`bidirectional_attention`.
 
     ``latents = softmax over tokens(scale * latent_ref token_refᵀ) token_val`` for every cloud and head; in other
@@ -83,11 +123,12 @@ def latent_attention(
         scale: factor of the similarity, 1/sqrt(D) by default.
         dropout_p: probability, below 1, of dropping a weight.
         training: whether dropout applies.
+        return_logsumexp: as in :func:`bidirectional_attention`.
         backend: a name that ``available_backends("latent_attention")`` lists; None takes the first that runs.
 
     Returns:
         (B, H, M, D'), dtype of the values, differentiable in all three inputs; the softmax is computed in float32
-        or wider.
+        or wider. With ``return_logsumexp`` also the log-sum, as :func:`bidirectional_attention` returns it.
 
     Raises:
         ValueError: wrong shape or value, different devices, unknown backend.
@@ -101,8 +142,34 @@ def latent_attention(
     checks.dropout(dropout_p)
     if scale is None:
         scale = latent_ref.shape[-1] ** -0.5
-    args = (latent_ref, token_ref, token_val, scale, dropout_p if training else 0.0)
-    return select("latent_attention", backend, *args).run(*args)
+    args = (latent_ref, token_ref, token_val, scale, dropout_p if training else 0.0, return_logsumexp)
+    latents, logsumexp = select("latent_attention", backend, *args).run(*args)
+    return (latents, logsumexp) if return_logsumexp else latents
+
+
+def join_latents(parts: Sequence[Tensor], logsumexps: Sequence[Tensor]) -> Tensor:
+    """Join what latents got from parts of the tokens into what they get from all of them, exactly.
+
+    With weights ``w = softmax over parts(logsumexp)``: ``latents = sum over parts(w * part)``.
+
+    Args:
+        parts: results (B, H, M, D) of :func:`bidirectional_attention` or :func:`latent_attention`, one for each part.
+        logsumexps: their log-sums (B, H, M).
+
+    Returns:
+        (B, H, M, D), dtype of the parts; computed in float32 or wider.
+
+    Raises:
+        ValueError: no part, or not one log-sum for each.
+
+    Source: Rabe and Staats, "Self-attention Does Not Need O(n²) Memory", 2021, section 2.
+    """
+    if not parts or len(parts) != len(logsumexps):
+        raise ValueError(
+            f"parts: expected at least one, each with its logsumexp, got {len(parts)} and {len(logsumexps)}."
+        )
+    weights = torch.stack(list(logsumexps)).softmax(dim=0)
+    return (torch.stack(list(parts)) * weights[..., None]).sum(dim=0).to(parts[0].dtype)
 
 
 def attention_weights(

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 from cases import every_backend, within_budget
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 from torch.autograd import gradcheck, gradgradcheck
 
-from bixt3d.ops import attention_weights, bidirectional_attention
+from bixt3d.ops import attention_weights, bidirectional_attention, join_latents, latent_attention
 
 OP = "bidirectional_attention"
 NAMES = ("latent_ref", "latent_val", "token_ref", "token_val")
@@ -102,6 +102,59 @@ def test_nothing_of_the_size_of_the_maps_is_kept():
         kept[backend] = max(sizes)
     assert kept["sdpa"] <= tokens.numel()
     assert kept["reference"] >= 2 * 2 * 16 * 256
+
+
+CUTS = (slice(0, 1), slice(1, 12), slice(12, 17))
+
+
+def in_parts(args, backend, op=bidirectional_attention):
+    """Attend to three parts of the tokens, one after the other, and join what the latents got."""
+    latent_ref, latent_val, *tokens = args
+    latents = (latent_ref, latent_val) if op is bidirectional_attention else (latent_ref,)
+    found = [
+        op(*latents, *(x[:, :, cut] for x in tokens), return_logsumexp=True, backend=backend) for cut in CUTS
+    ]
+    return join_latents([parts[0] for parts in found], [parts[-1] for parts in found]), found
+
+
+@every_backend(OP)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1, 30])  # at 30 most weights of some part are nought
+def test_parts_of_the_tokens_join_to_all_of_them(backend, shape, dtype, spread):
+    latent_ref, latent_val, token_ref, token_val = inputs(shape, dtype)
+    args = (latent_ref * spread, latent_val, token_ref, token_val)
+    reference = bidirectional_attention(*args, backend="reference")
+    exact = by_numpy(*args)
+    latents, found = in_parts(args, backend)
+    within_budget(latents, reference[0], exact[0])
+    within_budget(torch.cat([parts[1] for parts in found], dim=2), reference[1], exact[1])
+
+
+@every_backend("latent_attention")
+def test_parts_join_in_the_one_sided_form(backend):
+    args = inputs("other_widths", torch.float32)
+    latents, _ = in_parts(args, backend, latent_attention)
+    reference = latent_attention(args[0], *args[2:], backend="reference")
+    within_budget(latents, reference, by_numpy(*args)[0])
+
+
+@every_backend(OP)
+def test_log_sums_are_those_of_the_similarities(backend):
+    for spread in (1, 30):
+        latent_ref, latent_val, token_ref, token_val = inputs(dtype=torch.float32)
+        args = [x.requires_grad_() for x in (latent_ref * spread, latent_val, token_ref, token_val)]
+        *_, got = bidirectional_attention(*args, return_logsumexp=True, backend=backend)
+        similarity = 8**-0.5 * args[0].detach().double() @ token_ref.detach().double().mT
+        exact = torch.from_numpy(logsumexp(similarity.numpy(), axis=-1))
+        torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5)
+        assert not got.requires_grad
+
+
+def test_parts_need_their_log_sums():
+    for parts, sums in (([], []), ([torch.zeros(1, 1, 2, 3)], [])):
+        with pytest.raises(ValueError, match="expected at least one, each with its logsumexp"):
+            join_latents(parts, sums)
 
 
 @every_backend(OP)

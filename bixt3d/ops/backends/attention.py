@@ -1,6 +1,7 @@
 """Backends of bi-directional attention: ``reference`` keeps both maps, ``sdpa`` keeps none.
 
-Every function takes ``scale`` as a number and ``dropout_p`` as the probability that applies now.
+Every function takes ``scale`` as a number and ``dropout_p`` as the probability that applies now, and returns the
+log-sums of the rows of S last, or None unless ``return_logsumexp``.
 """
 
 import torch
@@ -18,6 +19,14 @@ def attention_weights(latent_ref: Tensor, token_ref: Tensor, scale: float) -> tu
     return similarity.softmax(dim=-1, dtype=dtype), similarity.mT.softmax(dim=-1, dtype=dtype)
 
 
+def _logsumexp(latent_ref: Tensor, token_ref: Tensor, scale: float, wanted: bool) -> Tensor | None:
+    """Return the log-sums over tokens (B, H, M), or None where nobody wants them."""
+    if not wanted:
+        return None
+    similarity = torch.matmul(latent_ref.detach() * scale, token_ref.detach().mT)
+    return similarity.to(accumulation_dtype(similarity.dtype)).logsumexp(dim=-1)
+
+
 def reference(
     latent_ref: Tensor,
     latent_val: Tensor,
@@ -25,7 +34,8 @@ def reference(
     token_val: Tensor,
     scale: float,
     dropout_p: float,
-) -> tuple[Tensor, Tensor]:
+    return_logsumexp: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Multiply the two maps with the values of the other side."""
     latents_from_tokens, tokens_from_latents = attention_weights(latent_ref, token_ref, scale)
     if dropout_p > 0:
@@ -33,7 +43,7 @@ def reference(
         tokens_from_latents = F.dropout(tokens_from_latents, dropout_p)
     latents = torch.matmul(latents_from_tokens.to(token_val.dtype), token_val)
     tokens = torch.matmul(tokens_from_latents.to(latent_val.dtype), latent_val)
-    return latents, tokens
+    return latents, tokens, _logsumexp(latent_ref, token_ref, scale, return_logsumexp)
 
 
 def sdpa(
@@ -43,7 +53,8 @@ def sdpa(
     token_val: Tensor,
     scale: float,
     dropout_p: float,
-) -> tuple[Tensor, Tensor]:
+    return_logsumexp: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Attend twice with torch's fused attention, once in each direction.
 
     Computing the similarities a second time costs less than writing them to memory and reading them back.
@@ -54,22 +65,36 @@ def sdpa(
     attend = F.scaled_dot_product_attention
     latents = attend(latent_ref, token_ref, token_val, dropout_p=dropout_p, scale=scale)
     tokens = attend(token_ref, latent_ref, latent_val, dropout_p=dropout_p, scale=scale)
-    return latents, tokens
+    return latents, tokens, _logsumexp(latent_ref, token_ref, scale, return_logsumexp)
 
 
 def reference_latents(
-    latent_ref: Tensor, token_ref: Tensor, token_val: Tensor, scale: float, dropout_p: float
-) -> Tensor:
+    latent_ref: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    scale: float,
+    dropout_p: float,
+    return_logsumexp: bool,
+) -> tuple[Tensor, Tensor | None]:
     """Multiply one map with the values of the tokens."""
     weights = attention_weights(latent_ref, token_ref, scale)[0]
     if dropout_p > 0:
         weights = F.dropout(weights, dropout_p)
-    return torch.matmul(weights.to(token_val.dtype), token_val)
+    latents = torch.matmul(weights.to(token_val.dtype), token_val)
+    return latents, _logsumexp(latent_ref, token_ref, scale, return_logsumexp)
 
 
 def sdpa_latents(
-    latent_ref: Tensor, token_ref: Tensor, token_val: Tensor, scale: float, dropout_p: float
-) -> Tensor:
+    latent_ref: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    scale: float,
+    dropout_p: float,
+    return_logsumexp: bool,
+) -> tuple[Tensor, Tensor | None]:
     """Attend with torch's fused attention."""
     latent_ref = latent_ref.expand(token_ref.shape[0], -1, -1, -1)
-    return F.scaled_dot_product_attention(latent_ref, token_ref, token_val, dropout_p=dropout_p, scale=scale)
+    latents = F.scaled_dot_product_attention(
+        latent_ref, token_ref, token_val, dropout_p=dropout_p, scale=scale
+    )
+    return latents, _logsumexp(latent_ref, token_ref, scale, return_logsumexp)

@@ -5,6 +5,7 @@ The work is cut by cloud, head and range of tokens, never by the number of threa
 """
 
 import ctypes
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ def why_not(
     token_val: Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
+    return_logsumexp: bool = False,
 ) -> str | None:
     """Say what the library needs, or why there is none."""
     if dropout_p > 0:
@@ -46,13 +48,17 @@ def attend(
     token_val: Tensor,
     scale: float,
     dropout_p: float,
-) -> tuple[Tensor, Tensor]:
+    return_logsumexp: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Attend in both directions at once; differentiates once."""
     inputs = [latent_ref, latent_val, token_ref, token_val]
     if torch.is_autocast_enabled("cpu"):
         inputs = [x.to(torch.get_autocast_dtype("cpu")) for x in inputs]
-    latents, tokens, _ = _attend(*inputs, scale)
-    return latents, tokens
+    latents, tokens, latent_sums = _attend(*inputs, scale)
+    if not return_logsumexp:
+        return latents, tokens, None
+    reference, total = latent_sums.detach().unbind(-1)
+    return latents, tokens, (reference + total.log2()) * math.log(2)
 
 
 def latents_why_not(
@@ -61,6 +67,7 @@ def latents_why_not(
     token_val: Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
+    return_logsumexp: bool = False,
 ) -> str | None:
     """Say what the library needs: besides, few latents, since a tile of tokens meets all of them."""
     if latent_ref is not None and latent_ref.shape[2] > MAX_LATENTS:
@@ -69,10 +76,19 @@ def latents_why_not(
 
 
 def attend_latents(
-    latent_ref: Tensor, token_ref: Tensor, token_val: Tensor, scale: float, dropout_p: float
-) -> Tensor:
+    latent_ref: Tensor,
+    token_ref: Tensor,
+    token_val: Tensor,
+    scale: float,
+    dropout_p: float,
+    return_logsumexp: bool,
+) -> tuple[Tensor, Tensor | None]:
     """Let the latents alone attend: they have values of no width to give."""
-    return attend(latent_ref, latent_ref[..., :0], token_ref, token_val, scale, dropout_p)[0]
+    nothing = latent_ref[..., :0]
+    latents, _, logsumexp = attend(
+        latent_ref, nothing, token_ref, token_val, scale, dropout_p, return_logsumexp
+    )
+    return latents, logsumexp
 
 
 def _heads_inside(x: Tensor, rows: int, width: int) -> Tensor:

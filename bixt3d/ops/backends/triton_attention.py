@@ -31,7 +31,7 @@ def why_not(
     token_val: Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
-    **options: object,
+    return_logsumexp: bool = False,
 ) -> str | None:
     """Say what the kernels need: their tiles have an upper size, and dropout is not among what they do."""
     if dropout_p > 0:
@@ -56,14 +56,15 @@ def attend(
     token_val: Tensor,
     scale: float,
     dropout_p: float,
-) -> tuple[Tensor, Tensor]:
+    return_logsumexp: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Attend in both directions at once; differentiates once."""
     kind = token_ref.device.type
     inputs = [latent_ref, latent_val, token_ref, token_val]
     if torch.is_autocast_enabled(kind):
         inputs = [x.to(torch.get_autocast_dtype(kind)) for x in inputs]
-    latents, tokens, _, _ = _attend(*inputs, scale)
-    return latents, tokens
+    latents, tokens, latent_lse, _ = _attend(*inputs, scale)
+    return latents, tokens, latent_lse.detach() if return_logsumexp else None
 
 
 def _heads_inside(x: Tensor, batch: int, rows: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
