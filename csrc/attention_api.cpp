@@ -48,7 +48,7 @@ int over_ranges(const AttentionProblem& p, int threads, const Work& work) {
 // A thread is worth its start above this many similarities.
 int useful_threads(const AttentionProblem& p, int threads) {
     const double similarities = double(p.num_clouds * p.num_heads) * double(p.num_latents * p.num_tokens);
-    return std::max(1, int(std::min(double(threads), similarities / 5e4)));
+    return std::max(1, int(std::min(double(threads), similarities / 1e4)));
 }
 
 // Set up the problem, have pass(problem, kernels, cloud, head, heads, range, parts) work on everything, each head of a
