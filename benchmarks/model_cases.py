@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ CONFIGS = Path(__file__).parents[1] / "cfgs"
 CLASSES, PARTS, CATEGORIES = 40, 50, 16
 PAIRED = ("bixt_naive", "bixt_grouping", "bixt_hierarchy", "bixt_seg_naive", "bixt_seg_encdec")
 RIVAL = "pointmlp"
+# No model, but a square matrix times itself, and how often: what the machine's own products reach at the time.
+MATRIX = "matrix product"
+SQUARES = {"cpu": (2048, 20), "cuda": (8192, 50)}
 SEGMENTED = 2048  # points of a cloud whose parts are wanted; a hierarchy by 4 takes no fewer
 # What is measured in turn, and so compared: models of one field.
 FIELDS = (
@@ -34,7 +38,7 @@ class Row:
     """One thing to measure.
 
     Args:
-        model: a file of ``cfgs/model``.
+        model: a file of ``cfgs/model``, or :data:`MATRIX`.
         how: ``"eager"``, ``"compiled"``, or ``"reference"``: eager, all tokens at once, with the attention
             backend of that name, which writes the similarities and both maps, as the authors' formulation does.
         work: ``"inference"`` or ``"training"``: forward, backward, AdamW.
@@ -80,6 +84,8 @@ def throughput(
                         for how in hows
                         if how != "reference" or model in PAIRED
                     ]
+                    if rows and work == "inference":
+                        rows.append(Row(MATRIX, "torch", work, *batch, precision))
                     if rows:
                         yield f"{work}, {batch[0]} x {batch[1]:,} points, {precision}", rows
 
@@ -136,6 +142,14 @@ def name_attention(model: nn.Module, backend: str) -> None:
             module.backend = backend
 
 
+def operations(row: Row, device: str) -> float | None:
+    """Return the floating-point operations of a run; None where they are not counted."""
+    if row.model == MATRIX:
+        width, times = SQUARES[device]
+        return 2.0 * times * width**3
+    return None if row.work == "training" else float(row.clouds * count(row.model, row.points)[1])
+
+
 def inputs(row: Row, model: Any, device: str) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(row.clouds, row.points, model.in_channels, generator=generator) * 2 - 1
@@ -144,6 +158,7 @@ def inputs(row: Row, model: Any, device: str) -> tuple[Tensor, ...]:
     return points.to(device), (torch.arange(row.clouds) % CATEGORIES).to(device)
 
 
+@cache
 def count(model: str, points: int) -> tuple[int, int]:
     """Return parameters, and floating-point operations of a forward pass of one cloud.
 

@@ -17,14 +17,27 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from model_cases import Row, inputs, make_model
+from model_cases import MATRIX, SQUARES, Row, inputs, make_model
 
 from bixt3d.allocator import keep_freed_memory
 from bixt3d.compiled import compile_for_prediction
 
 
+def multiply_squares(width: int, times: int, device: str, dtype: torch.dtype) -> Callable[[], None]:
+    square = torch.randn(width, width).to(device, dtype)
+
+    def multiply() -> None:
+        for _ in range(times):
+            square @ square
+
+    return multiply
+
+
 def make_run(row: Row, device: str, compile_mode: str) -> Callable[[], None]:
     torch.manual_seed(0)
+    if row.model == MATRIX:
+        dtype = torch.bfloat16 if row.precision == "bf16" else torch.float32
+        return multiply_squares(*SQUARES[device], device, dtype)
     model = make_model(row).to(device).train(row.work == "training")
     given = inputs(row, model, device)
     if row.precision == "int8":

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from model_cases import MODELS, PAIRED, RIVAL, SEGMENTED, Row, count, latency, memory, scaling, throughput
-from pages import PAGE, interleaved, origin, write
+from model_cases import MODELS, PAIRED, Row, latency, memory, operations, scaling, throughput
+from model_report import Figures, exponents, plot, sizes_table, table
+from pages import PAGE, origin, write
 
 from bixt3d.config import report_errors
 
@@ -32,12 +32,6 @@ WORKER = Path(__file__).with_name("model_worker.py")
 PLOT = "benchmarks_models.svg"
 SECTIONS = ("throughput", "scaling", "latency", "memory")
 SECONDS_EACH = 30.0  # a row that has used so much time sits out the other rounds, after two at least
-
-
-class Figures(NamedTuple):
-    row: Row
-    seconds: float
-    peak_mib: float | None
 
 
 class Worker:
@@ -80,116 +74,12 @@ def measure(rows: list[Row], options: argparse.Namespace) -> list[Figures]:
     for worker in workers:
         worker.close()
         if worker.failed is None:
-            figures.append(Figures(worker.row, statistics.median(worker.taken), worker.peak_mib))
+            seconds, counted = statistics.median(worker.taken), operations(worker.row, options.device)
+            rate = None if counted is None else counted / seconds / 1e9
+            figures.append(Figures(worker.row, seconds, worker.peak_mib, rate))
         else:
             print(f"{worker.row}: could not run: {' '.join(worker.failed)}", file=sys.stderr)
     return figures
-
-
-def table(figures: list[Figures]) -> list[str]:
-    reference = {f.row.model: f.seconds for f in figures if f.row.how == "reference"}
-    rival = {f.row.how: f.seconds for f in figures if f.row.model == RIVAL}
-    precisions = len({f.row.precision for f in figures}) > 1
-    lines = [
-        "| model | how | clouds/s | ms | times its reference | times PointMLP eager | peak memory, MiB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row, seconds, peak in figures:
-        ours = f"{reference[row.model] / seconds:.2f}" if row.model in reference else ""
-        theirs = f"{rival['eager'] / seconds:.2f}" if "eager" in rival else ""
-        shown = "" if peak is None else f"{peak:,.0f}"
-        how = f"{row.label}, {row.precision}" if precisions else row.label
-        rate = f"{row.clouds / seconds:.3g}"
-        lines.append(f"| {row.model} | {how} | {rate} | {1000 * seconds:.4g} | {ours} | {theirs} | {shown} |")
-    return [*lines, ""]
-
-
-def matrix_rate(device: str) -> str:
-    """Say what the machine's own matrix products reach, to hold the models' GFLOP against."""
-    rates = []
-    for dtype in (torch.float32, torch.bfloat16):
-        square = torch.randn(2048, 2048).to(device, dtype)
-        (milliseconds,) = interleaved([lambda x=square: x @ x], 7, device)
-        rates.append(
-            f"{2 * 2048**3 / milliseconds / 1e6:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}"
-        )
-    return f"Torch's product of two 2,048 x 2,048 matrices: {', '.join(rates)}."
-
-
-def sizes_table(models: list[str]) -> list[str]:
-    lines = ["| model | parameters, M | points | GFLOP a cloud |", "|---|---|---|---|"]
-    for model in models:
-        points = SEGMENTED if "_seg" in model else 1024
-        parameters, operations = count(model, points)
-        lines.append(f"| {model} | {parameters / 1e6:.3f} | {points:,} | {operations / 1e9:.2f} |")
-    return [*lines, ""]
-
-
-def exponent(points: list[int], values: list[float]) -> float:
-    return statistics.linear_regression([math.log(p) for p in points], [math.log(v) for v in values]).slope
-
-
-def exponents(figures: list[Figures]) -> list[str]:
-    """Say how time and memory grow with N, as the slope of a straight line through the logarithms."""
-    lines = []
-    for how, precision in sorted({(f.row.how, f.row.precision) for f in figures}):
-        for least in (0, 16_000):
-            alike = [f for f in figures if (f.row.how, f.row.precision) == (how, precision)]
-            some = [f for f in alike if f.row.points >= least]
-            points = [f.row.points for f in some]
-            if len(points) < 2 or (least and len(some) == len(alike)):
-                continue
-            said = f"time {exponent(points, [f.seconds for f in some]):.3f}"
-            if all(f.peak_mib and f.peak_mib > 0 for f in some):
-                said += f", memory {exponent(points, [f.peak_mib or 1.0 for f in some]):.3f}"
-            lines.append(f"- {how}, {precision}, {min(points):,} to {max(points):,} points: {said}")
-    return [*lines, ""] if lines else []
-
-
-def plot(tables: dict[str, list[Figures]], grown: list[Figures], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    bars = {title: figures for title, figures in tables.items() if figures}
-    heights = [len(figures) for figures in bars.values()] + ([12] if grown else [])
-    figure, axes = plt.subplots(
-        len(heights),
-        figsize=(8, 0.24 * sum(heights) + 0.8 * len(heights)),
-        height_ratios=heights,
-        squeeze=False,
-    )
-    for ax, (title, figures) in zip(axes[:, 0], bars.items(), strict=False):
-        names = [f"{f.row.model} {f.row.label}" for f in figures]
-        colors = ["#1f6f8b" if f.row.model.startswith("bixt") else "#b8b8b8" for f in figures]
-        drawn = ax.barh(range(len(names)), [f.row.clouds / f.seconds for f in figures], color=colors)
-        ax.set_yticks(range(len(names)), names)
-        ax.bar_label(drawn, fmt="%.3g", padding=3, fontsize=7)
-        ax.margins(x=0.1)
-        ax.invert_yaxis()
-        ax.set_title(f"clouds per second, {title}", fontsize=8, loc="left")
-    if grown:
-        ax = axes[-1, 0]
-        for how, precision in sorted({(f.row.how, f.row.precision) for f in grown}):
-            some = [f for f in grown if (f.row.how, f.row.precision) == (how, precision)]
-            ax.plot(
-                [f.row.points for f in some],
-                [f.seconds for f in some],
-                marker="o",
-                label=f"{how}, {precision}",
-            )
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.legend(fontsize=7)
-        ax.set_title(
-            "bixt_naive: seconds of a forward pass over one cloud of N points", fontsize=8, loc="left"
-        )
-    for ax in axes[:, 0]:
-        ax.tick_params(labelsize=7)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
 
 
 def shape(text: str) -> tuple[int, int]:
@@ -254,7 +144,7 @@ def main() -> None:
     lines: list[str] = []
     tables: dict[str, dict[str, list[Figures]]] = {}
     if "throughput" in options.only:
-        lines += [*sizes_table(options.models), matrix_rate(options.device), ""]
+        lines += sizes_table(options.models)
         print("\n".join(lines), flush=True)
     for section in options.only:
         found = tables[section] = {}
