@@ -24,8 +24,9 @@ X86 = {
 KERNELS = {
     "kernels": ("csrc/kernels.cpp", "-ffp-contract=off"),
     "attention": ("csrc/attention.cpp", "-ffp-contract=fast"),
+    "mlp": ("csrc/mlp.cpp", "-ffp-contract=fast"),
 }
-ONCE = ["csrc/api.cpp", "csrc/attention_api.cpp", "csrc/rows_api.cpp", "csrc/pool.cpp"]
+ONCE = ["csrc/api.cpp", "csrc/attention_api.cpp", "csrc/mlp_api.cpp", "csrc/rows_api.cpp", "csrc/pool.cpp"]
 FLAGS = [
     "-std=c++17",
     "-O3",

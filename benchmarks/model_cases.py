@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bixt3d.config import build, compose
 from bixt3d.layers import BidirectionalCrossAttention, CrossAttention
+from bixt3d.layers.blocks import ResidualMLP
 
 CONFIGS = Path(__file__).parents[1] / "cfgs"
 CLASSES, PARTS, CATEGORIES = 40, 50, 16
@@ -39,8 +40,8 @@ class Row:
 
     Args:
         model: a file of ``cfgs/model``, or :data:`MATRIX`.
-        how: ``"eager"``, ``"compiled"``, or ``"reference"``: eager, all tokens at once, with the attention
-            backend of that name, which writes the similarities and both maps, as the authors' formulation does.
+        how: ``"eager"``, ``"compiled"``, or ``"reference"``: eager, all tokens at once, with the backends of that
+            name, which write the similarities, both maps and the hidden layers, as the authors' formulation does.
         work: ``"inference"`` or ``"training"``: forward, backward, AdamW.
         clouds, points: size of a batch.
         precision: ``"fp32"``, ``"bf16"`` (autocast) or ``"int8"`` (linear maps of the blocks, inputs
@@ -132,13 +133,13 @@ def make_model(row: Row) -> nn.Module:
     )
     model = build(node, "model", **sizes)
     if row.how == "reference":
-        name_attention(model, "reference")
+        name_backends(model, "reference")
     return model
 
 
-def name_attention(model: nn.Module, backend: str) -> None:
+def name_backends(model: nn.Module, backend: str) -> None:
     for module in model.modules():
-        if isinstance(module, BidirectionalCrossAttention | CrossAttention):
+        if isinstance(module, BidirectionalCrossAttention | CrossAttention | ResidualMLP):
             module.backend = backend
 
 

@@ -30,16 +30,6 @@ int best_level() {
 #endif
 }
 
-const Kernels& kernels(int level) {
-#ifdef BIXT3D_X86
-    level = std::min(level, best_level());
-    if (level >= 2) return kernels_avx512;
-    if (level == 1) return kernels_avx2;
-#endif
-    (void)level;
-    return kernels_portable;
-}
-
 namespace {
 
 // Hand out the queries of all clouds; search(cloud, b, m, count) answers `count` of them from the m-th on.
@@ -71,7 +61,7 @@ int useful_threads(int threads, double distances) {
 
 }  // namespace
 
-EXPORT int bixt3d_interface() { return 1; }
+EXPORT int bixt3d_interface() { return 2; }
 
 EXPORT int bixt3d_level() { return best_level(); }
 
@@ -80,7 +70,7 @@ EXPORT int bixt3d_farthest_point_sample(const float* points, int64_t num_clouds,
                                         int level) {
     return guarded([&] {
         threads = useful_threads(threads, double(num_clouds) * double(num_points) * double(num_samples));
-        const Kernels& use = kernels(level);
+        const Kernels& use = AT_LEVEL(kernels, level);
         return parallel(num_clouds, threads, [&](int64_t b) {
             use.farthest(points + 3 * b * num_points, num_points, num_samples, start[b], index + b * num_samples);
         });
@@ -92,7 +82,7 @@ EXPORT int bixt3d_knn(const float* query, const float* points, int64_t num_cloud
                       int level) {
     return guarded([&] {
         threads = useful_threads(threads, double(num_clouds) * double(num_queries) * double(num_points));
-        const Kernels& use = kernels(level);
+        const Kernels& use = AT_LEVEL(kernels, level);
         return search_clouds(use, points, num_clouds, num_queries, num_points, axes, threads,
                              [&](const void* cloud, int64_t b, int64_t m, int64_t count) {
                                  const int64_t row = b * num_queries + m;
@@ -106,7 +96,7 @@ EXPORT int bixt3d_ball_query(const float* query, const float* points, int64_t nu
                              int level) {
     return guarded([&] {
         threads = useful_threads(threads, double(num_clouds) * double(num_queries) * double(num_points));
-        const Kernels& use = kernels(level);
+        const Kernels& use = AT_LEVEL(kernels, level);
         return search_clouds(use, points, num_clouds, num_queries, num_points, 3, threads,
                              [&](const void* cloud, int64_t b, int64_t m, int64_t count) {
                                  const int64_t row = b * num_queries + m;

@@ -7,16 +7,6 @@
 
 namespace {
 
-const AttentionKernels& kernels(int level) {
-#ifdef BIXT3D_X86
-    level = std::min(level, best_level());
-    if (level >= 2) return attention_avx512;
-    if (level == 1) return attention_avx2;
-#endif
-    (void)level;
-    return attention_portable;
-}
-
 // In the order in which Python lists them.
 AttentionProblem problem(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
                          int bfloat16) {
@@ -60,7 +50,7 @@ int in_ranges(void* const* tensors, const int64_t* strides, const int64_t* sizes
     return guarded([&] {
         AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
         p.latent_sums = latent_sums;
-        const AttentionKernels& use = kernels(level);
+        const AttentionKernels& use = AT_LEVEL(attention, level);
         threads = useful_threads(p, threads);
         const int64_t size = (use.*part_size)(p);
         const std::unique_ptr<float[]> parts(new float[size_t(p.num_clouds * p.num_heads * num_ranges(p) * size)]);

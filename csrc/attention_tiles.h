@@ -60,11 +60,6 @@ struct Tiles {
     }
 };
 
-void transpose(const float* from, i64 rows, i64 columns, i64 from_stride, float* to, i64 to_stride) {
-    for (i64 c = 0; c < columns; ++c)
-        for (i64 r = 0; r < rows; ++r) to[c * to_stride + r] = from[r * from_stride + c];
-}
-
 void multiply_row(float* row, i64 width, float factor) {
     for (i64 d = 0; d < width; d += W) store(row + d, load(row + d) * splat(factor));
 }

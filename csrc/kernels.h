@@ -38,7 +38,6 @@ extern const Kernels kernels_portable;
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
 #endif
-const Kernels& kernels(int level);  // a level above that of the machine is lowered
 
 // From the standard library, compiled once for every machine.
 void sort_lowest(uint64_t* keys, int64_t n, int64_t k);  // the k lowest of n come first, in order

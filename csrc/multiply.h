@@ -1,4 +1,4 @@
-// Small matrix products on packed tiles, and 2^x, for the attention kernels.
+// Small matrix products on tiles, and 2^x, for attention and the MLP.
 #pragma once
 
 #include "simd.h"
@@ -11,7 +11,7 @@ constexpr int BLOCK_VECTORS = W == 16 ? 4 : 2;
 constexpr int BLOCK_REGISTERS = W == 16 ? 24 : 12;
 constexpr int MOST_ROWS = 12;
 // Products that are added up one after the other, before the sum is added to others: long sums lose bits.
-constexpr i64 MOST_DEPTH = 64;
+constexpr i64 MOST_DEPTH = 96;
 
 // C (R, C W) = [C +] A (R, depth) B (depth, C W); A's entry (i, k) is a[i * row + k * step].
 template <int R, int C>
@@ -82,6 +82,58 @@ inline void multiply(i64 rows, i64 columns, i64 depth, const float* a, i64 row, 
         else
             multiply_columns<1>(rows, depth, a, row, step, b + j, b_row, c + j, c_row, add), j += W;
     }
+}
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define BIXT3D_SHUFFLES
+#endif
+#endif
+
+#ifdef BIXT3D_SHUFFLES
+template <int... I>
+struct LaneList {};
+template <int N, int... I>
+struct Lanes : Lanes<N - 1, N - 1, I...> {};
+template <int... I>
+struct Lanes<0, I...> {
+    using type = LaneList<I...>;
+};
+
+// Swap the upper right and lower left S x S blocks of every 2S x 2S block that rows a and b, S apart, go through.
+template <int S, int... I>
+inline void swap_blocks(V& a, V& b, LaneList<I...>) {
+    const V upper = __builtin_shufflevector(a, b, (I & S ? W + I - S : I)...);
+    b = __builtin_shufflevector(a, b, (I & S ? W + I : I + S)...);
+    a = upper;
+}
+template <int S>
+inline void swap_all_blocks(V (&rows)[W]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i)
+        if (!(i & S)) swap_blocks<S>(rows[i], rows[i + S], typename Lanes<W>::type{});
+    if constexpr (2 * S < W) swap_all_blocks<2 * S>(rows);
+}
+#endif
+
+// to[c, r] = from[r, c].
+inline void transpose(const float* from, i64 rows, i64 columns, i64 from_stride, float* to, i64 to_stride) {
+    i64 whole_rows = 0, whole_columns = 0;
+#ifdef BIXT3D_SHUFFLES
+    whole_rows = rows / W * W, whole_columns = columns / W * W;
+    for (i64 c = 0; c < whole_columns; c += W)
+        for (i64 r = 0; r < whole_rows; r += W) {
+            V block[W];
+#pragma GCC unroll 16
+            for (int i = 0; i < W; ++i) block[i] = load(from + (r + i) * from_stride + c);
+            swap_all_blocks<1>(block);
+#pragma GCC unroll 16
+            for (int i = 0; i < W; ++i) store(to + (c + i) * to_stride + r, block[i]);
+        }
+#endif
+    for (i64 c = 0; c < columns; ++c)
+        for (i64 r = c < whole_columns ? whole_rows : 0; r < rows; ++r)
+            to[c * to_stride + r] = from[r * from_stride + c];
 }
 
 // 2^x for x <= 0 (and a little above), to rounding; 2^-126 where it would be less. NaN stays NaN.

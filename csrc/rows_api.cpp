@@ -30,7 +30,7 @@ int64_t size_of(int type) { return type == FLOAT64 ? 8 : type == FLOAT32 ? 4 : 2
 EXPORT int bixt3d_gather(const void* features, int64_t num_clouds, int64_t n, int64_t row_bytes,
                          const int64_t* index, int64_t num_rows, void* out, int threads, int level) {
     return guarded([&] {
-        const Kernels& use = kernels(level);
+        const Kernels& use = AT_LEVEL(kernels, level);
         return each_row(num_clouds, num_rows, row_bytes, threads, [&](int64_t b, int64_t r, int64_t count) {
             return use.gather(static_cast<const char*>(features) + b * n * row_bytes, n, row_bytes,
                               index + b * num_rows + r, count,
@@ -43,7 +43,7 @@ EXPORT int bixt3d_interpolate(const void* features, int64_t num_clouds, int64_t 
                               const int64_t* index, const void* weights, int64_t num_rows, int type, void* out,
                               int threads, int level) {
     return guarded([&] {
-        const Kernels& use = kernels(level);
+        const Kernels& use = AT_LEVEL(kernels, level);
         const int64_t row_bytes = channels * size_of(type), weight_bytes = 3 * (type == FLOAT64 ? 8 : 4);
         return each_row(num_clouds, num_rows, 3 * row_bytes, threads, [&](int64_t b, int64_t r, int64_t count) {
             const int64_t row = b * num_rows + r;
@@ -58,7 +58,7 @@ EXPORT int bixt3d_scatter(const void* rows, int64_t num_clouds, int64_t num_rows
                           const int64_t* index, const void* weights, int64_t uses, int type, int64_t n, void* out,
                           int threads, int level) {
     return guarded([&] {
-        const Kernels& use = kernels(level);
+        const Kernels& use = AT_LEVEL(kernels, level);
         const Scatter scatter = {type, rows, num_rows, channels, uses, n, index, weights, out};
         // No two threads add to one number: each has a cloud, or where clouds are few a range of its channels,
         // whole cache lines of it.

@@ -37,9 +37,9 @@ def test_operations_are_those_of_a_count_by_hand(benchmark):
 
 
 def test_the_exponent_is_a_slope(benchmark):
-    models = benchmark("models")
-    assert models.exponent([10, 100, 1000], [3.0, 30.0, 300.0]) == pytest.approx(1.0)
-    assert models.exponent([10, 100, 1000], [1.0, 100.0, 10_000.0]) == pytest.approx(2.0)
+    report = benchmark("model_report")
+    assert report.exponent([10, 100, 1000], [3.0, 30.0, 300.0]) == pytest.approx(1.0)
+    assert report.exponent([10, 100, 1000], [1.0, 100.0, 10_000.0]) == pytest.approx(2.0)
 
 
 def test_every_model_config_is_measured(benchmark):

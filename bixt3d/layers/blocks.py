@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
+from ..ops import residual_mlp
 from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention, SelfAttention
 from .chunks import Chunked, attend_in_chunks, chunk_size, in_chunks, of_clouds
 from .residual import MLP, Branch
@@ -25,7 +27,14 @@ def _norm(dim: int) -> nn.LayerNorm:
 
 
 class ResidualMLP(Chunked):
-    """``x + branch(mlp(norm(x)))`` on the last axis."""
+    """``x + branch(mlp(norm(x)))`` on the last axis.
+
+    Attributes:
+        backend: backend of :func:`bixt3d.ops.residual_mlp`, which computes this in evaluation without gradient
+            unless a map was replaced or has a hook; None picks the fastest.
+    """
+
+    backend: str | None = None
 
     def __init__(
         self, dim: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None
@@ -45,7 +54,20 @@ class ResidualMLP(Chunked):
     def _refine(self, x: Tensor, update: Tensor | None = None) -> Tensor:
         if update is not None:
             x = x + update
-        return x + self.branch(self.mlp(self.norm(x)))
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not self._is_plain():
+            return x + self.branch(self.mlp(self.norm(x)))
+        first, second = self.mlp.fc1, self.mlp.fc2
+        parameters = (self.norm.weight, self.norm.bias, first.weight, first.bias, second.weight, second.bias)
+        return residual_mlp(x, *parameters, eps=self.norm.eps, backend=self.backend)
+
+    def _is_plain(self) -> bool:
+        """Whether nothing but the formula of the op happens: no scale or dropped path, replaced module or hook."""
+        kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
+        kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch}
+        return not self.branch.acts() and not any(
+            type(module) is not kind or module._forward_hooks or module._forward_pre_hooks
+            for module, kind in kinds.items()
+        )
 
 
 class LatentSelfAttention(nn.Module):

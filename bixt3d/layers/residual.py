@@ -59,6 +59,10 @@ class Branch(nn.Module):
         self.scale = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = DropPath(drop_path)
 
+    def acts(self) -> bool:
+        """Whether it changes anything now."""
+        return not isinstance(self.scale, nn.Identity) or (self.training and self.drop_path.rate > 0)
+
     def forward(self, x: Tensor) -> Tensor:
         """Scale and drop ``(B, ..., dim)``."""
         return self.drop_path(self.scale(x))

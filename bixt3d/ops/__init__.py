@@ -16,6 +16,7 @@ from .farthest_point_sample import farthest_point_sample
 from .gather import gather_points, group_points
 from .interpolate import three_interpolate, three_nn
 from .knn import knn
+from .residual_mlp import residual_mlp
 
 __all__ = [
     "attention_weights",
@@ -28,6 +29,7 @@ __all__ = [
     "join_latents",
     "knn",
     "latent_attention",
+    "residual_mlp",
     "three_interpolate",
     "three_nn",
 ]

@@ -236,6 +236,41 @@ def values(side: str, ref: Tensor, val: Tensor) -> None:
         same_kind(f"{side}_ref", ref, f"{side}_val", val)
 
 
+def mlp(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+) -> None:
+    """Require rows of at least one channel, and the parameters of a norm and two linear maps that fit them."""
+    floating("x", x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x has shape {shape_of(x)}, expected (..., C) with at least one channel")
+    channels = x.shape[-1]
+    tensor("weight1", weight1)
+    hidden = weight1.shape[0] if weight1.ndim else 0
+    for name, value, expected in (
+        ("norm_weight", norm_weight, (channels,)),
+        ("norm_bias", norm_bias, (channels,)),
+        ("weight1", weight1, (hidden, channels)),
+        ("bias1", bias1, (hidden,)),
+        ("weight2", weight2, (channels, hidden)),
+        ("bias2", bias2, (channels,)),
+    ):
+        floating(name, value)
+        if tuple(value.shape) != expected:
+            raise ValueError(
+                f"{name} has shape {shape_of(value)}, expected {expected} beside x of {channels} channels and "
+                f"weight1 of {hidden} rows"
+            )
+        same_device("x", x, name, value)
+        if value.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            same_kind("x", x, name, value)
+
+
 def dropout(dropout_p: float) -> None:
     """Require a probability below one."""
     if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)):

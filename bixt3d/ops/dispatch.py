@@ -17,6 +17,7 @@ from .backends import (
     cpu,
     cpu_attention,
     cpu_features,
+    mlp,
     pointnet2_features,
     pointnet2_ops,
     reference,
@@ -137,6 +138,10 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("cpu", cpu_attention.attend, cpu_attention.why_not),
         Backend("sdpa", attention.sdpa),
         Backend("reference", attention.reference),
+    ),
+    "residual_mlp": (
+        Backend("cpu", mlp.cpu, mlp.cpu_why_not, traced=False),
+        Backend("reference", mlp.reference),
     ),
     "latent_attention": (
         Backend("cpu", cpu_attention.attend_latents, cpu_attention.latents_why_not),

@@ -93,10 +93,10 @@ def test_the_category_is_read_where_it_enters(model):
     points = cloud(model)
     with torch.no_grad():
         first, second = (model(points, torch.tensor(c)) for c in ([0, 0], [1, 1]))
-    assert torch.equal(first, second) != model.takes_category
-    if not model.takes_category:
-        assert torch.equal(model(points), first)  # and may then be absent
-        return
+        assert torch.equal(first, second) != model.takes_category
+        if not model.takes_category:
+            assert torch.equal(model(points), first)  # and may then be absent
+            return
     with pytest.raises(ValueError, match="category: the model was built to be told the category, got None"):
         model(points)
 

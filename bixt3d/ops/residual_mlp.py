@@ -1,0 +1,48 @@
+"""The residual MLP of a transformer."""
+
+from torch import Tensor
+
+from . import checks
+from .dispatch import select
+
+
+def residual_mlp(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    *,
+    eps: float = 1e-6,
+    backend: str | None = None,
+) -> Tensor:
+    """Return ``x + weight2 gelu(weight1 norm(x) + bias1) + bias2`` for every row alone.
+
+    ``norm`` is layer normalisation with its own weight and bias, ``gelu`` the exact one, ``x Φ(x)``.
+
+    The backend "cpu" computes in float32 without ever writing a whole hidden layer, and records no gradient.
+
+    Args:
+        x: (..., C) float16, bfloat16, float32 or float64.
+        norm_weight, norm_bias: (C,), of the normalisation.
+        weight1, bias1: (C', C) and (C',), as :class:`torch.nn.Linear` holds them.
+        weight2, bias2: (C, C') and (C,).
+        eps: what the normalisation adds to the variance.
+        backend: a name that ``available_backends("residual_mlp")`` lists; None takes the first that runs.
+
+    Returns:
+        (..., C), in the dtype of ``x``, or the wider one of the residual where autocast narrows the products.
+
+    Raises:
+        ValueError: wrong shape, different devices, unknown backend.
+        TypeError: wrong type or dtype.
+        NotImplementedError: the named backend cannot run on these inputs.
+
+    Source: Vaswani et al. 2017, section 3.3, with the norm first and the GELU of Hendrycks and Gimpel 2016.
+    """
+    parameters = (norm_weight, norm_bias, weight1, bias1, weight2, bias2)
+    checks.mlp(x, *parameters)
+    args = (x, *parameters, eps)
+    return select("residual_mlp", backend, *args).run(*args)

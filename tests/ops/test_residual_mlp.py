@@ -1,0 +1,169 @@
+import pytest
+import torch
+from cases import every_backend, within_budget
+from scipy.special import ndtr
+
+from bixt3d.layers.blocks import ResidualMLP
+from bixt3d.ops import residual_mlp
+
+OP = "residual_mlp"
+# leading sizes, channels, hidden channels
+SIZES = {
+    "model": ((2, 100), 192, 768),
+    "one_number": ((1,), 1, 1),
+    "no_leading_axis": ((), 24, 5),
+    "nothing_a_multiple": ((3, 43), 45, 131),
+    "one_more_than_a_tile": ((65,), 64, 96),
+    "no_rows": ((2, 0), 16, 32),
+    "narrow_hidden": ((70,), 100, 3),
+}
+every_size = pytest.mark.parametrize("size", SIZES)
+
+
+def inputs(size="model", dtype=torch.float32, seed=0):
+    leading, channels, hidden = SIZES[size]
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape, spread=1.0):
+        return (torch.randn(*shape, generator=generator, dtype=torch.float64) * spread).to(dtype)
+
+    return [
+        normal(*leading, channels, spread=3.0),
+        1 + normal(channels, spread=0.2),
+        normal(channels, spread=0.2),
+        normal(hidden, channels, spread=channels**-0.5),
+        normal(hidden, spread=0.5),
+        normal(channels, hidden, spread=hidden**-0.5),
+        normal(channels, spread=0.5),
+    ]
+
+
+def by_numpy(x, norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps=1e-6):
+    x, norm_weight, norm_bias, weight1, bias1, weight2, bias2 = (
+        value.double().numpy() for value in (x, norm_weight, norm_bias, weight1, bias1, weight2, bias2)
+    )
+    centred = x - x.mean(-1, keepdims=True)
+    normal = centred / ((centred**2).mean(-1, keepdims=True) + eps) ** 0.5 * norm_weight + norm_bias
+    hidden = normal @ weight1.T + bias1
+    return torch.as_tensor(x + (hidden * ndtr(hidden)) @ weight2.T + bias2)
+
+
+@every_backend(OP)
+@every_size
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_error_stays_in_the_budget(backend, size, dtype):
+    args = inputs(size, dtype)
+    got, same_precision = residual_mlp(*args, backend=backend), residual_mlp(*args, backend="reference")
+    assert got.shape == args[0].shape
+    assert got.dtype == dtype
+    if got.numel():
+        within_budget(got, same_precision, by_numpy(*args))
+
+
+@every_size
+def test_every_instruction_set_stays_in_the_budget(level, size):
+    args = inputs(size)
+    if args[0].numel():
+        got, same_precision = residual_mlp(*args, backend="cpu"), residual_mlp(*args, backend="reference")
+        within_budget(got, same_precision, by_numpy(*args))
+
+
+@every_backend(OP)
+def test_the_activation_is_right_from_end_to_end(backend):
+    """Rows (a, -a) have mean 0 and deviation a, which as the weight of the norm gives them back: h = (a, -a)."""
+    eye, zero = torch.eye(2), torch.zeros(2)
+    for a in (*torch.linspace(1e-3, 7, 1500), *torch.linspace(7, 200, 101)):
+        row = torch.stack([a, -a])
+        got = residual_mlp(row, a.expand(2), zero, eye, zero, eye, zero, eps=0.0, backend=backend)
+        expected = row.double() * (1 + torch.as_tensor(ndtr(row.double().numpy())))
+        torch.testing.assert_close(got.double(), expected, rtol=3e-7, atol=1e-7)
+
+
+@every_backend(OP)
+def test_a_row_knows_nothing_of_the_others(backend):
+    args = inputs()
+    rows = args[0].flatten(0, 1)
+    whole = residual_mlp(rows, *args[1:], backend=backend)
+    broken = rows.clone()
+    broken[70, 3] = float("nan")
+    got = residual_mlp(broken, *args[1:], backend=backend)
+    assert got[70].isnan().all()
+    others = torch.arange(200) != 70
+    assert torch.equal(got[others], whole[others])
+
+
+def test_neither_threads_nor_strides_change_a_bit(library, threads):
+    args = inputs()
+    threads(1)
+    one = residual_mlp(*args, backend="cpu")
+    for count in (2, 5):
+        threads(count)
+        assert torch.equal(residual_mlp(*args, backend="cpu"), one)
+    strided = [args[0].transpose(0, 1).contiguous().transpose(0, 1), *(x.flip(0).flip(0) for x in args[1:])]
+    strided[3] = args[3].T.contiguous().T
+    assert torch.equal(residual_mlp(*strided, backend="cpu"), one)
+
+
+def test_the_library_leaves_gradients_and_half_precision_to_torch(library):
+    args = inputs()
+    args[3].requires_grad_()
+    with pytest.raises(NotImplementedError, match="backend 'cpu' records no gradient"):
+        residual_mlp(*args, backend="cpu")
+    residual_mlp(*args).sum().backward()
+    assert args[3].grad is not None
+    with torch.no_grad():
+        residual_mlp(*args, backend="cpu")
+        with (
+            torch.autocast("cpu", torch.bfloat16),
+            pytest.raises(NotImplementedError, match="takes float32, not bfloat16"),
+        ):
+            residual_mlp(*args, backend="cpu")
+
+
+def test_registration_is_sound(library):
+    torch.library.opcheck(torch.ops.bixt3d.cpu_residual_mlp.default, (*inputs("nothing_a_multiple"), 1e-5))
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "error", "message"),
+    [
+        (0, lambda x: x[..., :10], ValueError, r"norm_weight has shape \(192,\), expected \(10,\) beside x"),
+        (0, lambda x: x.sum(), ValueError, r"x has shape \(\), expected \(..., C\)"),
+        (0, lambda x: x.long(), TypeError, "x has dtype int64"),
+        (3, lambda x: x.T, ValueError, r"weight1 has shape \(192, 768\), expected \(192, 192\)"),
+        (4, lambda x: x[:5], ValueError, r"bias1 has shape \(5,\), expected \(768,\)"),
+        (5, lambda x: x.double(), TypeError, "weight2 has dtype float64, expected float32 as x has"),
+        (6, lambda x: None, TypeError, "bias2 has type NoneType"),
+    ],
+)
+def test_bad_input_is_named(place, change, error, message):
+    args = inputs()
+    args[place] = change(args[place])
+    with pytest.raises(error, match=message):
+        residual_mlp(*args)
+
+
+def layer(**options):
+    torch.manual_seed(0)
+    return ResidualMLP(24, drop_path=0.5, **options).eval()
+
+
+def test_the_layer_computes_the_same_with_and_without_gradient(library):
+    x = torch.randn(2, 9, 24)
+    for options in ({}, {"layer_scale": 0.3}):
+        with torch.no_grad():
+            got = layer(**options)(x)
+        torch.testing.assert_close(got, layer(**options)(x), rtol=1e-6, atol=1e-6)
+
+
+def test_hooks_and_replaced_maps_of_the_layer_are_respected(library):
+    x, seen = torch.randn(2, 9, 24), []
+    hooked = layer()
+    hooked.mlp.act.register_forward_hook(lambda module, args, out: seen.append(out))
+    doubled = layer()
+    doubled.mlp.fc2 = torch.nn.Sequential(doubled.mlp.fc2, torch.nn.Threshold(-1e9, 0))
+    with torch.no_grad():
+        plain = layer()(x)
+        torch.testing.assert_close(hooked(x), plain)
+        torch.testing.assert_close(doubled(x), plain)
+    assert seen[0].shape == (2, 9, 96)
