@@ -49,31 +49,46 @@ void normalize(const MlpProblem& p, const float* row, float* to) {
     for (i64 d = 0; d < p.dim; ++d) to[d] = to[d] * factor * p.norm_weight[d] + p.norm_bias[d];
 }
 
-void rows(const MlpProblem& p, i64 first, i64 count) {
+// Memory for one tile, which all tiles of a thread share: taken anew for each, it came from the kernel every time.
+struct Tile {
+    Array<float> normal, across, hidden, update;
+    explicit Tile(const MlpProblem& p)
+        : normal(MLP_ROWS * round_up(p.dim, W)),
+          across(p.dim * MLP_ROWS),
+          hidden(HIDDEN_EACH * MLP_ROWS),
+          update(p.dim * MLP_ROWS) {}
+};
+
+void work_on(const MlpProblem& p, i64 first, i64 count, Tile& tile) {
     const i64 columns = round_up(count, W), padded = round_up(p.dim, W);
-    Array<float> normal(count * padded), across(p.dim * columns), hidden(HIDDEN_EACH * columns),
-        update(p.dim * columns);
-    for (i64 r = 0; r < count; ++r) normalize(p, p.x + (first + r) * p.dim, &normal[r * padded]);
+    float *normal = &tile.normal[0], *across = &tile.across[0], *hidden = &tile.hidden[0], *update = &tile.update[0];
+    for (i64 r = 0; r < count; ++r) normalize(p, p.x + (first + r) * p.dim, normal + r * padded);
     for (i64 d = 0; d < p.dim; ++d) {
-        for (i64 r = 0; r < columns; r += W) store(&across[d * columns + r], V{});
-        for (i64 r = 0; r < columns; r += W) store(&update[d * columns + r], splat(p.bias2[d]));
+        for (i64 r = 0; r < columns; r += W) store(across + d * columns + r, V{});
+        for (i64 r = 0; r < columns; r += W) store(update + d * columns + r, splat(p.bias2[d]));
     }
-    transpose(&normal[0], count, p.dim, padded, &across[0], columns);
+    transpose(normal, count, p.dim, padded, across, columns);
     for (i64 j = 0; j < p.hidden; j += HIDDEN_EACH) {
         const i64 height = p.hidden - j < HIDDEN_EACH ? p.hidden - j : HIDDEN_EACH;
-        multiply(height, columns, p.dim, p.weight1 + j * p.dim, p.dim, 1, &across[0], columns, &hidden[0], columns,
+        multiply(height, columns, p.dim, p.weight1 + j * p.dim, p.dim, 1, across, columns, hidden, columns,
                  false);
         for (i64 i = 0; i < height; ++i) {
             const V bias = splat(p.bias1[j + i]);
-            for (i64 r = i * columns; r < (i + 1) * columns; r += W) store(&hidden[r], gelu(load(&hidden[r]) + bias));
+            for (i64 r = i * columns; r < (i + 1) * columns; r += W) store(hidden + r, gelu(load(hidden + r) + bias));
         }
-        multiply(p.dim, columns, height, p.weight2 + j, p.hidden, 1, &hidden[0], columns, &update[0], columns, true);
+        multiply(p.dim, columns, height, p.weight2 + j, p.hidden, 1, hidden, columns, update, columns, true);
     }
-    transpose(&update[0], p.dim, count, columns, &normal[0], padded);
+    transpose(update, p.dim, count, columns, normal, padded);
     for (i64 r = 0; r < count; ++r) {
         const float* row = p.x + (first + r) * p.dim;
         for (i64 d = 0; d < p.dim; ++d) p.out[(first + r) * p.dim + d] = row[d] + normal[r * padded + d];
     }
+}
+
+void rows(const MlpProblem& p, i64 first, i64 count) {
+    Tile tile(p);
+    for (i64 end = first + count; first < end; first += MLP_ROWS)
+        work_on(p, first, end - first < MLP_ROWS ? end - first : MLP_ROWS, tile);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ struct MlpProblem {
     float* out;
 };
 
-// Rows that one call works on at most, a multiple of 16.
+// Rows of a tile, a multiple of 16.
 constexpr int64_t MLP_ROWS = 64;
 
 struct MlpKernels {

@@ -17,8 +17,11 @@ EXPORT int bixt3d_residual_mlp(const float* x, int64_t num_rows, int64_t dim, in
     const MlpProblem p{x, dim, hidden, norm_weight, norm_bias, eps, weight1, bias1, weight2, bias2, out};
     const double products = double(num_rows) * double(dim) * double(hidden);
     threads = std::max(1, int(std::min(double(threads), products / USEFUL_PRODUCTS)));
+    // Whole tiles, a few tasks for each thread; with less to do, parts of a tile.
     const int64_t share = (num_rows + threads - 1) / threads;
-    const int64_t each = std::min(MLP_ROWS, std::max(LANES, (share + LANES - 1) / LANES * LANES));
+    const int64_t unit = share < MLP_ROWS ? LANES : MLP_ROWS;
+    const int64_t part = share < 4 * MLP_ROWS ? share : (share + 3) / 4;
+    const int64_t each = std::max(unit, (part + unit - 1) / unit * unit);
     const MlpKernels& use = AT_LEVEL(mlp, level);
     return guarded([&] {
         return parallel((num_rows + each - 1) / each, threads,
