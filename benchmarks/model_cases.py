@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bixt3d.config import build, compose
 from bixt3d.layers import BidirectionalCrossAttention, CrossAttention
-from bixt3d.layers.blocks import ResidualMLP
+from bixt3d.layers.residual import ResidualMLP
 
 CONFIGS = Path(__file__).parents[1] / "cfgs"
 CLASSES, PARTS, CATEGORIES = 40, 50, 16

@@ -11,63 +11,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
-from ..ops import residual_mlp
 from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention, SelfAttention
-from .chunks import Chunked, attend_in_chunks, chunk_size, in_chunks, of_clouds
-from .residual import MLP, Branch
-
-NORM_EPS = 1e-6
-
-
-def _norm(dim: int) -> nn.LayerNorm:
-    return nn.LayerNorm(dim, eps=NORM_EPS)
-
-
-class ResidualMLP(Chunked):
-    """``x + branch(mlp(norm(x)))`` on the last axis.
-
-    Attributes:
-        backend: backend of :func:`bixt3d.ops.residual_mlp`, which computes this in evaluation without gradient
-            unless a map was replaced or has a hook; None picks the fastest.
-    """
-
-    backend: str | None = None
-
-    def __init__(
-        self, dim: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None
-    ):
-        super().__init__()
-        self.norm = _norm(dim)
-        self.mlp = MLP(dim, ratio=mlp_ratio)
-        self.branch = Branch(dim, drop_path=drop_path, layer_scale=layer_scale)
-
-    def forward(self, x: Tensor, update: Tensor | None = None) -> Tensor:
-        """Refine every row of ``(B, N, dim)`` alone, after adding ``update`` of the same shape where it is given."""
-        inputs = (x,) if update is None else (x, update)
-        if self.training:  # stochastic depth draws once for each cloud
-            return self._refine(*inputs)
-        return in_chunks(self._refine, *inputs, chunk=self.chunk)
-
-    def _refine(self, x: Tensor, update: Tensor | None = None) -> Tensor:
-        if update is not None:
-            x = x + update
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not self._is_plain():
-            return x + self.branch(self.mlp(self.norm(x)))
-        first, second = self.mlp.fc1, self.mlp.fc2
-        parameters = (self.norm.weight, self.norm.bias, first.weight, first.bias, second.weight, second.bias)
-        return residual_mlp(x, *parameters, eps=self.norm.eps, backend=self.backend)
-
-    def _is_plain(self) -> bool:
-        """Whether nothing but the formula of the op happens: no scale or dropped path, replaced module or hook."""
-        kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
-        kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch}
-        return not self.branch.acts() and not any(
-            type(module) is not kind or module._forward_hooks or module._forward_pre_hooks
-            for module, kind in kinds.items()
-        )
+from .chunks import Chunked, attend_in_chunks, chunk_size, of_clouds
+from .residual import Branch, ResidualMLP, norm
 
 
 class LatentSelfAttention(nn.Module):
@@ -87,7 +35,7 @@ class LatentSelfAttention(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.norm = _norm(dim)
+        self.norm = norm(dim)
         self.attention = SelfAttention(dim, num_heads=num_heads, dropout=dropout)
         self.branch = Branch(dim, drop_path=drop_path, layer_scale=layer_scale)
         self.mlp = ResidualMLP(dim, mlp_ratio=mlp_ratio, drop_path=drop_path, layer_scale=layer_scale)
@@ -118,8 +66,8 @@ class BidirectionalCross(Chunked):
         backend: str | None = None,
     ):
         super().__init__()
-        self.latent_norm = _norm(latent_dim)
-        self.token_norm = _norm(token_dim)
+        self.latent_norm = norm(latent_dim)
+        self.token_norm = norm(token_dim)
         self.attention = BidirectionalCrossAttention(
             latent_dim,
             token_dim,
@@ -192,8 +140,8 @@ class CrossUpdate(Chunked):
         backend: str | None = None,
     ):
         super().__init__()
-        self.query_norm = _norm(query_dim)
-        self.context_norm = _norm(context_dim)
+        self.query_norm = norm(query_dim)
+        self.context_norm = norm(context_dim)
         self.attention = CrossAttention(
             query_dim,
             context_dim,

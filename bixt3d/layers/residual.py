@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..ops import residual_mlp
+from .chunks import Chunked, in_chunks
+
+NORM_EPS = 1e-6
+
 
 class DropPath(nn.Module):
     """Drop a residual branch for whole samples, and scale what is kept by ``1 / (1 - rate)``.
@@ -84,3 +89,52 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply both maps to the last axis."""
         return self.fc2(self.act(self.fc1(x)))
+
+
+def norm(dim: int) -> nn.LayerNorm:
+    """Return the layer normalisation of ``dim`` channels that every branch begins with."""
+    return nn.LayerNorm(dim, eps=NORM_EPS)
+
+
+class ResidualMLP(Chunked):
+    """``x + branch(mlp(norm(x)))`` on the last axis.
+
+    Attributes:
+        backend: backend of :func:`bixt3d.ops.residual_mlp`, which computes this in evaluation without gradient
+            unless a map was replaced or has a hook; None picks the fastest.
+    """
+
+    backend: str | None = None
+
+    def __init__(
+        self, dim: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None
+    ):
+        super().__init__()
+        self.norm = norm(dim)
+        self.mlp = MLP(dim, ratio=mlp_ratio)
+        self.branch = Branch(dim, drop_path=drop_path, layer_scale=layer_scale)
+
+    def forward(self, x: Tensor, update: Tensor | None = None) -> Tensor:
+        """Refine every row of ``(B, N, dim)`` alone, after adding ``update`` of the same shape where it is given."""
+        inputs = (x,) if update is None else (x, update)
+        if self.training:  # stochastic depth draws once for each cloud
+            return self._refine(*inputs)
+        return in_chunks(self._refine, *inputs, chunk=self.chunk)
+
+    def _refine(self, x: Tensor, update: Tensor | None = None) -> Tensor:
+        if update is not None:
+            x = x + update
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not self._is_plain():
+            return x + self.branch(self.mlp(self.norm(x)))
+        first, second = self.mlp.fc1, self.mlp.fc2
+        parameters = (self.norm.weight, self.norm.bias, first.weight, first.bias, second.weight, second.bias)
+        return residual_mlp(x, *parameters, eps=self.norm.eps, backend=self.backend)
+
+    def _is_plain(self) -> bool:
+        """Whether nothing but the formula of the op happens: no scale or dropped path, replaced module or hook."""
+        kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
+        kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch}
+        return not self.branch.acts() and not any(
+            type(module) is not kind or module._forward_hooks or module._forward_pre_hooks
+            for module, kind in kinds.items()
+        )

@@ -83,7 +83,8 @@ def latent_attention(
     training: bool = ...,
     return_logsumexp: Literal[False] = ...,
     backend: str | None = ...,
-) -> Tensor: ...
+) -> Tensor:
+    """Return what the latents get."""
 
 
 @overload
@@ -97,7 +98,8 @@ def latent_attention(
     training: bool = ...,
     return_logsumexp: Literal[True],
     backend: str | None = ...,
-) -> tuple[Tensor, Tensor]: ...
+) -> tuple[Tensor, Tensor]:
+    """Return it and its log-sums."""
 
 
 def latent_attention(

@@ -3,7 +3,7 @@ import torch
 from cases import every_backend, within_budget
 from scipy.special import ndtr
 
-from bixt3d.layers.blocks import ResidualMLP
+from bixt3d.layers.residual import ResidualMLP
 from bixt3d.ops import residual_mlp
 
 OP = "residual_mlp"
