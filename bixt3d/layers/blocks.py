@@ -14,7 +14,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention, SelfAttention
-from .chunks import Chunked, attend_in_chunks, chunk_size, of_clouds
+from .chunks import Chunked, attend_in_chunks, of_clouds
 from .residual import Branch, ResidualMLP, norm
 
 
@@ -90,7 +90,7 @@ class BidirectionalCross(Chunked):
     ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
         """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens."""
         maps = None
-        size = None if self.training or return_attention else chunk_size(tokens, self.chunk)
+        size = None if return_attention else self.chunk_size(tokens)
         if size is None:
             latent_update, token_update, maps = self.attention(
                 self.latent_norm(latents), self.token_norm(tokens), return_attention=return_attention
@@ -158,7 +158,7 @@ class CrossUpdate(Chunked):
     ) -> tuple[Tensor, Tensor | None]:
         """Update ``(B or 1, M, query_dim)`` from ``(B, N, context_dim)``."""
         weights = None
-        size = None if self.training or return_attention else chunk_size(context, self.chunk)
+        size = None if return_attention else self.chunk_size(context)
         if size is None:
             update, weights = self.attention(
                 self.query_norm(query), self.context_norm(context), return_attention=return_attention

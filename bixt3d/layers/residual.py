@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import residual_mlp
-from .chunks import Chunked, in_chunks
+from .chunks import Chunked, has_hooks, in_chunks
 
 NORM_EPS = 1e-6
 
@@ -117,9 +117,8 @@ class ResidualMLP(Chunked):
     def forward(self, x: Tensor, update: Tensor | None = None) -> Tensor:
         """Refine every row of ``(B, N, dim)`` alone, after adding ``update`` of the same shape where it is given."""
         inputs = (x,) if update is None else (x, update)
-        if self.training:  # stochastic depth draws once for each cloud
-            return self._refine(*inputs)
-        return in_chunks(self._refine, *inputs, chunk=self.chunk)
+        size = self.chunk_size(x)
+        return self._refine(*inputs) if size is None else in_chunks(self._refine, *inputs, chunk=size)
 
     def _refine(self, x: Tensor, update: Tensor | None = None) -> Tensor:
         if update is not None:
@@ -135,6 +134,5 @@ class ResidualMLP(Chunked):
         kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
         kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch}
         return not self.branch.acts() and not any(
-            type(module) is not kind or module._forward_hooks or module._forward_pre_hooks
-            for module, kind in kinds.items()
+            type(module) is not kind or has_hooks(module) for module, kind in kinds.items()
         )

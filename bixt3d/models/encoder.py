@@ -65,7 +65,7 @@ class BiXTEncoder(nn.Module):
         checkpoint_activations: in training, keep only what goes into each layer and compute the layer again
             for its gradient: the same numbers with less memory, for about a third more time.
         chunk: in evaluation without gradient, the number of tokens that are tokenised or go through a layer at
-            a time, over all clouds of a batch; it bounds every tensor but the tokens themselves. None for 2,048
+            a time, over all clouds of a batch; it bounds every tensor but the tokens themselves. None for 4,096
             on the CPU, where it is faster, and for all elsewhere.
 
     Raises:

@@ -152,7 +152,8 @@ def latent_attention(
 def join_latents(parts: Sequence[Tensor], logsumexps: Sequence[Tensor]) -> Tensor:
     """Join what latents got from parts of the tokens into what they get from all of them, exactly.
 
-    With weights ``w = softmax over parts(logsumexp)``: ``latents = sum over parts(w * part)``.
+    With weights ``w = softmax over parts(logsumexp)``: ``latents = sum over parts(w * part)``. The log-sums carry no
+    gradient, so this is not for training.
 
     Args:
         parts: results (B, H, M, D) of :func:`bidirectional_attention` or :func:`latent_attention`, one for each part.

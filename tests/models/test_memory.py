@@ -87,6 +87,18 @@ def test_chunks_change_no_number(name, chunk):
         torch.testing.assert_close(chunked(points), plain(points), atol=1e-5, rtol=1e-6)  # logits of about 10
 
 
+@pytest.mark.parametrize("name", ["attention", "token_mlp", "attention.token_ref_val", "token_mlp.mlp.act"])
+def test_a_hook_sees_all_tokens_at_once(name):
+    """Who looks at activations shall not find them cut into chunks."""
+    plain, hooked, seen = classifier("naive").eval(), classifier("naive", chunk=10).eval(), []
+    module = hooked.encoder.blocks[0].cross.get_submodule(name)
+    module.register_forward_hook(lambda module, inputs, out: seen.append(inputs[-1].shape[:-1]))
+    points = torch.rand(3, 32, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(hooked(points), plain(points), atol=1e-5, rtol=1e-6)
+    assert seen == [(3, 32)]
+
+
 def test_a_segmenter_in_chunks():
     def segmenter(chunk):
         torch.manual_seed(0)
@@ -143,7 +155,7 @@ def test_only_the_tokens_are_ever_whole(backend):
             return out
 
     largest = {}
-    for chunk in (4096, 64, None):
+    for chunk in (8192, 64, None):
         encoder = BiXTEncoder(
             depth=2,
             dim=24,
@@ -154,9 +166,9 @@ def test_only_the_tokens_are_ever_whole(backend):
         )
         model = BiXTClassifier(7, tokenizer=PointTokenizer(24), encoder=encoder).eval()
         with torch.no_grad(), Largest() as mode:
-            model(torch.rand(1, 4096, 3))
-        largest[chunk] = mode.size / (4096 * 24 * 4)
-    assert largest[4096] == 4  # the hidden layer
+            model(torch.rand(1, 8192, 3))
+        largest[chunk] = mode.size / (8192 * 24 * 4)
+    assert largest[8192] == 4  # the hidden layer
     assert largest[64] == 1
     assert largest[None] == 2  # the hidden layer of half of them
 
