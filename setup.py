@@ -26,7 +26,14 @@ KERNELS = {
     "attention": ("csrc/attention.cpp", "-ffp-contract=fast"),
     "mlp": ("csrc/mlp.cpp", "-ffp-contract=fast"),
 }
-ONCE = ["csrc/api.cpp", "csrc/attention_api.cpp", "csrc/mlp_api.cpp", "csrc/rows_api.cpp", "csrc/pool.cpp"]
+ONCE = [
+    "csrc/api.cpp",
+    "csrc/attention_api.cpp",
+    "csrc/mlp_api.cpp",
+    "csrc/rows_api.cpp",
+    "csrc/level.cpp",
+    "csrc/pool.cpp",
+]
 FLAGS = [
     "-std=c++17",
     "-O3",

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "level.h"
 #include "parallel.h"
 
 void sort_lowest(uint64_t* keys, int64_t n, int64_t k) {
@@ -16,18 +17,6 @@ void sort_lowest(uint64_t* keys, int64_t n, int64_t k) {
 void sort_lowest(int32_t* keys, int64_t n, int64_t k) {
     if (k < n) std::nth_element(keys, keys + k, keys + n);
     std::sort(keys, keys + k);
-}
-
-int best_level() {
-#ifdef BIXT3D_X86
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi")) return 0;
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return avx512 ? 2 : 1;
-#else
-    return 0;
-#endif
 }
 
 namespace {

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "level.h"
 #include "parallel.h"
 
 namespace {

@@ -1,6 +1,7 @@
 // The C function of the residual MLP: one task for every tile of rows.
 #include "mlp.h"
 
+#include "level.h"
 #include "parallel.h"
 
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels.h"
+#include "level.h"
 #include "parallel.h"
 
 namespace {
