@@ -84,7 +84,8 @@ def plot(tables: dict[str, list[Figures]], grown: list[Figures], path: Path) -> 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    bars = {title: figures for title, figures in tables.items() if figures}
+    models = {title: [f for f in figures if f.row.model != MATRIX] for title, figures in tables.items()}
+    bars = {title: figures for title, figures in models.items() if figures}
     heights = [len(figures) for figures in bars.values()] + ([12] if grown else [])
     figure, axes = plt.subplots(
         len(heights),
@@ -92,8 +93,7 @@ def plot(tables: dict[str, list[Figures]], grown: list[Figures], path: Path) -> 
         height_ratios=heights,
         squeeze=False,
     )
-    for ax, (title, drawn_figures) in zip(axes[:, 0], bars.items(), strict=False):
-        figures = [f for f in drawn_figures if f.row.model != MATRIX]
+    for ax, (title, figures) in zip(axes[:, 0], bars.items(), strict=False):
         names = [f"{f.row.model} {f.row.label}" for f in figures]
         colors = ["#1f6f8b" if f.row.model.startswith("bixt") else "#b8b8b8" for f in figures]
         drawn = ax.barh(range(len(names)), [f.row.clouds / f.seconds for f in figures], color=colors)

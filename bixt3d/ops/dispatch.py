@@ -139,14 +139,14 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("sdpa", attention.sdpa),
         Backend("reference", attention.reference),
     ),
-    "residual_mlp": (
-        Backend("cpu", mlp.cpu, mlp.cpu_why_not, traced=False),
-        Backend("reference", mlp.reference),
-    ),
     "latent_attention": (
         Backend("cpu", cpu_attention.attend_latents, cpu_attention.latents_why_not),
         Backend("sdpa", attention.sdpa_latents),
         Backend("reference", attention.reference_latents),
+    ),
+    "residual_mlp": (
+        Backend("cpu", mlp.cpu, mlp.cpu_why_not, traced=False),
+        Backend("reference", mlp.reference),
     ),
 }
 
