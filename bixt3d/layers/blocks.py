@@ -86,9 +86,12 @@ class BidirectionalCross(Chunked):
         )
 
     def forward(
-        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
+        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False, overwrite: bool = False
     ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
-        """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens."""
+        """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens.
+
+        ``overwrite`` allows the result of the tokens to take their memory, which happens where they go in chunks.
+        """
         maps = None
         size = None if return_attention else self.chunk_size(tokens)
         if size is None:
@@ -97,10 +100,12 @@ class BidirectionalCross(Chunked):
             )
             tokens = self.token_mlp(tokens, self.token_branch(token_update))
         else:
-            latent_update, tokens = self._exchange_in_chunks(latents, tokens, size)
+            latent_update, tokens = self._exchange_in_chunks(latents, tokens, size, overwrite)
         return self.latent_mlp(latents + self.latent_branch(latent_update)), tokens, maps
 
-    def _exchange_in_chunks(self, latents: Tensor, tokens: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    def _exchange_in_chunks(
+        self, latents: Tensor, tokens: Tensor, size: int, overwrite: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return the update of the latents and the updated tokens."""
         sides = self.attention.latent_side(self.latent_norm(latents))
 
@@ -115,7 +120,7 @@ class BidirectionalCross(Chunked):
             update = self.token_branch(self.attention.token_update(token_out))
             return latent_out, logsumexp, self.token_mlp(part, update)
 
-        latent_out, updated = attend_in_chunks(attend, tokens, size)
+        latent_out, updated = attend_in_chunks(attend, tokens, size, overwrite)
         assert updated is not None
         return self.attention.latent_update(latent_out), updated
 
@@ -269,8 +274,12 @@ class EncoderBlock(nn.Module):
         self.self_attention = nn.Sequential(*self_attention)
 
     def forward(
-        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
+        self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False, overwrite: bool = False
     ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
-        """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens."""
-        latents, tokens, maps = self.cross(latents, tokens, return_attention=return_attention)
+        """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens.
+
+        ``overwrite`` is of :class:`BidirectionalCross`; other cross layers leave the tokens' memory alone.
+        """
+        options = {"overwrite": overwrite} if isinstance(self.cross, BidirectionalCross) else {}
+        latents, tokens, maps = self.cross(latents, tokens, return_attention=return_attention, **options)
         return self.self_attention(latents), tokens, maps

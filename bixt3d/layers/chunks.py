@@ -80,7 +80,10 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, chunk: int | Non
 
 
 def attend_in_chunks(
-    attend: Callable[[slice, Tensor], tuple[Tensor, Tensor, Tensor | None]], tokens: Tensor, size: int
+    attend: Callable[[slice, Tensor], tuple[Tensor, Tensor, Tensor | None]],
+    tokens: Tensor,
+    size: int,
+    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Let latents meet ``size`` tokens at a time, exactly: several whole clouds, or parts of one.
 
@@ -89,6 +92,7 @@ def attend_in_chunks(
             latents ``(b, H, M, D)``, its log-sums ``(b, H, M)``, and the updated tokens ``(b, n, C')`` or None.
         tokens: ``(B, N, C)``.
         size: of :func:`chunk_size`.
+        overwrite: write the updated tokens over ``tokens``, chunk by chunk, where they are as wide.
 
     Returns:
         The results of the latents ``(B, H, M, D)`` over all tokens, and the updated tokens ``(B, N, C')`` or None.
@@ -108,7 +112,8 @@ def attend_in_chunks(
             logsumexps.append(logsumexp)
             if new is not None:
                 if updated is None:
-                    updated = new.new_empty(batch, count, new.shape[2])
+                    fits = overwrite and new.shape[2] == tokens.shape[2] and new.dtype == tokens.dtype
+                    updated = tokens if fits else new.new_empty(batch, count, new.shape[2])
                 updated[clouds, some] = new
         latents.append(join_latents(parts, logsumexps) if len(parts) > 1 else parts[0])
     return torch.cat(latents), updated

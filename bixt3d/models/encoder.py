@@ -18,7 +18,7 @@ from ..layers import (
     bidirectional_cross,
 )
 from ..layers.blocks import CrossFactory
-from ..layers.chunks import Chunked
+from ..layers.chunks import Chunked, has_hooks
 from ..layers.pointwise import recomputing
 from .outputs import EncoderOutput, LayerAttention, Level
 
@@ -240,9 +240,12 @@ class BiXTEncoder(nn.Module):
         neighbor_index: Tensor | None = None
         attention: list[LayerAttention] = []
         run = self._checkpointed if self.checkpoint_activations and self.training else self._layer
+        # Without a gradient nobody else sees what a layer made of the tokens, and the next one may write over it.
+        given = tokens
+        forgets = not (torch.is_grad_enabled() or return_levels or any(map(has_hooks, self.modules())))
         for i in range(len(self.blocks)):
             latents, tokens, centers, neighbor_index, maps = run(
-                i, latents, tokens, centers, neighbor_index, return_attention
+                i, latents, tokens, centers, neighbor_index, return_attention, forgets and tokens is not given
             )
             if maps is not None:
                 attention.append(maps)
@@ -264,13 +267,16 @@ class BiXTEncoder(nn.Module):
         centers: Tensor,
         neighbor_index: Tensor | None,
         return_attention: bool,
+        overwrite: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, LayerAttention | None]:
-        """Apply layer ``i``: its refinement and its block."""
+        """Apply layer ``i``: its refinement and its block, which may write over the ``tokens`` given."""
         refinement = self.refinements[i]
         refines = not isinstance(refinement, nn.Identity)
         if refines and self.refine == "before":
             tokens, centers, neighbor_index = refinement(tokens, centers, neighbor_index)
-        latents, tokens, maps = self.blocks[i](latents, tokens, return_attention=return_attention)
+        latents, tokens, maps = self.blocks[i](
+            latents, tokens, return_attention=return_attention, overwrite=overwrite
+        )
         attention = None if maps is None else LayerAttention(maps, centers)
         if refines and self.refine == "after":
             tokens, centers, neighbor_index = refinement(tokens, centers, neighbor_index)

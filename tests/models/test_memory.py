@@ -8,8 +8,8 @@ import pytest
 import torch
 from places import PATIENCE, ROOT
 
-from bixt3d.layers import GroupRefinement, PointTokenizer, bidirectional_cross, sequential_cross
-from bixt3d.layers.chunks import in_chunks
+from bixt3d.layers import GroupRefinement, PointTokenizer, bidirectional_cross, blocks, sequential_cross
+from bixt3d.layers.chunks import attend_in_chunks, in_chunks
 from bixt3d.models import BiXTClassifier, BiXTEncoder, BiXTSegmenter
 
 REFINEMENT = partial(GroupRefinement, num_neighbors=4, width=8)
@@ -97,6 +97,49 @@ def test_a_hook_sees_all_tokens_at_once(name):
     with torch.no_grad():
         torch.testing.assert_close(hooked(points), plain(points), atol=1e-5, rtol=1e-6)
     assert seen == [(3, 32)]
+
+
+def tokens_and_centers():
+    return torch.randn(3, 32, 24), torch.rand(3, 32, 3)
+
+
+def test_layers_write_over_the_tokens_of_others_but_not_of_the_caller(monkeypatch):
+    places = []
+
+    def note(attend, tokens, size, overwrite):
+        result = attend_in_chunks(attend, tokens, size, overwrite)
+        places.append((tokens.data_ptr(), result[1].data_ptr()))
+        return result
+
+    monkeypatch.setattr(blocks, "attend_in_chunks", note)
+    tokens, centers = tokens_and_centers()
+    before = tokens.clone()
+    encoder = classifier("naive", chunk=10, dense=True).eval().encoder
+    with torch.no_grad():
+        encoder(tokens, centers)
+        assert torch.equal(tokens, before)
+        first, *others = places
+        assert first[0] == tokens.data_ptr() != first[1]
+        assert others == [(first[1], first[1])] * 2
+        levels = encoder(tokens, centers, return_levels=True).levels
+    assert len({level.tokens.data_ptr() for level in levels}) == 4
+
+
+def test_tokens_that_a_hook_keeps_are_not_written_over():
+    kept = {None: [], 10: []}
+
+    def keep(chunk, module, inputs, out):
+        kept[chunk].append(out[1])
+
+    for chunk in kept:
+        encoder = classifier("naive", chunk=chunk).eval().encoder
+        for block in encoder.blocks:
+            block.register_forward_hook(partial(keep, chunk))
+        with torch.no_grad():
+            torch.manual_seed(2)
+            encoder(*tokens_and_centers())
+    for got, expected in zip(kept[10], kept[None], strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-6)
 
 
 def test_a_segmenter_in_chunks():
