@@ -1,24 +1,38 @@
-// What mlp_api.cpp and the copies of mlp.cpp know of each other.
+// What mlp_api.cpp and the copies of mlp.cpp know of each other. One thread calls each function.
 #pragma once
 
 #include <cstdint>
 
-// The residual MLP of a transformer, x + W2 gelu(W1 norm(x) + b1) + b2, for rows that lie one after the other. Weights
-// are as torch.nn.Linear holds them: (outputs, inputs).
+// The residual MLP of a transformer, x + s (W2 gelu(W1 norm(x) + b1) + b2), for rows that lie one after the other.
+// Weights are as torch.nn.Linear holds them: (outputs, inputs).
 struct MlpProblem {
     const float* x;
-    int64_t dim, hidden;
+    int64_t num_rows, dim, hidden;
     const float *norm_weight, *norm_bias;
     float eps;
     const float *weight1, *bias1, *weight2, *bias2;
+    const float* scale;   // s of every cloud; null where it is one
+    int64_t cloud_rows;   // rows of a cloud
     float* out;
+};
+
+// The gradient of a loss by the result, which is read, and by everything else but s, which is written.
+struct MlpGradients {
+    const float* out;
+    float *x, *norm_weight, *norm_bias, *weight1, *bias1, *weight2, *bias2;
 };
 
 // Rows of a tile, a multiple of 16.
 constexpr int64_t MLP_ROWS = 64;
 
 struct MlpKernels {
-    void (*rows)(const MlpProblem&, int64_t first, int64_t count);
+    void (*forward)(const MlpProblem&, int64_t first, int64_t count);
+    // Write the gradient by some rows and, to part_size() floats, what they add to those by the parameters.
+    void (*backward)(const MlpProblem&, const MlpGradients&, int64_t first, int64_t count, float* part);
+    // Add up parts that lie one after the other, for `height` hidden channels; with the first go the other parameters.
+    void (*join)(const MlpProblem&, const MlpGradients&, int64_t hidden, int64_t height, const float* parts,
+                 int64_t num_parts);
+    int64_t (*part_size)(const MlpProblem&);
 };
 
 extern const MlpKernels mlp_portable;

@@ -30,11 +30,15 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop or keep ``x`` for each sample of its first axis."""
+        factors = self.draw(x)
+        return x if factors is None else x * factors.view(-1, *[1] * (x.dim() - 1))
+
+    def draw(self, x: Tensor) -> Tensor | None:
+        """Return a factor for each sample of ``x``, ``(B,)`` of its dtype: 0 or ``1 / (1 - rate)``; None for 1."""
         if self.rate == 0 or not self.training:
-            return x
+            return None
         keep = 1 - self.rate
-        mask = torch.empty((x.shape[0],) + (1,) * (x.dim() - 1), dtype=x.dtype, device=x.device)
-        return x * (mask.bernoulli_(keep) / keep)
+        return torch.empty(x.shape[0], dtype=x.dtype, device=x.device).bernoulli_(keep) / keep
 
     def extra_repr(self) -> str:
         """Show the rate when printed."""
@@ -63,10 +67,6 @@ class Branch(nn.Module):
         super().__init__()
         self.scale = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = DropPath(drop_path)
-
-    def acts(self) -> bool:
-        """Whether it changes anything now."""
-        return not isinstance(self.scale, nn.Identity) or (self.training and self.drop_path.rate > 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and drop ``(B, ..., dim)``."""
@@ -100,8 +100,8 @@ class ResidualMLP(Chunked):
     """``x + branch(mlp(norm(x)))`` on the last axis.
 
     Attributes:
-        backend: backend of :func:`bixt3d.ops.residual_mlp`, which computes this in evaluation without gradient
-            unless a map was replaced or has a hook; None picks the fastest.
+        backend: backend of :func:`bixt3d.ops.residual_mlp`, which computes this unless there is a layer scale or a
+            part was replaced or has a hook; None picks the fastest.
     """
 
     backend: str | None = None
@@ -123,16 +123,16 @@ class ResidualMLP(Chunked):
     def _refine(self, x: Tensor, update: Tensor | None = None) -> Tensor:
         if update is not None:
             x = x + update
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not self._is_plain():
+        if torch.compiler.is_compiling() or not self._is_plain():
             return x + self.branch(self.mlp(self.norm(x)))
         first, second = self.mlp.fc1, self.mlp.fc2
         parameters = (self.norm.weight, self.norm.bias, first.weight, first.bias, second.weight, second.bias)
-        return residual_mlp(x, *parameters, eps=self.norm.eps, backend=self.backend)
+        scale = self.branch.drop_path.draw(x)
+        return residual_mlp(x, *parameters, scale=scale, eps=self.norm.eps, backend=self.backend)
 
     def _is_plain(self) -> bool:
-        """Whether nothing but the formula of the op happens: no scale or dropped path, replaced module or hook."""
+        """Whether nothing but the formula of the op happens: no layer scale, replaced module or hook."""
         kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
-        kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch}
-        return not self.branch.acts() and not any(
-            type(module) is not kind or has_hooks(module) for module, kind in kinds.items()
-        )
+        kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch, self.branch.scale: nn.Identity}
+        kinds |= {self.branch.drop_path: DropPath}
+        return not any(type(module) is not kind or has_hooks(module) for module, kind in kinds.items())

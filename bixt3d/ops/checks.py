@@ -244,8 +244,9 @@ def mlp(
     bias1: Tensor,
     weight2: Tensor,
     bias2: Tensor,
+    scale: Tensor | None,
 ) -> None:
-    """Require rows of at least one channel, and the parameters of a norm and two linear maps that fit them."""
+    """Require rows of at least one channel, parameters of a norm and two linear maps, and a scale, that fit them."""
     floating("x", x)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"x has shape {shape_of(x)}, expected (..., C) with at least one channel")
@@ -269,6 +270,18 @@ def mlp(
         same_device("x", x, name, value)
         if value.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
             same_kind("x", x, name, value)
+    if scale is None:
+        return
+    floating("scale", scale)
+    if x.ndim < 2 or tuple(scale.shape) != (x.shape[0],):
+        raise ValueError(
+            f"scale has shape {shape_of(scale)}, expected (B,) with the first size of x, which has shape {shape_of(x)}"
+        )
+    same_device("x", x, "scale", scale)
+    if scale.requires_grad:
+        raise ValueError(
+            "scale requires a gradient, and none flows to it; detach it, or multiply outside the op"
+        )
 
 
 def dropout(dropout_p: float) -> None:

@@ -15,20 +15,24 @@ def residual_mlp(
     weight2: Tensor,
     bias2: Tensor,
     *,
+    scale: Tensor | None = None,
     eps: float = 1e-6,
     backend: str | None = None,
 ) -> Tensor:
-    """Return ``x + weight2 gelu(weight1 norm(x) + bias1) + bias2`` for every row alone.
+    """Return ``x + scale (weight2 gelu(weight1 norm(x) + bias1) + bias2)`` for every row alone.
 
     ``norm`` is layer normalisation with its own weight and bias, ``gelu`` the exact one, ``x Φ(x)``.
 
-    The backend "cpu" computes in float32 without ever writing a whole hidden layer, and records no gradient.
+    The backend "cpu" computes in float32 without ever writing a whole hidden layer; its gradient computes that again,
+    adds up those of the parameters over as many ranges of rows as there are threads, and has no gradient itself.
 
     Args:
         x: (..., C) float16, bfloat16, float32 or float64.
         norm_weight, norm_bias: (C,), of the normalisation.
         weight1, bias1: (C', C) and (C',), as :class:`torch.nn.Linear` holds them.
         weight2, bias2: (C, C') and (C,).
+        scale: (B,), B the first size of ``x``: what the branch of each sample is multiplied by, as stochastic depth
+            does. No gradient flows to it, and where it is zero nothing need be computed. None for 1.
         eps: what the normalisation adds to the variance.
         backend: a name that ``available_backends("residual_mlp")`` lists; None takes the first that runs.
 
@@ -43,6 +47,6 @@ def residual_mlp(
     Source: Vaswani et al. 2017, section 3.3, with the norm first and the GELU of Hendrycks and Gimpel 2016.
     """
     parameters = (norm_weight, norm_bias, weight1, bias1, weight2, bias2)
-    checks.mlp(x, *parameters)
-    args = (x, *parameters, eps)
+    checks.mlp(x, *parameters, scale)
+    args = (x, *parameters, scale, eps)
     return select("residual_mlp", backend, *args).run(*args)

@@ -104,24 +104,122 @@ def test_neither_threads_nor_strides_change_a_bit(library, threads):
     assert torch.equal(residual_mlp(*strided, backend="cpu"), one)
 
 
-def test_the_library_leaves_gradients_and_half_precision_to_torch(library):
+NAMES = ("x", "norm_weight", "norm_bias", "weight1", "bias1", "weight2", "bias2")
+
+
+def gradients(args, scale, backend, dtype):
+    args = [x.to(dtype, copy=True).requires_grad_() for x in args]
+    out = residual_mlp(*args, scale=None if scale is None else scale.to(dtype), backend=backend)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    (out * weights.to(dtype)).sum().backward()
+    return [x.grad for x in args]
+
+
+def scales(args):
+    """None, and where there is an axis for it a scale that drops every second sample."""
+    return [None, torch.arange(len(args[0])) % 2 * 1.25] if args[0].ndim > 1 else [None]
+
+
+def check_gradients(size):
+    args = inputs(size)
+    for scale in scales(args):
+        got = gradients(args, scale, "cpu", torch.float32)
+        same_precision = gradients(args, scale, "reference", torch.float32)
+        exact = gradients(args, scale, "reference", torch.float64)
+        for name, *values in zip(NAMES, got, same_precision, exact, strict=True):
+            if values[0].numel():
+                try:
+                    within_budget(*values)
+                except AssertionError as error:
+                    raise AssertionError(f"{name}, scale {scale}: {error}") from None
+
+
+@every_size
+def test_every_gradient_stays_in_the_budget(library, size):
+    check_gradients(size)
+
+
+@every_size
+def test_every_gradient_stays_in_the_budget_on_every_instruction_set(level, size):
+    check_gradients(size)
+
+
+def test_the_reference_has_the_gradients_of_finite_differences():
+    args = [x.double().requires_grad_() for x in inputs("narrow_hidden")]
+    args[0] = args[0][:4].detach().requires_grad_()
+    scale = torch.tensor([1.0, 0.0, 2.0, 1.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *values: residual_mlp(*values, scale=scale, backend="reference"), args, fast_mode=True
+    )
+
+
+@every_backend(OP)
+def test_the_scale_multiplies_the_branch_of_its_sample(backend):
     args = inputs()
-    args[3].requires_grad_()
-    with pytest.raises(NotImplementedError, match="backend 'cpu' records no gradient"):
-        residual_mlp(*args, backend="cpu")
-    residual_mlp(*args).sum().backward()
-    assert args[3].grad is not None
-    with torch.no_grad():
-        residual_mlp(*args, backend="cpu")
-        with (
-            torch.autocast("cpu", torch.bfloat16),
-            pytest.raises(NotImplementedError, match="takes float32, not bfloat16"),
-        ):
-            residual_mlp(*args, backend="cpu")
+    plain = residual_mlp(*args, backend=backend)
+    got = residual_mlp(*args, scale=torch.tensor([0.0, 1.5]), backend=backend)
+    assert torch.equal(got[0], args[0][0])
+    torch.testing.assert_close(got[1] - args[0][1], 1.5 * (plain - args[0])[1], rtol=1e-5, atol=1e-5)
 
 
-def test_registration_is_sound(library):
-    torch.library.opcheck(torch.ops.bixt3d.cpu_residual_mlp.default, (*inputs("nothing_a_multiple"), 1e-5))
+def test_a_dropped_sample_adds_nothing_to_any_gradient(library):
+    args, scale = inputs(), torch.tensor([0.0, 2.0])
+    both = gradients(args, scale, "cpu", torch.float32)
+    other = [args[0].clone(), *args[1:]]
+    other[0][0] = inputs(seed=1)[0][0]
+    for got, expected in zip(gradients(other, scale, "cpu", torch.float32), both, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_neither_repetition_nor_strides_change_a_bit_of_a_gradient(library, threads):
+    args = inputs()
+    for count in (1, 2, 5):
+        threads(count)
+        once = gradients(args, None, "cpu", torch.float32)
+        strided = [args[0].transpose(0, 1).contiguous().transpose(0, 1), *args[1:]]
+        strided[3] = args[3].T.contiguous().T
+        for other in (args, strided):
+            for got, expected in zip(gradients(other, None, "cpu", torch.float32), once, strict=True):
+                assert torch.equal(got, expected)
+
+
+def test_a_second_gradient_is_refused_by_name(library):
+    args = inputs("narrow_hidden")
+    args[0].requires_grad_()
+    (grad,) = torch.autograd.grad(residual_mlp(*args, backend="cpu").sum(), args[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="cpu_residual_mlp_backward"):
+        grad.sum().backward()
+
+
+def test_the_library_leaves_half_precision_to_torch(library):
+    args = inputs()
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(NotImplementedError, match="takes float32, not bfloat16"),
+    ):
+        residual_mlp(*args, backend="cpu")
+
+
+@pytest.mark.parametrize("scale", [None, torch.tensor([1.0, 0.0, 0.5])])
+def test_registration_is_sound(library, scale):
+    args = [x.requires_grad_() for x in inputs("nothing_a_multiple")]
+    torch.library.opcheck(torch.ops.bixt3d.cpu_residual_mlp.default, (*args, scale, 1e-5))
+    grad = torch.ones_like(args[0])
+    backward = torch.ops.bixt3d.cpu_residual_mlp_backward.default
+    torch.library.opcheck(backward, (grad, *(x.detach() for x in args), scale, 1e-5))
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (torch.ones(3), r"scale has shape \(3,\), expected \(B,\)"),
+        (torch.ones(2, requires_grad=True), "scale requires a gradient"),
+        (0.5, "scale has type float"),
+    ],
+)
+def test_a_bad_scale_is_named(scale, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        residual_mlp(*inputs(), scale=scale)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +244,27 @@ def test_bad_input_is_named(place, change, error, message):
 def layer(**options):
     torch.manual_seed(0)
     return ResidualMLP(24, drop_path=0.5, **options).eval()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_layer_computes_the_same_with_every_backend(library, training):
+    x = torch.randn(64, 9, 24)
+    results = []
+    for backend in ("cpu", "reference", "modules"):
+        module = layer().train(training)
+        module.backend = None if backend == "modules" else backend
+        if backend == "modules":
+            module.mlp.register_forward_hook(lambda *args: None)
+        given = x.clone().requires_grad_()
+        torch.manual_seed(3)  # of stochastic depth
+        out = module(given)
+        out.square().sum().backward()
+        results.append([out.detach(), given.grad, *(p.grad for p in module.parameters())])
+    for others in results[1:]:
+        for got, expected in zip(others, results[0], strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
+    kept = (results[0][0] != x).flatten(1).any(dim=1)
+    assert kept.all() if not training else 16 < kept.sum() < 48  # rate 0.5
 
 
 def test_the_layer_computes_the_same_with_and_without_gradient(library):

@@ -1,0 +1,74 @@
+// What both passes of the residual MLP do with a tile of rows.
+#pragma once
+
+#include "mlp.h"
+#include "multiply.h"
+
+namespace {
+
+// Channels of the hidden layer that are worked on at a time: beside the tile they fit the first-level cache.
+constexpr i64 HIDDEN_EACH = 96;
+
+// Φ(-u) = 2^(u P(u) - 1), the chance of a normal variable to lie beyond u >= 0. The coefficients of P are the
+// least-squares fit for u in [0, 6.5], reweighted until the largest error of u Φ(-u) is least (6e-10); beyond, the
+// highest power lets the exponential vanish.
+inline V normal_tail(V u) {
+    V p = splat(-3.5776743345650175e-08f);
+    p = p * u + splat(1.0097085123561556e-06f);
+    p = p * u + splat(-1.2267342754057609e-05f);
+    p = p * u + splat(8.21244902908802e-05f);
+    p = p * u + splat(-2.927668683696538e-04f);
+    p = p * u + splat(1.4827347513346467e-05f);
+    p = p * u + splat(6.942166015505791e-03f);
+    p = p * u + splat(-5.244584009051323e-02f);
+    p = p * u + splat(-4.592171907424927e-01f);
+    p = p * u + splat(-1.1511048078536987f);
+    return exp2(p * u - splat(1));
+}
+
+// x Φ(x) = max(x, 0) - |x| Φ(-|x|).
+inline V gelu(V x) {
+    const V u = max(x, -x);
+    return max(x, V{}) - u * normal_tail(u);
+}
+
+// What normalising subtracts from a row, and then multiplies it by.
+struct Moments {
+    float mean, factor;
+};
+
+// Normalise a row; `to` has room for whole vectors, which end in zeros.
+inline Moments normalize(const MlpProblem& p, const float* row, float* to) {
+    const i64 padded = round_up(p.dim, W);
+    const float width = float(p.dim);
+    for (i64 d = 0; d < p.dim; ++d) to[d] = row[d];
+    for (i64 d = p.dim; d < padded; ++d) to[d] = 0;
+    V sum = {}, squares = {};
+    for (i64 d = 0; d < padded; d += W) sum += load(to + d);
+    const float mean = total(sum) / width;
+    for (i64 d = 0; d < padded; d += W) store(to + d, load(to + d) - splat(mean));
+    for (i64 d = p.dim; d < padded; ++d) to[d] = 0;
+    for (i64 d = 0; d < padded; d += W) squares += load(to + d) * load(to + d);
+    const float factor = 1 / __builtin_sqrtf(total(squares) / width + p.eps);
+    for (i64 d = 0; d < p.dim; ++d) to[d] = to[d] * factor * p.norm_weight[d] + p.norm_bias[d];
+    return {mean, factor};
+}
+
+inline float scale_of(const MlpProblem& p, i64 row) { return p.scale ? p.scale[row / p.cloud_rows] : 1; }
+
+// Whether a row of the tile is changed at all; with stochastic depth whole clouds are not.
+inline bool acts(const MlpProblem& p, i64 first, i64 count) {
+    for (i64 r = first; r < first + count; ++r)
+        if (scale_of(p, r) != 0) return true;
+    return false;
+}
+
+// to (dim, columns) = the transposed rows (count, padded), the further columns zero.
+inline void turn(const MlpProblem& p, const float* from, i64 count, i64 columns, float* to) {
+    if (count < columns)
+        for (i64 d = 0; d < p.dim; ++d)
+            for (i64 r = 0; r < columns; r += W) store(to + d * columns + r, V{});
+    transpose(from, count, p.dim, round_up(p.dim, W), to, columns);
+}
+
+}  // namespace
