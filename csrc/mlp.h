@@ -3,17 +3,17 @@
 
 #include <cstdint>
 
-// The residual MLP of a transformer, x + s (W2 gelu(W1 norm(x) + b1) + b2), for rows that lie one after the other.
-// Weights are as torch.nn.Linear holds them: (outputs, inputs).
+// The residual MLP of a transformer, y + s (W2 gelu(W1 norm(y) + b1) + b2) with y = x + update, for rows that lie one
+// after the other. Weights are as torch.nn.Linear holds them: (outputs, inputs).
 struct MlpProblem {
-    const float* x;
+    const float *x, *update;  // update: null where there is none
     int64_t num_rows, dim, hidden;
     const float *norm_weight, *norm_bias;
     float eps;
     const float *weight1, *bias1, *weight2, *bias2;
     const float* scale;   // s of every cloud; null where it is one
     int64_t cloud_rows;   // rows of a cloud
-    float* out;
+    float* out;           // may be x
 };
 
 // The gradient of a loss by the result, which is read, and by everything else but s, which is written.

@@ -17,7 +17,7 @@ MlpProblem problem(const void* const* tensors, const int64_t* sizes, float eps) 
     const auto at = [&](int i) { return static_cast<const float*>(tensors[i]); };
     MlpProblem p{};
     p.x = at(0), p.norm_weight = at(1), p.norm_bias = at(2), p.weight1 = at(3), p.bias1 = at(4);
-    p.weight2 = at(5), p.bias2 = at(6), p.scale = at(7);
+    p.weight2 = at(5), p.bias2 = at(6), p.update = at(7), p.scale = at(8);
     p.num_rows = sizes[0], p.cloud_rows = sizes[1], p.dim = sizes[2], p.hidden = sizes[3], p.eps = eps;
     return p;
 }

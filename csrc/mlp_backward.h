@@ -29,10 +29,11 @@ i64 part_size(const MlpProblem& p) {
 }
 
 struct BackwardTile {
-    Array<float> normal, across, given, given_across, active, slope, grad, update;
+    Array<float> sums, normal, across, given, given_across, active, slope, grad, update;
     Array<Moments> moments;
     explicit BackwardTile(const MlpProblem& p)
-        : normal(MLP_ROWS * round_up(p.dim, W)),
+        : sums(MLP_ROWS * p.dim),
+          normal(MLP_ROWS * round_up(p.dim, W)),
           across(p.dim * MLP_ROWS),
           given(MLP_ROWS * round_up(p.dim, W)),
           given_across(p.dim * MLP_ROWS),
@@ -62,8 +63,9 @@ void differentiate(const MlpProblem& p, const MlpGradients& g, i64 first, i64 co
     float *normal = &tile.normal[0], *across = &tile.across[0], *given = &tile.given[0];
     float *given_across = &tile.given_across[0], *update = &tile.update[0];
     float *active = &tile.active[0], *slope = &tile.slope[0], *grad = &tile.grad[0];
+    const float* rows = rows_of(p, first, count, &tile.sums[0]);
     for (i64 r = 0; r < count; ++r) {
-        tile.moments[r] = normalize(p, p.x + (first + r) * p.dim, normal + r * padded);
+        tile.moments[r] = normalize(p, rows + r * p.dim, normal + r * padded);
         const float* row = g.out + (first + r) * p.dim;
         const float scale = scale_of(p, first + r);
         for (i64 d = 0; d < p.dim; ++d) given[r * padded + d] = scale * row[d];
@@ -95,7 +97,7 @@ void differentiate(const MlpProblem& p, const MlpGradients& g, i64 first, i64 co
     transpose(update, p.dim, count, columns, normal, padded);
     const float width = float(p.dim);
     for (i64 r = 0; r < count; ++r) {
-        const float *x = p.x + (first + r) * p.dim, *row = g.out + (first + r) * p.dim;
+        const float *x = rows + r * p.dim, *row = g.out + (first + r) * p.dim;
         float *by_normal = normal + r * padded, *centred = given, *to = g.x + (first + r) * p.dim;
         const auto [mean, factor] = tile.moments[r];
         for (i64 d = 0; d < p.dim; ++d) centred[d] = (x[d] - mean) * factor;

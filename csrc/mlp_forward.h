@@ -13,18 +13,19 @@ namespace {
 
 // Memory for one tile, which all tiles of a thread share: taken anew for each, it came from the kernel every time.
 struct Tile {
-    Array<float> normal, across, hidden, update;
+    Array<float> sums, normal, across, hidden, update;
     explicit Tile(const MlpProblem& p)
-        : normal(MLP_ROWS * round_up(p.dim, W)),
+        : sums(MLP_ROWS * p.dim),
+          normal(MLP_ROWS * round_up(p.dim, W)),
           across(p.dim * MLP_ROWS),
           hidden(HIDDEN_EACH * MLP_ROWS),
           update(p.dim * MLP_ROWS) {}
 };
 
-void work_on(const MlpProblem& p, i64 first, i64 count, Tile& tile) {
+void work_on(const MlpProblem& p, i64 first, i64 count, const float* rows, Tile& tile) {
     const i64 columns = round_up(count, W), padded = round_up(p.dim, W);
     float *normal = &tile.normal[0], *across = &tile.across[0], *hidden = &tile.hidden[0], *update = &tile.update[0];
-    for (i64 r = 0; r < count; ++r) normalize(p, p.x + (first + r) * p.dim, normal + r * padded);
+    for (i64 r = 0; r < count; ++r) normalize(p, rows + r * p.dim, normal + r * padded);
     turn(p, normal, count, columns, across);
     for (i64 d = 0; d < p.dim; ++d)
         for (i64 r = 0; r < columns; r += W) store(update + d * columns + r, splat(p.bias2[d]));
@@ -40,9 +41,9 @@ void work_on(const MlpProblem& p, i64 first, i64 count, Tile& tile) {
     }
     transpose(update, p.dim, count, columns, normal, padded);
     for (i64 r = 0; r < count; ++r) {
-        const float* row = p.x + (first + r) * p.dim;
+        float* to = p.out + (first + r) * p.dim;
         const float scale = scale_of(p, first + r);
-        for (i64 d = 0; d < p.dim; ++d) p.out[(first + r) * p.dim + d] = row[d] + scale * normal[r * padded + d];
+        for (i64 d = 0; d < p.dim; ++d) to[d] = rows[r * p.dim + d] + scale * normal[r * padded + d];
     }
 }
 
@@ -50,10 +51,11 @@ void forward(const MlpProblem& p, i64 first, i64 count) {
     Tile tile(p);
     for (i64 end = first + count; first < end; first += MLP_ROWS) {
         const i64 height = end - first < MLP_ROWS ? end - first : MLP_ROWS;
+        const float* rows = rows_of(p, first, height, &tile.sums[0]);
         if (acts(p, first, height))
-            work_on(p, first, height, tile);
+            work_on(p, first, height, rows, tile);
         else
-            std::memcpy(p.out + first * p.dim, p.x + first * p.dim, size_t(height * p.dim) * sizeof(float));
+            std::memmove(p.out + first * p.dim, rows, size_t(height * p.dim) * sizeof(float));
     }
 }
 

@@ -54,6 +54,15 @@ inline Moments normalize(const MlpProblem& p, const float* row, float* to) {
     return {mean, factor};
 }
 
+// Return the rows from `first` on that go in: those of x, or their sums with the update, written to `sums`.
+inline const float* rows_of(const MlpProblem& p, i64 first, i64 count, float* sums) {
+    const float* x = p.x + first * p.dim;
+    if (!p.update) return x;
+    const float* update = p.update + first * p.dim;
+    for (i64 i = 0; i < count * p.dim; ++i) sums[i] = x[i] + update[i];
+    return sums;
+}
+
 inline float scale_of(const MlpProblem& p, i64 row) { return p.scale ? p.scale[row / p.cloud_rows] : 1; }
 
 // Whether a row of the tile is changed at all; with stochastic depth whole clouds are not.

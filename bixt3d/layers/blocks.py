@@ -118,7 +118,7 @@ class BidirectionalCross(Chunked):
                 return_logsumexp=True,
             )
             update = self.token_branch(self.attention.token_update(token_out))
-            return latent_out, logsumexp, self.token_mlp(part, update)
+            return latent_out, logsumexp, self.token_mlp(part, update, overwrite=overwrite)
 
         latent_out, updated = attend_in_chunks(attend, tokens, size, overwrite)
         assert updated is not None

@@ -89,7 +89,8 @@ def attend_in_chunks(
 
     Args:
         attend: called with a slice of the clouds and tokens ``(b, n, C)`` of these. It returns the result of the
-            latents ``(b, H, M, D)``, its log-sums ``(b, H, M)``, and the updated tokens ``(b, n, C')`` or None.
+            latents ``(b, H, M, D)``, its log-sums ``(b, H, M)``, and the updated tokens ``(b, n, C')`` or None; with
+            ``overwrite`` it may write these over the tokens and return them.
         tokens: ``(B, N, C)``.
         size: of :func:`chunk_size`.
         overwrite: write the updated tokens over ``tokens``, chunk by chunk, where they are as wide.
@@ -107,14 +108,16 @@ def attend_in_chunks(
         parts, logsumexps = [], []
         for start in range(0, count, tokens_each):
             some = slice(start, start + tokens_each)
-            part, logsumexp, new = attend(clouds, tokens[clouds, some])
+            old = tokens[clouds, some]
+            part, logsumexp, new = attend(clouds, old)
             parts.append(part)
             logsumexps.append(logsumexp)
             if new is not None:
                 if updated is None:
                     fits = overwrite and new.shape[2] == tokens.shape[2] and new.dtype == tokens.dtype
                     updated = tokens if fits else new.new_empty(batch, count, new.shape[2])
-                updated[clouds, some] = new
+                if new is not old:
+                    updated[clouds, some] = new
         latents.append(join_latents(parts, logsumexps) if len(parts) > 1 else parts[0])
     return torch.cat(latents), updated
 

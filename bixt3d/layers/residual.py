@@ -114,21 +114,26 @@ class ResidualMLP(Chunked):
         self.mlp = MLP(dim, ratio=mlp_ratio)
         self.branch = Branch(dim, drop_path=drop_path, layer_scale=layer_scale)
 
-    def forward(self, x: Tensor, update: Tensor | None = None) -> Tensor:
-        """Refine every row of ``(B, N, dim)`` alone, after adding ``update`` of the same shape where it is given."""
-        inputs = (x,) if update is None else (x, update)
-        size = self.chunk_size(x)
-        return self._refine(*inputs) if size is None else in_chunks(self._refine, *inputs, chunk=size)
+    def forward(self, x: Tensor, update: Tensor | None = None, *, overwrite: bool = False) -> Tensor:
+        """Refine every row of ``(B, N, dim)`` alone, after adding ``update`` of the same shape where it is given.
 
-    def _refine(self, x: Tensor, update: Tensor | None = None) -> Tensor:
-        if update is not None:
-            x = x + update
+        ``overwrite`` allows the result, without gradient, to take the memory of ``x``, which it then returns.
+        """
+        size = self.chunk_size(x)
+        if size is None:
+            return self._refine(x, update, x if overwrite and x.is_contiguous() else None)
+        return in_chunks(self._refine, *((x,) if update is None else (x, update)), chunk=size)
+
+    def _refine(self, x: Tensor, update: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         if torch.compiler.is_compiling() or not self._is_plain():
+            x = x if update is None else x + update
             return x + self.branch(self.mlp(self.norm(x)))
         first, second = self.mlp.fc1, self.mlp.fc2
         parameters = (self.norm.weight, self.norm.bias, first.weight, first.bias, second.weight, second.bias)
-        scale = self.branch.drop_path.draw(x)
-        return residual_mlp(x, *parameters, scale=scale, eps=self.norm.eps, backend=self.backend)
+        scale, eps = self.branch.drop_path.draw(x), self.norm.eps
+        return residual_mlp(
+            x, *parameters, update=update, scale=scale, eps=eps, out=out, backend=self.backend
+        )
 
     def _is_plain(self) -> bool:
         """Whether nothing but the formula of the op happens: no layer scale, replaced module or hook."""

@@ -244,9 +244,8 @@ def mlp(
     bias1: Tensor,
     weight2: Tensor,
     bias2: Tensor,
-    scale: Tensor | None,
 ) -> None:
-    """Require rows of at least one channel, parameters of a norm and two linear maps, and a scale, that fit them."""
+    """Require rows of at least one channel, and the parameters of a norm and two linear maps that fit them."""
     floating("x", x)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"x has shape {shape_of(x)}, expected (..., C) with at least one channel")
@@ -270,6 +269,30 @@ def mlp(
         same_device("x", x, name, value)
         if value.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
             same_kind("x", x, name, value)
+
+
+def mlp_options(
+    x: Tensor,
+    parameters: tuple[Tensor, ...],
+    update: Tensor | None,
+    scale: Tensor | None,
+    out: Tensor | None,
+) -> None:
+    """Require an update and a place for the result like the rows ``x``, and a factor for each sample of these."""
+    for name, value in (("update", update), ("out", out)):
+        if value is None:
+            continue
+        floating(name, value)
+        if value.shape != x.shape:
+            raise ValueError(f"{name} has shape {shape_of(value)}, expected {shape_of(x)} as x has")
+        same_device("x", x, name, value)
+        if value.dtype != x.dtype and not (name == "update" and torch.is_autocast_enabled(x.device.type)):
+            same_kind("x", x, name, value)
+    if out is not None and not out.is_contiguous():
+        raise ValueError("out is not contiguous; pass out=None, or memory whose rows lie one after the other")
+    given = [value for value in (x, update, *parameters) if value is not None]
+    if out is not None and torch.is_grad_enabled() and any(value.requires_grad for value in given):
+        raise ValueError("out records no gradient, and one is wanted here (see torch.inference_mode)")
     if scale is None:
         return
     floating("scale", scale)

@@ -15,11 +15,13 @@ def residual_mlp(
     weight2: Tensor,
     bias2: Tensor,
     *,
+    update: Tensor | None = None,
     scale: Tensor | None = None,
     eps: float = 1e-6,
+    out: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Return ``x + scale (weight2 gelu(weight1 norm(x) + bias1) + bias2)`` for every row alone.
+    """Return ``y + scale (weight2 gelu(weight1 norm(y) + bias1) + bias2)`` with ``y = x + update``, row by row.
 
     ``norm`` is layer normalisation with its own weight and bias, ``gelu`` the exact one, ``x Φ(x)``.
 
@@ -31,9 +33,12 @@ def residual_mlp(
         norm_weight, norm_bias: (C,), of the normalisation.
         weight1, bias1: (C', C) and (C',), as :class:`torch.nn.Linear` holds them.
         weight2, bias2: (C, C') and (C,).
+        update: (..., C) as ``x``, what the branch before this one adds to it; None for nothing.
         scale: (B,), B the first size of ``x``: what the branch of each sample is multiplied by, as stochastic depth
             does. No gradient flows to it, and where it is zero nothing need be computed. None for 1.
         eps: what the normalisation adds to the variance.
+        out: where to write, without gradient: contiguous, of the shape and dtype of ``x``, which it may be. None for
+            new memory.
         backend: a name that ``available_backends("residual_mlp")`` lists; None takes the first that runs.
 
     Returns:
@@ -47,6 +52,7 @@ def residual_mlp(
     Source: Vaswani et al. 2017, section 3.3, with the norm first and the GELU of Hendrycks and Gimpel 2016.
     """
     parameters = (norm_weight, norm_bias, weight1, bias1, weight2, bias2)
-    checks.mlp(x, *parameters, scale)
-    args = (x, *parameters, scale, eps)
+    checks.mlp(x, *parameters)
+    checks.mlp_options(x, parameters, update, scale, out)
+    args = (x, *parameters, update, scale, eps, out)
     return select("residual_mlp", backend, *args).run(*args)

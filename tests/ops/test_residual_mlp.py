@@ -104,12 +104,17 @@ def test_neither_threads_nor_strides_change_a_bit(library, threads):
     assert torch.equal(residual_mlp(*strided, backend="cpu"), one)
 
 
-NAMES = ("x", "norm_weight", "norm_bias", "weight1", "bias1", "weight2", "bias2")
+NAMES = ("x", "norm_weight", "norm_bias", "weight1", "bias1", "weight2", "bias2", "update")
 
 
 def gradients(args, scale, backend, dtype):
+    """Of seven inputs, or of these and an update."""
     args = [x.to(dtype, copy=True).requires_grad_() for x in args]
-    out = residual_mlp(*args, scale=None if scale is None else scale.to(dtype), backend=backend)
+    options = {
+        "update": args[7] if len(args) > 7 else None,
+        "scale": None if scale is None else scale.to(dtype),
+    }
+    out = residual_mlp(*args[:7], **options, backend=backend)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     (out * weights.to(dtype)).sum().backward()
     return [x.grad for x in args]
@@ -122,6 +127,7 @@ def scales(args):
 
 def check_gradients(size):
     args = inputs(size)
+    args.append(inputs(size, seed=1)[0])
     for scale in scales(args):
         got = gradients(args, scale, "cpu", torch.float32)
         same_precision = gradients(args, scale, "reference", torch.float32)
@@ -160,6 +166,32 @@ def test_the_scale_multiplies_the_branch_of_its_sample(backend):
     got = residual_mlp(*args, scale=torch.tensor([0.0, 1.5]), backend=backend)
     assert torch.equal(got[0], args[0][0])
     torch.testing.assert_close(got[1] - args[0][1], 1.5 * (plain - args[0])[1], rtol=1e-5, atol=1e-5)
+
+
+@every_backend(OP)
+@pytest.mark.parametrize("scale", [None, torch.tensor([0.0, 1.5])])
+def test_the_update_is_added_first(backend, scale):
+    args, update = inputs(), inputs(seed=1)[0]
+    got = residual_mlp(*args, update=update, scale=scale, backend=backend)
+    assert torch.equal(got, residual_mlp(args[0] + update, *args[1:], scale=scale, backend=backend))
+
+
+@every_backend(OP)
+@pytest.mark.parametrize("scale", [None, torch.tensor([0.0, 1.5])])
+def test_the_result_goes_where_it_is_asked_to_and_there_alone(backend, scale):
+    """To memory of its own, and over x itself, with rows on both sides that belong to others."""
+    args, options = inputs(), {"update": inputs(seed=1)[0], "scale": scale, "backend": backend}
+    expected = residual_mlp(*args, **options)
+    out = torch.empty_like(expected)
+    assert residual_mlp(*args, **options, out=out) is out
+    assert torch.equal(out, expected)
+    whole = torch.full((4, 100, 192), 7.0)
+    whole[1:3] = args[0]
+    rows = whole[1:3]
+    residual_mlp(rows, *args[1:], **options, out=rows)
+    assert torch.equal(rows, expected)
+    assert (whole[0] == 7).all()
+    assert (whole[3] == 7).all()
 
 
 def test_a_dropped_sample_adds_nothing_to_any_gradient(library):
@@ -203,23 +235,35 @@ def test_the_library_leaves_half_precision_to_torch(library):
 @pytest.mark.parametrize("scale", [None, torch.tensor([1.0, 0.0, 0.5])])
 def test_registration_is_sound(library, scale):
     args = [x.requires_grad_() for x in inputs("nothing_a_multiple")]
-    torch.library.opcheck(torch.ops.bixt3d.cpu_residual_mlp.default, (*args, scale, 1e-5))
-    grad = torch.ones_like(args[0])
-    backward = torch.ops.bixt3d.cpu_residual_mlp_backward.default
-    torch.library.opcheck(backward, (grad, *(x.detach() for x in args), scale, 1e-5))
+    update = inputs("nothing_a_multiple", seed=1)[0].requires_grad_()
+    plain = [x.detach() for x in (*args, update)]
+    ops = torch.ops.bixt3d
+    torch.library.opcheck(ops.cpu_residual_mlp.default, (*args, update, scale, 1e-5))
+    torch.library.opcheck(
+        ops.cpu_residual_mlp_backward.default, (torch.ones_like(update), *plain, scale, 1e-5)
+    )
+    torch.library.opcheck(ops.cpu_residual_mlp_out.default, (*plain, scale, 1e-5, torch.empty_like(update)))
 
 
 @pytest.mark.parametrize(
-    ("scale", "message"),
+    ("options", "message"),
     [
-        (torch.ones(3), r"scale has shape \(3,\), expected \(B,\)"),
-        (torch.ones(2, requires_grad=True), "scale requires a gradient"),
-        (0.5, "scale has type float"),
+        ({"scale": torch.ones(3)}, r"scale has shape \(3,\), expected \(B,\)"),
+        ({"scale": torch.ones(2, requires_grad=True)}, "scale requires a gradient"),
+        ({"scale": 0.5}, "scale has type float"),
+        ({"update": torch.ones(2, 100, 1)}, r"update has shape \(2, 100, 1\), expected \(2, 100, 192\)"),
+        ({"update": torch.ones(2, 100, 192).double()}, "update has dtype float64, expected float32 as x has"),
+        ({"out": torch.ones(2, 192, 100).mT}, "out is not contiguous"),
+        ({"out": torch.ones(2, 100, 192).half()}, "out has dtype float16"),
+        (
+            {"out": torch.ones(2, 100, 192), "update": torch.ones(2, 100, 192).requires_grad_()},
+            "out records no grad",
+        ),
     ],
 )
-def test_a_bad_scale_is_named(scale, message):
+def test_a_bad_option_is_named(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        residual_mlp(*inputs(), scale=scale)
+        residual_mlp(*inputs(), **options)
 
 
 @pytest.mark.parametrize(
