@@ -24,5 +24,5 @@
 #include "attention_backward.h"
 #include "attention_forward.h"
 
-extern const AttentionKernels BIXT3D_ATTENTION = {forward,       join,      backward,
-                                                  join_backward, part_size, backward_part_size};
+extern const AttentionKernels BIXT3D_ATTENTION = {forward,       forward_stream, join,      backward,
+                                                  join_backward, transpose_map,  part_size, backward_part_size};

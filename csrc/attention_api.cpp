@@ -8,6 +8,9 @@
 
 namespace {
 
+// Tokens of a range where they come as a stream, whose heads stay together: a chunk has enough for a few threads.
+constexpr int64_t STREAMED_EACH = 512;
+
 // In the order in which Python lists them.
 AttentionProblem problem(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
                          int bfloat16) {
@@ -20,7 +23,7 @@ AttentionProblem problem(void* const* tensors, const int64_t* strides, const int
     return p;
 }
 
-int64_t num_ranges(const AttentionProblem& p) { return (p.num_tokens + TOKENS_EACH - 1) / TOKENS_EACH; }
+int64_t num_ranges(const AttentionProblem& p) { return (p.num_tokens + p.tokens_each - 1) / p.tokens_each; }
 
 // Call work(cloud, first head, heads, range, number of the first part) for everything: with all heads of a range at
 // once where that leaves the threads equal shares, else with one. Heads know nothing of each other, so this changes no
@@ -42,24 +45,31 @@ int useful_threads(const AttentionProblem& p, int threads) {
     return std::max(1, int(std::min(double(threads), similarities / 1e4)));
 }
 
-// Set up the problem, have pass(problem, kernels, cloud, head, heads, range, parts) work on everything, each head of a
-// range with `part_size` floats of its own, and then join(problem, kernels, parts, threads) what lies in these.
-template <class Pass, class Join>
-int in_ranges(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale, int bfloat16,
-              float* latent_sums, int threads, int level,
-              int64_t (*AttentionKernels::*part_size)(const AttentionProblem&), const Pass& pass, const Join& join) {
+// Have every task of `deal(problem, threads, work)` call pass(problem, kernels, cloud, head, heads, range, parts), each
+// head of a range with `part_size` floats of its own, and then join(problem, kernels, parts, threads) what lies in these.
+template <class Deal, class Pass, class Join>
+int in_ranges(const AttentionProblem& p, int threads, int level,
+              int64_t (*AttentionKernels::*part_size)(const AttentionProblem&), const Deal& deal, const Pass& pass,
+              const Join& join) {
     return guarded([&] {
-        AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
-        p.latent_sums = latent_sums;
         const AttentionKernels& use = AT_LEVEL(attention, level);
-        threads = useful_threads(p, threads);
+        const int workers = useful_threads(p, threads);
         const int64_t size = (use.*part_size)(p);
         const std::unique_ptr<float[]> parts(new float[size_t(p.num_clouds * p.num_heads * num_ranges(p) * size)]);
         const auto work = [&](int64_t cloud, int64_t head, int64_t heads, int64_t range, int64_t part) {
             pass(p, use, cloud, head, heads, range, &parts[size_t(part * size)]);
         };
-        const int failed = over_ranges(p, threads, work);
-        return failed ? failed : join(p, use, parts.get(), threads);
+        const int failed = deal(p, workers, work);
+        return failed ? failed : join(p, use, parts.get(), workers);
+    });
+}
+
+// Join what the ranges of each head add to the latents.
+int join_latents(const AttentionProblem& p, const AttentionKernels& use, const float* parts, int threads) {
+    const int64_t step = p.num_heads * use.part_size(p);  // from one range to the next
+    return parallel(p.num_clouds * p.num_heads, threads, [&](int64_t i) {
+        const int64_t cloud = i / p.num_heads, head = i % p.num_heads;
+        use.join(p, cloud, head, parts + cloud * num_ranges(p) * step + head * use.part_size(p), step);
     });
 }
 
@@ -67,28 +77,56 @@ int in_ranges(void* const* tensors, const int64_t* strides, const int64_t* sizes
 
 EXPORT int bixt3d_attention(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
                             int bfloat16, float* latent_sums, int threads, int level) {
-    const auto join = [](const AttentionProblem& p, const AttentionKernels& use, const float* parts, int workers) {
-        const int64_t step = p.num_heads * use.part_size(p);  // from one range to the next
-        return parallel(p.num_clouds * p.num_heads, workers, [&](int64_t i) {
-            const int64_t cloud = i / p.num_heads, head = i % p.num_heads;
-            use.join(p, cloud, head, parts + cloud * num_ranges(p) * step + head * use.part_size(p), step);
-        });
+    AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
+    p.latent_sums = latent_sums;
+    const auto deal = [](const auto&... args) { return over_ranges(args...); };
+    const auto pass = [](const AttentionProblem& problem, const AttentionKernels& use, auto... rest) {
+        use.forward(problem, rest...);
     };
-    const auto pass = [](const AttentionProblem& p, const AttentionKernels& use, auto... rest) {
-        use.forward(p, rest...);
-    };
-    return in_ranges(tensors, strides, sizes, scale, bfloat16, latent_sums, threads, level,
-                     &AttentionKernels::part_size, pass, join);
+    return in_ranges(p, threads, level, &AttentionKernels::part_size, deal, pass, join_latents);
+}
+
+// The tokens come as a stream: its x, the weight and bias of the norm, weight and bias of the map to references and
+// values and of the map of the results, as torch.nn.Linear holds them, and the place of the update. Without latent values
+// the last three are not looked at.
+EXPORT int bixt3d_attention_of_stream(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
+                                      float* latent_sums, void* const* stream, int64_t channels, float eps, int threads,
+                                      int level) {
+    return guarded([&] {
+        AttentionProblem p = problem(tensors, strides, sizes, scale, false);
+        const auto at = [&](int i) { return static_cast<const float*>(stream[i]); };
+        const int64_t wide = p.num_heads * p.ref_width;
+        const std::unique_ptr<float[]> maps(new float[size_t(3 * wide * channels)]);
+        float *const map = maps.get(), *const out_map = map + 2 * wide * channels;
+        const AttentionKernels& kernels = AT_LEVEL(attention, level);
+        kernels.transpose(at(3), 2 * wide, channels, map);
+        if (p.latent_width > 0) kernels.transpose(at(5), channels, wide, out_map);
+        const TokenStream tokens{at(0), channels, at(1), at(2),   eps,
+                                 map,   at(4),    out_map, at(6), static_cast<float*>(stream[7])};
+        p.latent_sums = latent_sums, p.stream = &tokens, p.tokens_each = STREAMED_EACH;
+        const auto deal = [](const AttentionProblem& problem, int workers, const auto& work) {
+            const int64_t ranges = num_ranges(problem), heads = problem.num_heads;
+            return parallel(problem.num_clouds * ranges, workers,
+                            [&](int64_t i) { work(i / ranges, 0, heads, i % ranges, i * heads); });
+        };
+        const auto pass = [](const AttentionProblem& problem, const AttentionKernels& use, int64_t cloud, int64_t,
+                             int64_t, int64_t range, float* parts) { use.forward_stream(problem, cloud, range, parts); };
+        return in_ranges(p, threads, level, &AttentionKernels::part_size, deal, pass, join_latents);
+    });
 }
 
 EXPORT int bixt3d_attention_backward(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
                                      int bfloat16, float* latent_sums, int threads, int level) {
-    const auto join = [](const AttentionProblem& p, const AttentionKernels& use, const float* parts, int workers) {
-        return parallel(p.num_heads, workers, [&](int64_t head) { use.join_backward(p, head, parts); });
+    AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
+    p.latent_sums = latent_sums;
+    const auto deal = [](const auto&... args) { return over_ranges(args...); };
+    const auto pass = [](const AttentionProblem& problem, const AttentionKernels& use, auto... rest) {
+        use.backward(problem, rest...);
     };
-    const auto pass = [](const AttentionProblem& p, const AttentionKernels& use, auto... rest) {
-        use.backward(p, rest...);
+    const auto join = [](const AttentionProblem& problem, const AttentionKernels& use, const float* parts,
+                         int workers) {
+        return parallel(problem.num_heads, workers,
+                        [&](int64_t head) { use.join_backward(problem, head, parts); });
     };
-    return in_ranges(tensors, strides, sizes, scale, bfloat16, latent_sums, threads, level,
-                     &AttentionKernels::backward_part_size, pass, join);
+    return in_ranges(p, threads, level, &AttentionKernels::backward_part_size, deal, pass, join);
 }

@@ -75,7 +75,7 @@ void backward_tile(const AttentionProblem& p, const Latents& latents, const Late
     float *e = &scratch.s[0], *factor = &scratch.factor[0], *inverse_sum = &scratch.inverse_sum[0];
     float* const grads = tile.right + width.token_val;
     const float* const across_grads = &gradients.across[width.token_val * width.latents];
-    latents.similarities(tile.token_ref, count, e);
+    latents.similarities(tile.token_ref, width.ref, count, e);
     if (apart)  // P itself, before E takes the place of s
         for (i64 j = 0; j < count; ++j)
             for (i64 m = 0; m < width.latents; m += W)
@@ -143,7 +143,7 @@ void backward(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i64 ran
     const i64 right_row = width.token_val + width.latent_val;
     Array<float> refs(heads * TILE * width.ref), right(heads * TILE * right_row),
         outs(heads * TILE * width.latent_val), ds(TILE * width.latents), dq(TILE * width.latents);
-    for (i64 first = range * TOKENS_EACH, end = range_end(p, range); first < end; first += TILE) {
+    for (i64 first = range * p.tokens_each, end = range_end(p, range); first < end; first += TILE) {
         const i64 count = end - first < TILE ? end - first : TILE;
         for (i64 j = 0; j < count; ++j) {  // as in the forward pass
             tiles.read(p.token_ref, first + j, 1, p.ref_width, &refs[j * width.ref]);

@@ -1,7 +1,7 @@
 // The forward pass: see attention.cpp.
 #pragma once
 
-#include "attention_tiles.h"
+#include "attention_tokens.h"
 
 namespace {
 
@@ -50,10 +50,9 @@ struct LatentPart {
     }
 };
 
-template <bool APART>
+template <bool APART, class Tokens>
 void forward_heads(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i64 range, float* parts) {
     const Widths width(p);
-    const Tiles tiles{p, cloud, head, heads};
     const i64 size = width.latents * (2 + width.token_val);
     Several<Latents> latents(heads);
     for (i64 h = 0; h < heads; ++h) {
@@ -61,18 +60,15 @@ void forward_heads(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i6
         LatentPart(parts + h * size, width).clear(width);
     }
     Scratch scratch(width);
-    Array<float> refs(heads * TILE * width.ref), vals(heads * TILE * width.token_val),
-        outs(heads * TILE * width.latent_val);
-    for (i64 first = range * TOKENS_EACH, end = range_end(p, range); first < end; first += TILE) {
+    Tokens tokens(p, cloud, head, heads);
+    for (i64 first = range * p.tokens_each, end = range_end(p, range); first < end; first += TILE) {
         const i64 count = end - first < TILE ? end - first : TILE;
-        for (i64 j = 0; j < count; ++j) {  // references and values of a token often lie beside each other too
-            tiles.read(p.token_ref, first + j, 1, p.ref_width, &refs[j * width.ref]);
-            tiles.read(p.token_val, first + j, 1, p.token_width, &vals[j * width.token_val]);
-        }
+        tokens.read(first, count);
         for (i64 h = 0; h < heads; ++h) {
             LatentPart part(parts + h * size, width);
-            float *e = &scratch.s[0], *val = &vals[h * TILE * width.token_val], *factor = &scratch.factor[0];
-            latents[h].similarities(&refs[h * TILE * width.ref], count, e);
+            float *e = &scratch.s[0], *val = tokens.val(h), *factor = &scratch.factor[0];
+            const i64 val_row = tokens.val_row(), out_row = tokens.out_row();
+            latents[h].similarities(tokens.ref(h), tokens.ref_row(), count, e);
             if (APART) {
                 part.raise_apart(width, e, count, &scratch.weight[0]);
                 for (i64 j = 0; j < count; ++j) factor[j] = 1;
@@ -80,19 +76,19 @@ void forward_heads(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i6
             latents[h].exponentials(count, e, &scratch.largest_s[0], &scratch.inverse_sum[0]);
             if (!APART) {
                 part.raise(width, &scratch.largest_s[0], count, factor);
-                for (i64 j = 0; j < count; ++j) multiply_row(val + j * width.token_val, width.token_val, factor[j]);
+                for (i64 j = 0; j < count; ++j) multiply_row(val + j * val_row, width.token_val, factor[j]);
             }
             const float* w = APART ? &scratch.weight[0] : e;
             multiply(1, width.latents, count, factor, 0, 1, w, width.latents, part.sum, width.latents, true);
-            multiply(p.num_latents, width.token_val, count, w, 1, width.latents, val, width.token_val, part.value,
+            multiply(p.num_latents, width.token_val, count, w, 1, width.latents, val, val_row, part.value,
                      width.token_val, true);
-            float* out = &outs[h * TILE * width.latent_val];
+            float* out = tokens.out(h);
             multiply(count, width.latent_val, p.num_latents, e, width.latents, 1, &latents[h].val[0], width.latent_val,
-                     out, width.latent_val, false);
+                     out, out_row, false);
             for (i64 j = 0; j < count; ++j)
-                multiply_row(out + j * width.latent_val, width.latent_val, scratch.inverse_sum[j]);
+                multiply_row(out + j * out_row, width.latent_val, scratch.inverse_sum[j]);
         }
-        tiles.write(p.tokens, first, count, p.latent_width, &outs[0]);
+        tokens.write(first, count);
     }
     finish_stores();
 }
@@ -102,15 +98,28 @@ i64 part_size(const AttentionProblem& p) {
     return width.latents * (2 + width.token_val);
 }
 
-void forward(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i64 range, float* parts) {
+template <class Tokens>
+void forward_range(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i64 range, float* parts) {
     const Widths width(p);
-    forward_heads<false>(p, cloud, head, heads, range, parts);
+    forward_heads<false, Tokens>(p, cloud, head, heads, range, parts);
     for (i64 h = 0; h < heads; ++h) {
         float* part = parts + h * part_size(p);
         bool exact = true;
         for (i64 m = 0; m < p.num_latents; ++m) exact = exact && LatentPart(part, width).sum[m] >= LEAST_SUM;
-        if (!exact) forward_heads<true>(p, cloud, head + h, 1, range, part);
+        if (!exact) forward_heads<true, Tokens>(p, cloud, head + h, 1, range, part);
     }
+}
+
+void forward(const AttentionProblem& p, i64 cloud, i64 head, i64 heads, i64 range, float* parts) {
+    forward_range<StoredTokens>(p, cloud, head, heads, range, parts);
+}
+
+void forward_stream(const AttentionProblem& p, i64 cloud, i64 range, float* parts) {
+    forward_range<StreamedTokens>(p, cloud, 0, p.num_heads, range, parts);
+}
+
+void transpose_map(const float* from, i64 rows, i64 columns, float* to) {
+    transpose(from, rows, columns, columns, to, rows);
 }
 
 void join(const AttentionProblem& p, i64 cloud, i64 head, const float* parts, i64 step) {

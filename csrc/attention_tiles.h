@@ -100,9 +100,9 @@ struct Latents {
             beyond[lane] = width.latents - W + lane < p.num_latents ? 0 : -__builtin_inff();
     }
 
-    // s[j, m] of `count` tokens.
-    void similarities(const float* token_ref, i64 count, float* s) const {
-        multiply(count, width.latents, problem.ref_width, token_ref, width.ref, 1, &across[0], width.latents, s,
+    // s[j, m] of `count` tokens, whose references lie `row` floats apart.
+    void similarities(const float* token_ref, i64 row, i64 count, float* s) const {
+        multiply(count, width.latents, problem.ref_width, token_ref, row, 1, &across[0], width.latents, s,
                  width.latents, false);
         if (width.latents != problem.num_latents)
             for (i64 j = 1; j <= count; ++j) {
@@ -138,9 +138,9 @@ struct Scratch {
         : s(TILE * width.latents), weight(TILE * width.latents), largest_s(TILE), inverse_sum(TILE), factor(TILE) {}
 };
 
-inline i64 num_ranges(const AttentionProblem& p) { return (p.num_tokens + TOKENS_EACH - 1) / TOKENS_EACH; }
+inline i64 num_ranges(const AttentionProblem& p) { return (p.num_tokens + p.tokens_each - 1) / p.tokens_each; }
 inline i64 range_end(const AttentionProblem& p, i64 range) {
-    return (range + 1) * TOKENS_EACH < p.num_tokens ? (range + 1) * TOKENS_EACH : p.num_tokens;
+    return (range + 1) * p.tokens_each < p.num_tokens ? (range + 1) * p.tokens_each : p.num_tokens;
 }
 
 // The latents of several heads, built in place: Array does not move.

@@ -65,7 +65,7 @@ void differentiate(const MlpProblem& p, const MlpGradients& g, i64 first, i64 co
     float *active = &tile.active[0], *slope = &tile.slope[0], *grad = &tile.grad[0];
     const float* rows = rows_of(p, first, count, &tile.sums[0]);
     for (i64 r = 0; r < count; ++r) {
-        tile.moments[r] = normalize(p, rows + r * p.dim, normal + r * padded);
+        tile.moments[r] = normalize(norm_of(p), rows + r * p.dim, normal + r * padded);
         const float* row = g.out + (first + r) * p.dim;
         const float scale = scale_of(p, first + r);
         for (i64 d = 0; d < p.dim; ++d) given[r * padded + d] = scale * row[d];

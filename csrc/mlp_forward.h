@@ -25,7 +25,7 @@ struct Tile {
 void work_on(const MlpProblem& p, i64 first, i64 count, const float* rows, Tile& tile) {
     const i64 columns = round_up(count, W), padded = round_up(p.dim, W);
     float *normal = &tile.normal[0], *across = &tile.across[0], *hidden = &tile.hidden[0], *update = &tile.update[0];
-    for (i64 r = 0; r < count; ++r) normalize(p, rows + r * p.dim, normal + r * padded);
+    for (i64 r = 0; r < count; ++r) normalize(norm_of(p), rows + r * p.dim, normal + r * padded);
     turn(p, normal, count, columns, across);
     for (i64 d = 0; d < p.dim; ++d)
         for (i64 r = 0; r < columns; r += W) store(update + d * columns + r, splat(p.bias2[d]));

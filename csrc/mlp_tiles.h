@@ -2,7 +2,7 @@
 #pragma once
 
 #include "mlp.h"
-#include "multiply.h"
+#include "normalize.h"
 
 namespace {
 
@@ -32,27 +32,7 @@ inline V gelu(V x) {
     return max(x, V{}) - u * normal_tail(u);
 }
 
-// What normalising subtracts from a row, and then multiplies it by.
-struct Moments {
-    float mean, factor;
-};
-
-// Normalise a row; `to` has room for whole vectors, which end in zeros.
-inline Moments normalize(const MlpProblem& p, const float* row, float* to) {
-    const i64 padded = round_up(p.dim, W);
-    const float width = float(p.dim);
-    for (i64 d = 0; d < p.dim; ++d) to[d] = row[d];
-    for (i64 d = p.dim; d < padded; ++d) to[d] = 0;
-    V sum = {}, squares = {};
-    for (i64 d = 0; d < padded; d += W) sum += load(to + d);
-    const float mean = total(sum) / width;
-    for (i64 d = 0; d < padded; d += W) store(to + d, load(to + d) - splat(mean));
-    for (i64 d = p.dim; d < padded; ++d) to[d] = 0;
-    for (i64 d = 0; d < padded; d += W) squares += load(to + d) * load(to + d);
-    const float factor = 1 / __builtin_sqrtf(total(squares) / width + p.eps);
-    for (i64 d = 0; d < p.dim; ++d) to[d] = to[d] * factor * p.norm_weight[d] + p.norm_bias[d];
-    return {mean, factor};
-}
+inline Norm norm_of(const MlpProblem& p) { return {p.dim, p.norm_weight, p.norm_bias, p.eps}; }
 
 // Return the rows from `first` on that go in: those of x, or their sums with the update, written to `sums`.
 inline const float* rows_of(const MlpProblem& p, i64 first, i64 count, float* sums) {

@@ -13,8 +13,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from ..ops import available_backends, stream_attention
 from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention, SelfAttention
-from .chunks import Chunked, attend_in_chunks, of_clouds
+from .chunks import Chunked, attend_in_chunks, is_plain, of_clouds
 from .residual import Branch, ResidualMLP, norm
 
 
@@ -110,19 +111,39 @@ class BidirectionalCross(Chunked):
         sides = self.attention.latent_side(self.latent_norm(latents))
 
         def attend(clouds: slice, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            latent_ref, latent_val = (of_clouds(x, clouds) for x in sides)
-            latent_out, token_out, logsumexp = self.attention.attend(
-                latent_ref,
-                latent_val,
-                *self.attention.token_side(self.token_norm(part)),
-                return_logsumexp=True,
-            )
-            update = self.token_branch(self.attention.token_update(token_out))
-            return latent_out, logsumexp, self.token_mlp(part, update, overwrite=overwrite)
+            latent_out, update, logsumexp = self._attend([of_clouds(x, clouds) for x in sides], part)
+            return latent_out, logsumexp, self.token_mlp(part, self.token_branch(update), overwrite=overwrite)
 
         latent_out, updated = attend_in_chunks(attend, tokens, size, overwrite)
         assert updated is not None
         return self.attention.latent_update(latent_out), updated
+
+    def _attend(self, sides: list[Tensor], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the latents get, the update of the tokens and the log-sums, in one op where that can be."""
+        attention = self.attention
+        maps = attention.token_ref_val, attention.token_proj
+        if _go_together(attention, BidirectionalCrossAttention, self.token_norm, *maps):
+            inputs = (*sides, tokens, *_parameters(self.token_norm, *maps))
+            if available_backends("stream_attention", *inputs)["cpu"] is None:
+                latent_out, update, logsumexp = stream_attention(
+                    *inputs, eps=self.token_norm.eps, backend="cpu"
+                )
+                assert update is not None
+                return latent_out, update, logsumexp
+        token_side = attention.token_side(self.token_norm(tokens))
+        latent_out, token_out, logsumexp = attention.attend(*sides, *token_side, return_logsumexp=True)
+        return latent_out, attention.token_update(token_out), logsumexp
+
+
+def _go_together(attention: nn.Module, kind: type[nn.Module], *modules: nn.Module) -> bool:
+    """Whether one op may stand for a norm and maps around the attention."""
+    norm_, *maps = modules
+    kinds = {attention: kind, norm_: nn.LayerNorm} | dict.fromkeys(maps, nn.Linear)
+    return attention.backend in (None, "cpu") and is_plain(kinds)
+
+
+def _parameters(*modules: nn.LayerNorm | nn.Linear) -> list[Tensor]:
+    return [parameter for module in modules for parameter in (module.weight, module.bias)]
 
 
 class CrossUpdate(Chunked):
@@ -176,9 +197,22 @@ class CrossUpdate(Chunked):
         q = self.attention.query_side(self.query_norm(query))
 
         def attend(clouds: slice, part: Tensor) -> tuple[Tensor, Tensor, None]:
-            return *self.attention.attend_to_part(of_clouds(q, clouds), self.context_norm(part)), None
+            return *self._attend(of_clouds(q, clouds), part), None
 
         return self.attention.update(attend_in_chunks(attend, context, size)[0])
+
+    def _attend(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the queries get and the log-sums, in one op where that can be."""
+        attention = self.attention
+        if _go_together(attention, CrossAttention, self.context_norm, attention.key_val):
+            parameters = _parameters(self.context_norm, attention.key_val)
+            if available_backends("stream_attention", query, None, context, *parameters)["cpu"] is None:
+                eps = self.context_norm.eps
+                out, _, logsumexp = stream_attention(
+                    query, None, context, *parameters, eps=eps, backend="cpu"
+                )
+                return out, logsumexp
+        return attention.attend_to_part(query, self.context_norm(context))
 
 
 class LatentUpdate(CrossUpdate):

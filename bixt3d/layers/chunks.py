@@ -25,6 +25,16 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+def has_hooks_inside(module: nn.Module) -> bool:
+    """Whether a module or one inside it has a hook."""
+    return any(map(has_hooks, module.modules()))
+
+
+def is_plain(kinds: dict[nn.Module, type[nn.Module]]) -> bool:
+    """Whether every module is of the class it was built as and has no hook, so that an op may stand for it."""
+    return not any(type(module) is not kind or has_hooks(module) for module, kind in kinds.items())
+
+
 class Chunked(nn.Module):
     """A layer that can take ``chunk`` tokens at a time, counted over all clouds.
 
@@ -38,7 +48,7 @@ class Chunked(nn.Module):
         """Return how many of the tokens ``(B, N, C)`` to take at a time; None for all, as a hook inside wants."""
         # in training, stochastic depth draws once for each cloud
         size = None if self.training else chunk_size(tokens, self.chunk)
-        return None if size is None or any(map(has_hooks, self.modules())) else size
+        return None if size is None or has_hooks_inside(self) else size
 
 
 def chunk_size(tokens: Tensor, chunk: int | None) -> int | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import residual_mlp
-from .chunks import Chunked, has_hooks, in_chunks
+from .chunks import Chunked, in_chunks, is_plain
 
 NORM_EPS = 1e-6
 
@@ -140,4 +140,4 @@ class ResidualMLP(Chunked):
         kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
         kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch, self.branch.scale: nn.Identity}
         kinds |= {self.branch.drop_path: DropPath}
-        return not any(type(module) is not kind or has_hooks(module) for module, kind in kinds.items())
+        return is_plain(kinds)

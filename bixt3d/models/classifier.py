@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..layers import PointTokenizer
 from ..layers.chunks import in_chunks
-from .encoder import BiXTEncoder, init_linear
+from .encoder import BiXTEncoder, init_linear, makes_new_tokens
 from .outputs import LayerAttention
 
 
@@ -57,7 +57,8 @@ class BiXTClassifier(nn.Module):
 
     def _encode(self, points: Tensor, return_attention: bool):
         tokens = in_chunks(self.tokenizer, points, chunk=self.encoder.chunk)
-        return self.encoder(tokens, points[..., :3], return_attention=return_attention)
+        overwrite = makes_new_tokens(self.tokenizer)
+        return self.encoder(tokens, points[..., :3], return_attention=return_attention, overwrite=overwrite)
 
     def forward_features(
         self, points: Tensor, *, return_attention: bool = False

@@ -15,10 +15,11 @@ from ..layers import (
     EncoderBlock,
     GroupRefinement,
     LatentSelfAttention,
+    PointTokenizer,
     bidirectional_cross,
 )
 from ..layers.blocks import CrossFactory
-from ..layers.chunks import Chunked, has_hooks
+from ..layers.chunks import Chunked, has_hooks_inside
 from ..layers.pointwise import recomputing
 from .outputs import EncoderOutput, LayerAttention, Level
 
@@ -225,6 +226,7 @@ class BiXTEncoder(nn.Module):
         latent_shift: Tensor | None = None,
         return_attention: bool = False,
         return_levels: bool = False,
+        overwrite: bool = False,
     ) -> EncoderOutput:
         """Encode ``(B, N, token_dim)`` tokens at ``(B, N, 3)`` centers.
 
@@ -234,6 +236,7 @@ class BiXTEncoder(nn.Module):
             latent_shift: ``(B, 1, dim)`` to add to the learnt latents of each cloud.
             return_attention: also compute every layer's attention maps.
             return_levels: also keep the tokens before the first layer and after each.
+            overwrite: allow the memory of ``tokens`` to be written over where no gradient is recorded.
         """
         latents = self.latents if latent_shift is None else self.latents + latent_shift
         levels = [Level(tokens, centers)] if return_levels else []
@@ -241,11 +244,12 @@ class BiXTEncoder(nn.Module):
         attention: list[LayerAttention] = []
         run = self._checkpointed if self.checkpoint_activations and self.training else self._layer
         # Without a gradient nobody else sees what a layer made of the tokens, and the next one may write over it.
-        given = tokens
-        forgets = not (torch.is_grad_enabled() or return_levels or any(map(has_hooks, self.modules())))
+        kept = None if overwrite else tokens
+        forgets = not (torch.is_grad_enabled() or return_levels or has_hooks_inside(self))
         for i in range(len(self.blocks)):
+            state = (latents, tokens, centers, neighbor_index)
             latents, tokens, centers, neighbor_index, maps = run(
-                i, latents, tokens, centers, neighbor_index, return_attention, forgets and tokens is not given
+                i, *state, return_attention, forgets and tokens is not kept
             )
             if maps is not None:
                 attention.append(maps)
@@ -287,6 +291,11 @@ class BiXTEncoder(nn.Module):
         if torch.compiler.is_compiling():  # the compiler's partitioner writes no buffer a second time
             return checkpoint(self._layer, *arguments, use_reentrant=False)
         return checkpoint(self._layer, *arguments, use_reentrant=False, context_fn=lambda: recomputing(self))
+
+
+def makes_new_tokens(tokenizer: nn.Module) -> bool:
+    """Whether nobody else can hold the tokens of a tokeniser, so that the encoder may write over them."""
+    return type(tokenizer) is PointTokenizer and not has_hooks_inside(tokenizer)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ from ..layers import LatentUpdate, PointTokenizer
 from ..layers.chunks import in_chunks
 from .category import one_hot_category
 from .decoder import PointMLPDecoder
-from .encoder import BiXTEncoder, init_linear
+from .encoder import BiXTEncoder, init_linear, makes_new_tokens
 from .outputs import EncoderOutput, LayerAttention
 
 CATEGORY_INPUTS = ("head", "latents", "tokens")
@@ -145,6 +145,7 @@ class BiXTSegmenter(nn.Module):
             latent_shift=latent_shift,
             return_attention=return_attention,
             return_levels=return_levels,
+            overwrite=makes_new_tokens(self.tokenizer),
         )
 
     def forward_features(

@@ -17,6 +17,7 @@ from .gather import gather_points, group_points
 from .interpolate import three_interpolate, three_nn
 from .knn import knn
 from .residual_mlp import residual_mlp
+from .stream_attention import stream_attention
 
 __all__ = [
     "attention_weights",
@@ -30,6 +31,7 @@ __all__ = [
     "knn",
     "latent_attention",
     "residual_mlp",
+    "stream_attention",
     "three_interpolate",
     "three_nn",
 ]

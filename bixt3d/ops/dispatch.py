@@ -21,6 +21,7 @@ from .backends import (
     pointnet2_features,
     pointnet2_ops,
     reference,
+    stream,
     torch_cluster,
     triton_attention,
     triton_features,
@@ -143,6 +144,10 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("cpu", cpu_attention.attend_latents, cpu_attention.latents_why_not),
         Backend("sdpa", attention.sdpa_latents),
         Backend("reference", attention.reference_latents),
+    ),
+    "stream_attention": (
+        Backend("cpu", stream.cpu_stream, stream.cpu_why_not, traced=False),
+        Backend("reference", stream.reference),
     ),
     "residual_mlp": (
         Backend("cpu", mlp.cpu, mlp.cpu_why_not, traced=False),

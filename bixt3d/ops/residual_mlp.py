@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from . import checks
+from . import layer_checks
 from .dispatch import select
 
 
@@ -52,7 +52,7 @@ def residual_mlp(
     Source: Vaswani et al. 2017, section 3.3, with the norm first and the GELU of Hendrycks and Gimpel 2016.
     """
     parameters = (norm_weight, norm_bias, weight1, bias1, weight2, bias2)
-    checks.mlp(x, *parameters)
-    checks.mlp_options(x, parameters, update, scale, out)
+    layer_checks.mlp(x, *parameters)
+    layer_checks.mlp_options(x, parameters, update, scale, out)
     args = (x, *parameters, update, scale, eps, out)
     return select("residual_mlp", backend, *args).run(*args)

@@ -6,6 +6,7 @@ The work is cut by cloud, head and range of tokens, never by the number of threa
 
 import ctypes
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,8 +58,13 @@ def attend(
     latents, tokens, latent_sums = _attend(*inputs, scale)
     if not return_logsumexp:
         return latents, tokens, None
-    reference, total = latent_sums.detach().unbind(-1)
-    return latents, tokens, (reference + total.log2()) * math.log(2)
+    return latents, tokens, logsumexp(latent_sums.detach())
+
+
+def logsumexp(latent_sums: Tensor) -> Tensor:
+    """Return the log-sums of what the library writes: numbers r and sums over tokens of 2^(S / ln 2 - r)."""
+    reference, total = latent_sums.unbind(-1)
+    return (reference + total.log2()) * math.log(2)
 
 
 def latents_why_not(
@@ -91,9 +97,21 @@ def attend_latents(
     return latents, logsumexp
 
 
-def _heads_inside(x: Tensor, rows: int, width: int) -> Tensor:
+def heads_inside(x: Tensor, leading: Sequence[int], rows: int, width: int) -> Tensor:
     """Return an empty (B, H, rows, width) that lies in memory as (B, rows, H, width): heads merge as a view."""
-    return x.new_empty(x.shape[0], rows, x.shape[1], width).transpose(1, 2)
+    batch, heads = leading
+    return x.new_empty(batch, rows, heads, width).transpose(1, 2)
+
+
+def places(tensors: Sequence[Tensor | None]) -> tuple[Any, Any]:
+    """Return the addresses and strides of up to twelve tensors (B, H, rows, width) as the library takes them."""
+    addresses, strides = [], []
+    for x in tensors:
+        addresses.append(None if x is None else x.data_ptr())
+        strides += (
+            [0, 0, 0] if x is None else [x.stride(0) if x.shape[0] > 1 else 0, x.stride(1), x.stride(2)]
+        )
+    return (ctypes.c_void_p * 12)(*addresses), (ctypes.c_int64 * 36)(*strides)
 
 
 def _call(name: str, inputs: list[Tensor], others: list[Tensor], scale: float, latent_sums: Tensor) -> None:
@@ -105,14 +123,9 @@ def _call(name: str, inputs: list[Tensor], others: list[Tensor], scale: float, l
     batch, heads, num_tokens, width = token_ref.shape
     sizes = [batch, heads, latent_ref.shape[2], num_tokens, width, latent_val.shape[3], token_val.shape[3]]
     sizes += [latent_ref.shape[0], latent_val.shape[0]]
-    addresses, strides = [], []
-    for x in (*inputs, *others):
-        addresses.append(x.data_ptr())
-        strides += [x.stride(0) if x.shape[0] > 1 else 0, x.stride(1), x.stride(2)]
     cpu.call(
         name,
-        (ctypes.c_void_p * 12)(*addresses),
-        (ctypes.c_int64 * 36)(*strides),
+        *places([*inputs, *others]),
         (ctypes.c_int64 * 9)(*sizes),
         scale,
         token_ref.dtype == torch.bfloat16,
@@ -120,7 +133,7 @@ def _call(name: str, inputs: list[Tensor], others: list[Tensor], scale: float, l
     )
 
 
-def _in_rows(x: Tensor) -> Tensor:
+def in_rows(x: Tensor) -> Tensor:
     """Return ``x`` readable by the library: any strides but in the last axis."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
@@ -130,9 +143,9 @@ def _attend(
     latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return latents, tokens and (B, H, M, 2) numbers r and sum over tokens of 2^(S / ln 2 - r)."""
-    inputs = [_in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
-    latents = _heads_inside(token_ref, latent_ref.shape[2], token_val.shape[3])
-    tokens = _heads_inside(token_ref, token_ref.shape[2], latent_val.shape[3])
+    inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
+    latents = heads_inside(token_ref, token_ref.shape[:2], latent_ref.shape[2], token_val.shape[3])
+    tokens = heads_inside(token_ref, token_ref.shape[:2], token_ref.shape[2], latent_val.shape[3])
     latent_sums = token_ref.new_empty(*latents.shape[:3], 2, dtype=torch.float32)
     _call("bixt3d_attention", inputs, [latents, tokens], scale, latent_sums)
     return latents, tokens, latent_sums
@@ -142,8 +155,8 @@ def _attend(
 def _(
     latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    latents = _heads_inside(token_ref, latent_ref.shape[2], token_val.shape[3])
-    tokens = _heads_inside(token_ref, token_ref.shape[2], latent_val.shape[3])
+    latents = heads_inside(token_ref, token_ref.shape[:2], latent_ref.shape[2], token_val.shape[3])
+    tokens = heads_inside(token_ref, token_ref.shape[:2], token_ref.shape[2], latent_val.shape[3])
     return latents, tokens, token_ref.new_empty(*latents.shape[:3], 2, dtype=torch.float32)
 
 
@@ -161,8 +174,8 @@ def _attend_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of the four inputs."""
-    inputs = [_in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
-    results = [_in_rows(x) for x in (latents, tokens, latent_grad, token_grad)]
+    inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
+    results = [in_rows(x) for x in (latents, tokens, latent_grad, token_grad)]
     if token_ref.shape[0] * token_ref.shape[1] == 0:  # shared latents have entries even then
         return tuple(torch.zeros_like(x) for x in inputs)  # type: ignore[return-value]
     grads = [torch.empty_like(x) for x in inputs]
@@ -183,7 +196,7 @@ def _(
     latent_sums: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    inputs = [_in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
+    inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
     return tuple(torch.empty_like(x) for x in inputs)  # type: ignore[return-value]
 
 

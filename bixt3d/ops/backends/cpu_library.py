@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 
 PATH = Path(__file__).with_name("_cpu.so")
-INTERFACE = 3  # bixt3d_interface() in csrc/api.cpp
+INTERFACE = 4  # bixt3d_interface() in csrc/api.cpp
 
 _pointer, _long, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _ATTENTION = [_pointer, _pointer, _pointer, ctypes.c_float, _int, _pointer, _int, _int]
@@ -26,6 +26,9 @@ _ARGUMENTS = {
     ],
     "bixt3d_attention": _ATTENTION,
     "bixt3d_attention_backward": _ATTENTION,
+    "bixt3d_attention_of_stream": [
+        *(_pointer, _pointer, _pointer, ctypes.c_float, _pointer, _pointer, _long, ctypes.c_float, _int, _int)
+    ],
     "bixt3d_residual_mlp": [_pointer, _pointer, ctypes.c_float, _pointer, _int, _int],
     "bixt3d_residual_mlp_backward": [_pointer, _pointer, ctypes.c_float, _pointer, _pointer, _int, _int],
 }

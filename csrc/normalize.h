@@ -1,0 +1,36 @@
+// Layer normalisation of a row.
+#pragma once
+
+#include "multiply.h"
+
+namespace {
+
+struct Norm {
+    i64 dim;
+    const float *weight, *bias;
+    float eps;
+};
+
+// What normalising subtracts from a row, and then multiplies it by.
+struct Moments {
+    float mean, factor;
+};
+
+// Normalise a row; `to` has room for whole vectors, which end in zeros.
+inline Moments normalize(const Norm& norm, const float* row, float* to) {
+    const i64 padded = round_up(norm.dim, W);
+    const float width = float(norm.dim);
+    for (i64 d = 0; d < norm.dim; ++d) to[d] = row[d];
+    for (i64 d = norm.dim; d < padded; ++d) to[d] = 0;
+    V sum = {}, squares = {};
+    for (i64 d = 0; d < padded; d += W) sum += load(to + d);
+    const float mean = total(sum) / width;
+    for (i64 d = 0; d < padded; d += W) store(to + d, load(to + d) - splat(mean));
+    for (i64 d = norm.dim; d < padded; ++d) to[d] = 0;
+    for (i64 d = 0; d < padded; d += W) squares += load(to + d) * load(to + d);
+    const float factor = 1 / __builtin_sqrtf(total(squares) / width + norm.eps);
+    for (i64 d = 0; d < norm.dim; ++d) to[d] = to[d] * factor * norm.weight[d] + norm.bias[d];
+    return {mean, factor};
+}
+
+}  // namespace
