@@ -172,15 +172,32 @@ def _attend_backward(
     tokens: Tensor,
     latent_sums: Tensor,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of the four inputs."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the latents' references and values, and those of the tokens beside each other."""
     inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
     results = [in_rows(x) for x in (latents, tokens, latent_grad, token_grad)]
+    latent_grads = [torch.empty_like(x) for x in inputs[:2]]
+    both = _both_sides(token_ref, token_val)
     if token_ref.shape[0] * token_ref.shape[1] == 0:  # shared latents have entries even then
-        return tuple(torch.zeros_like(x) for x in inputs)  # type: ignore[return-value]
-    grads = [torch.empty_like(x) for x in inputs]
+        return latent_grads[0].zero_(), latent_grads[1].zero_(), both
+    grads = [*latent_grads, *_cut(both, token_ref, token_val)]
     _call("bixt3d_attention_backward", inputs, [*results, *grads], scale, latent_sums)
-    return grads[0], grads[1], grads[2], grads[3]
+    return latent_grads[0], latent_grads[1], both
+
+
+def _both_sides(token_ref: Tensor, token_val: Tensor) -> Tensor:
+    """Return an empty (B, N, H D + H D'), the layout of a linear map to references and values."""
+    batch, heads, count, width = token_ref.shape
+    return token_ref.new_empty(batch, count, heads * (width + token_val.shape[3]))
+
+
+def _cut(both: Tensor, token_ref: Tensor, token_val: Tensor) -> list[Tensor]:
+    """Return its two sides as (B, H, N, D) and (B, H, N, D')."""
+    heads, widths = (
+        token_ref.shape[1],
+        [heads_of.shape[1] * heads_of.shape[3] for heads_of in (token_ref, token_val)],
+    )
+    return [side.unflatten(-1, (heads, -1)).transpose(1, 2) for side in both.split(widths, dim=-1)]
 
 
 @_attend_backward.register_fake
@@ -195,9 +212,9 @@ def _(
     tokens: Tensor,
     latent_sums: Tensor,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
-    return tuple(torch.empty_like(x) for x in inputs)  # type: ignore[return-value]
+) -> tuple[Tensor, Tensor, Tensor]:
+    latent_grads = [torch.empty_like(in_rows(x)) for x in (latent_ref, latent_val)]
+    return latent_grads[0], latent_grads[1], _both_sides(token_ref, token_val)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -207,7 +224,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _differentiate(ctx: Any, latent_grad: Tensor, token_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_attend_backward(latent_grad, token_grad, *ctx.saved_tensors, ctx.scale), None)
+    saved = ctx.saved_tensors  # to be asked for once: a checkpoint computes them then
+    *latent_grads, both = _attend_backward(latent_grad, token_grad, *saved, ctx.scale)
+    return (*latent_grads, *_cut(both, saved[2], saved[3]), None)
 
 
 torch.library.register_autograd("bixt3d::cpu_bidirectional_attention", _differentiate, setup_context=_keep)
