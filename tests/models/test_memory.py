@@ -242,7 +242,7 @@ INFER = "model.eval()\nwith torch.no_grad(): model(torch.rand(1, 65536, 3))"
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(
     ("run", "options", "plain", "share"),
-    [(TRAIN, "checkpoint_activations=True", "", 0.5), (INFER, "", "chunk=65536", 0.85)],
+    [(TRAIN, "checkpoint_activations=True", "", 0.7), (INFER, "", "chunk=65536", 0.85)],
 )
 def test_peak_memory_of_a_process_is_lower(run, options, plain, share):
     def peak(chosen):
