@@ -193,10 +193,8 @@ def _both_sides(token_ref: Tensor, token_val: Tensor) -> Tensor:
 
 def _cut(both: Tensor, token_ref: Tensor, token_val: Tensor) -> list[Tensor]:
     """Return its two sides as (B, H, N, D) and (B, H, N, D')."""
-    heads, widths = (
-        token_ref.shape[1],
-        [heads_of.shape[1] * heads_of.shape[3] for heads_of in (token_ref, token_val)],
-    )
+    heads = token_ref.shape[1]
+    widths = [heads * side.shape[3] for side in (token_ref, token_val)]
     return [side.unflatten(-1, (heads, -1)).transpose(1, 2) for side in both.split(widths, dim=-1)]
 
 
