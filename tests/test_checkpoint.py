@@ -70,7 +70,8 @@ def test_others_may_read_the_file(tiny_run):
 def test_a_compiled_run_has_the_same_names_and_weights(
     tiny, tiny_run, one_thread, same_run, tmp_path, monkeypatch
 ):
-    """The backend "eager" traces the model and runs the trace: the same arithmetic."""
+    """The backend "eager" traces the model and runs the trace, in which torch stands for the library's MLP: the same
+    steps but for rounding, which Adam enlarges where a gradient is nearly zero."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     options = ("train.measure_test=false", "train.compile=true", "train.sampling=first")
     folder = train(tiny(f"run_dir={tmp_path / 'run'}", *options, "train.max_steps=3"))
@@ -81,7 +82,7 @@ def test_a_compiled_run_has_the_same_names_and_weights(
     assert compiled["resume"]["model"].keys() == eager["resume"]["model"].keys()
     plain = train(tiny(f"run_dir={tmp_path / 'plain'}", options[0], options[2], "train.max_steps=3"))
     for key, value in load_checkpoint(plain)["model"].items():
-        torch.testing.assert_close(compiled["model"][key], value)
+        torch.testing.assert_close(compiled["model"][key], value, rtol=1e-4, atol=1e-4)
 
 
 class TestBadFiles:
