@@ -39,6 +39,8 @@ int over_ranges(const AttentionProblem& p, int threads, const Work& work) {
     });
 }
 
+constexpr auto over_all_ranges = [](const auto&... args) { return over_ranges(args...); };
+
 // A thread is worth its start above this many similarities.
 int useful_threads(const AttentionProblem& p, int threads) {
     const double similarities = double(p.num_clouds * p.num_heads) * double(p.num_latents * p.num_tokens);
@@ -79,11 +81,10 @@ EXPORT int bixt3d_attention(void* const* tensors, const int64_t* strides, const 
                             int bfloat16, float* latent_sums, int threads, int level) {
     AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
     p.latent_sums = latent_sums;
-    const auto deal = [](const auto&... args) { return over_ranges(args...); };
     const auto pass = [](const AttentionProblem& problem, const AttentionKernels& use, auto... rest) {
         use.forward(problem, rest...);
     };
-    return in_ranges(p, threads, level, &AttentionKernels::part_size, deal, pass, join_latents);
+    return in_ranges(p, threads, level, &AttentionKernels::part_size, over_all_ranges, pass, join_latents);
 }
 
 // The tokens come as a stream: its x, the weight and bias of the norm, weight and bias of the map to references and
@@ -119,7 +120,6 @@ EXPORT int bixt3d_attention_backward(void* const* tensors, const int64_t* stride
                                      int bfloat16, float* latent_sums, int threads, int level) {
     AttentionProblem p = problem(tensors, strides, sizes, scale, bfloat16);
     p.latent_sums = latent_sums;
-    const auto deal = [](const auto&... args) { return over_ranges(args...); };
     const auto pass = [](const AttentionProblem& problem, const AttentionKernels& use, auto... rest) {
         use.backward(problem, rest...);
     };
@@ -128,5 +128,5 @@ EXPORT int bixt3d_attention_backward(void* const* tensors, const int64_t* stride
         return parallel(problem.num_heads, workers,
                         [&](int64_t head) { use.join_backward(problem, head, parts); });
     };
-    return in_ranges(p, threads, level, &AttentionKernels::backward_part_size, deal, pass, join);
+    return in_ranges(p, threads, level, &AttentionKernels::backward_part_size, over_all_ranges, pass, join);
 }

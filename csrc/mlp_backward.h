@@ -1,7 +1,6 @@
 // The gradients of the residual MLP for a tile of rows.
 //
-// The hidden layer is computed again, block by block, since reading it back would cost as much: nothing of the forward
-// pass is kept but what went in. The gradients by the weights add up in memory of the caller's, (hidden, dim) for both
+// The hidden layer is computed again, block by block: nothing of the forward pass is kept but what went in. The gradients by the weights add up in memory of the caller's, (hidden, dim) for both
 // maps, so that every product here takes its operands as they lie.
 #pragma once
 

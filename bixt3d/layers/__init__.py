@@ -3,15 +3,14 @@
 from .affine_grouping import AffineGrouping, GroupRefinement
 from .attention import BidirectionalCrossAttention, CrossAttention, SelfAttention
 from .blocks import (
-    BidirectionalCross,
     EncoderBlock,
     LatentSelfAttention,
-    LatentUpdate,
     SequentialCross,
     bidirectional_cross,
     iterative_cross,
     sequential_cross,
 )
+from .cross import BidirectionalCross, LatentUpdate
 from .pointwise import LinearNormAct, PointwiseResidual
 from .positional import PointTokenizer, SinusoidalEncoding
 from .propagation import FeaturePropagation

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .chunks import has_hooks_inside
+
 
 class SinusoidalEncoding(nn.Module):
     r"""Encode every coordinate axis by sines and cosines of geometrically spaced periods.
@@ -120,3 +122,8 @@ class PointTokenizer(nn.Module):
                 f"points: expected shape (B, N, {self.in_channels}){kind}, got {tuple(points.shape)}."
             )
         return self.proj(self.encoding(points).to(self.proj.weight.dtype))
+
+
+def makes_new_tokens(tokenizer: nn.Module) -> bool:
+    """Whether nobody else can hold the tokens of a tokeniser, so that the encoder may write over them."""
+    return type(tokenizer) is PointTokenizer and not has_hooks_inside(tokenizer)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ..layers import PointTokenizer
 from ..layers.chunks import in_chunks
-from .encoder import BiXTEncoder, init_linear, makes_new_tokens
+from ..layers.positional import makes_new_tokens
+from .encoder import BiXTEncoder, init_linear
 from .outputs import LayerAttention
 
 

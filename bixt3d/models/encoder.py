@@ -15,7 +15,6 @@ from ..layers import (
     EncoderBlock,
     GroupRefinement,
     LatentSelfAttention,
-    PointTokenizer,
     bidirectional_cross,
 )
 from ..layers.blocks import CrossFactory
@@ -291,11 +290,6 @@ class BiXTEncoder(nn.Module):
         if torch.compiler.is_compiling():  # the compiler's partitioner writes no buffer a second time
             return checkpoint(self._layer, *arguments, use_reentrant=False)
         return checkpoint(self._layer, *arguments, use_reentrant=False, context_fn=lambda: recomputing(self))
-
-
-def makes_new_tokens(tokenizer: nn.Module) -> bool:
-    """Whether nobody else can hold the tokens of a tokeniser, so that the encoder may write over them."""
-    return type(tokenizer) is PointTokenizer and not has_hooks_inside(tokenizer)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ..layers import LatentUpdate, PointTokenizer
 from ..layers.chunks import in_chunks
+from ..layers.positional import makes_new_tokens
 from .category import one_hot_category
 from .decoder import PointMLPDecoder
-from .encoder import BiXTEncoder, init_linear, makes_new_tokens
+from .encoder import BiXTEncoder, init_linear
 from .outputs import EncoderOutput, LayerAttention
 
 CATEGORY_INPUTS = ("head", "latents", "tokens")

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import floating, references, same_device, same_kind, shape_of, tensor
+from .checks import floating, same_device, same_kind, shape_of, tensor
 
 
 def _like(x_name: str, x: Tensor, name: str, value: Tensor) -> None:
@@ -106,14 +106,13 @@ def stream(
         raise ValueError(
             f"tokens has shape {shape_of(tokens)}, expected (B, N, C) with at least one token and channel"
         )
+    batch, _, channels = tokens.shape
     floating("latent_ref", latent_ref)
-    if latent_ref.ndim == 4:  # what the references of the tokens will be, without memory
-        batch, count, channels = tokens.shape
-        references(
-            latent_ref, latent_ref.new_empty(1).expand(batch, latent_ref.shape[1], count, latent_ref.shape[3])
+    if latent_ref.ndim != 4 or latent_ref.shape[0] not in (1, batch) or 0 in latent_ref.shape[1:]:
+        raise ValueError(
+            f"latent_ref has shape {shape_of(latent_ref)}, expected (B, H, M, D) or (1, H, M, D), none of them 0, "
+            f"beside tokens of shape {shape_of(tokens)}"
         )
-    else:
-        raise ValueError(f"latent_ref has shape {shape_of(latent_ref)}, expected (B, H, M, D)")
     _like("tokens", tokens, "latent_ref", latent_ref)
     wide = latent_ref.shape[1] * latent_ref.shape[3]
     expected: dict[str, tuple[Any, tuple[int, ...]]] = {

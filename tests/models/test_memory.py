@@ -8,7 +8,7 @@ import pytest
 import torch
 from places import PATIENCE, ROOT
 
-from bixt3d.layers import GroupRefinement, PointTokenizer, bidirectional_cross, blocks, sequential_cross
+from bixt3d.layers import GroupRefinement, PointTokenizer, bidirectional_cross, cross, sequential_cross
 from bixt3d.layers.chunks import attend_in_chunks, in_chunks
 from bixt3d.models import BiXTClassifier, BiXTEncoder, BiXTSegmenter
 
@@ -111,7 +111,7 @@ def test_layers_write_over_the_tokens_of_others_but_not_of_the_caller(monkeypatc
         places.append((tokens.data_ptr(), result[1].data_ptr()))
         return result
 
-    monkeypatch.setattr(blocks, "attend_in_chunks", note)
+    monkeypatch.setattr(cross, "attend_in_chunks", note)
     tokens, centers = tokens_and_centers()
     before = tokens.clone()
     encoder = classifier("naive", chunk=10, dense=True).eval().encoder

@@ -176,6 +176,8 @@ def test_registration_is_sound(library, one_sided):
     ("place", "change", "error", "message"),
     [
         (0, lambda x: x[0], ValueError, r"latent_ref has shape \(6, 64, 32\), expected \(B, H, M, D\)"),
+        (0, lambda x: x.repeat(2, 1, 1, 1), ValueError, r"beside tokens of shape \(2, 130, 192\)"),
+        (0, lambda x: x[:, :, :0], ValueError, "none of them 0"),
         (1, lambda x: x[:, :, :5], ValueError, "latent_val has shape"),
         (2, lambda x: x[0], ValueError, r"tokens has shape \(130, 192\), expected \(B, N, C\)"),
         (2, lambda x: x[:, :0], ValueError, "with at least one token"),
