@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,18 @@ def make_fabric(settings: TrainSettings) -> Any:
         precision=settings.precision,  # type: ignore[arg-type]
     )
     fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave_process_group)
     return fabric
+
+
+def _leave_process_group() -> None:
+    """End the threads of torch.distributed while the interpreter still lives.
+
+    Lightning does so for NCCL alone; a process with gloo may abort when it ends (pytorch issue 190489).
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def relaunch_on_several_devices(settings: TrainSettings) -> None:
