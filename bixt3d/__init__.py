@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     if name == "load":  # brings torch, which importing the package does not
-        from .predictor import load
+        from .loading import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

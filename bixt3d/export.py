@@ -20,7 +20,8 @@ from . import __version__
 from .checkpoint import load_checkpoint
 from .config import from_yaml
 from .layers import BidirectionalCrossAttention, CrossAttention, SelfAttention
-from .predictor import Predictor, load
+from .loading import load
+from .predictor import Predictor
 
 FORMATS = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # of logits, as a share of the largest where that is above 1

@@ -1,21 +1,17 @@
-"""Predict classes and parts of clouds of any size, in any unit, from a checkpoint alone."""
+"""Predict classes and parts of clouds of any size, in any unit."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import load_checkpoint, load_weights
 from .compiled import compile_for_prediction
-from .config import from_yaml
 from .io import Cloud, unit_sphere
 from .normals import estimate_normals
 from .ops import knn
@@ -280,55 +276,3 @@ class Predictor:
         category = None if job.category is None else self.classes[job.category]
         labels = np.asarray(probabilities.argmax(axis=-1), dtype=np.int64)
         return Prediction(labels, probabilities, self.parts or self.classes, category)
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    classifier: str | os.PathLike[str] | None = None,
-    batch_size: int = 16,
-    seed: int = 0,
-    device: str | None = None,
-    compile: bool = False,
-) -> Predictor:
-    """Rebuild the model of a checkpoint, ready to predict.
-
-    Args:
-        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file of
-            ``scripts/publish.py``.
-        classifier: checkpoint of a classifier that says the category of clouds that come without one.
-        batch_size: forward passes that run at once.
-        seed: of the draw of points from large clouds.
-        device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device where there is one.
-        compile: as for :class:`Predictor`.
-
-    Returns:
-        A predictor of classes, or of parts where the checkpoint is of a segmenter.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: the file is no checkpoint, or its weights are of another architecture.
-        RuntimeError: the file is damaged.
-    """
-    from .assembly import build_model, build_task  # bring metrics and loaders, which predicting does not need
-
-    content = load_checkpoint(Path(path))
-    config = from_yaml(content["config"])
-    parts = content.get("parts", ())
-    model = build_model(config, content["classes"], parts)
-    load_weights(model, content["model"], Path(path))
-    if "num_parts" not in build_task(config, content["classes"], parts).model_arguments():
-        parts = ()  # the data set has some, but the model classifies
-    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "compile": compile}
-    return Predictor(
-        model,
-        classes=content["classes"],
-        parts=parts,
-        num_points=config["data"].get("num_points", 1024),
-        takes_category=bool(getattr(model, "takes_category", False)),
-        classifier=None if classifier is None else load(classifier, **options),
-        batch_size=batch_size,
-        seed=seed,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        compile=compile,
-    )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .datasets.corrupted import CorruptedLoader
-from .datasets.corruptions import CORRUPTIONS, SEVERITIES
+from .datasets.corruption_base import SEVERITIES
+from .datasets.corruptions import CORRUPTIONS
 from .engine import evaluate
 from .robustness_plots import plot_robustness
 

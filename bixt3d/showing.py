@@ -13,7 +13,8 @@ from .batch_prediction import find_files
 from .checkpoint import load_checkpoint
 from .config import build, from_yaml
 from .io import read_points
-from .predictor import Predictor, load
+from .loading import load
+from .predictor import Predictor
 from .scene import Scene, attention_scene, part_scene, plain_scene
 
 FIRST = 6

@@ -58,7 +58,7 @@ def predict(options: argparse.Namespace) -> int:
     from rich.progress import track
 
     from bixt3d.batch_prediction import BatchPredictor, find_files, output_stems
-    from bixt3d.predictor import load
+    from bixt3d.loading import load
 
     keep_freed_memory()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -13,7 +13,7 @@ from bixt3d.assembly import build_model
 from bixt3d.checkpoint import load_checkpoint, save_checkpoint
 from bixt3d.config import from_yaml, to_yaml
 from bixt3d.export import export_checkpoint, own_ops
-from bixt3d.predictor import load
+from bixt3d.loading import load
 
 CLASSES, PARTS = ["bag", "cap"], ["bag/a", "bag/b", "cap/c"]
 SMALL = {

@@ -13,8 +13,8 @@ from bixt3d.checkpoint import load_checkpoint, load_weights
 from bixt3d.config import from_yaml
 from bixt3d.datasets import ModelNet40
 from bixt3d.evaluation import evaluate_checkpoint
+from bixt3d.loading import load
 from bixt3d.model_card import public_command
-from bixt3d.predictor import load
 from bixt3d.showing import scenes_of_split
 from bixt3d.weights import read_weights, save_weights
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from bixt3d.datasets.corruptions import Corruption, corrupt_each
+from bixt3d.datasets.corruption_base import Corruption
+from bixt3d.datasets.corruptions import corrupt_each
 from bixt3d.datasets.loader import Batch, CloudLoader
 
 

@@ -17,57 +17,26 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bixt3d.datasets.corruption_base import (
+    Corruption,
+    Draws,
+    Source,
+    append,
+    draw_normal,
+    draw_uniform,
+    keep_least,
+    remaining,
+    unit_vectors,
+    with_xyz,
+)
 from bixt3d.datasets.rotation import rotation_matrices
-from bixt3d.datasets.transform_base import Drawn, Transform, take
-from bixt3d.datasets.whole import FILLER
-
-SEVERITIES = (1, 2, 3, 4, 5)
-Source = torch.Generator | None
-Draws = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Corruption(Transform):
-    """What the corruptions share.
-
-    Args:
-        severity: 1 (mild) to 5; ``levels[severity - 1]`` is what it means.
-
-    Raises:
-        ValueError: there is no such severity.
-    """
-
-    severity: int = 3
-
-    levels: ClassVar[tuple[float, ...]] = ()
-
-    def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES:
-            raise ValueError(f"severity: expected a whole number from 1 to 5, got {self.severity!r}.")
-
-    @property
-    def level(self) -> float:
-        """What the severity means here."""
-        return self.levels[self.severity - 1]
-
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        """Draw the random numbers for ``clouds`` clouds of ``count`` points: float32, clouds first."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it draws.")
-
-    def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
-        """Corrupt a batch ``(B, N, C)`` with what was drawn for it."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it does.")
-
-    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: Source) -> Drawn:
-        noise = self._draw(len(points), points.shape[1], generator, points.device)
-        return self._corrupt(points, part_labels, *(n.to(points.dtype) for n in noise))
+from bixt3d.datasets.transform_base import Drawn, take
 
 
 class Noise(Corruption):
@@ -76,10 +45,10 @@ class Noise(Corruption):
     levels = (0.01, 0.02, 0.03, 0.04, 0.05)
 
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (_normal((clouds, count, 3), generator, device),)
+        return (draw_normal((clouds, count, 3), generator, device),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
-        return _with_xyz(points, points[..., :3] + self.level * noise[0]), part_labels
+        return with_xyz(points, points[..., :3] + self.level * noise[0]), part_labels
 
 
 class Rotation(Corruption):
@@ -88,8 +57,8 @@ class Rotation(Corruption):
     levels = (6, 12, 18, 24, 30)
 
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        axis = _direction(_normal((clouds, 3), generator, device))
-        half = math.radians(self.level) * (2 * _uniform((clouds, 1), generator, device) - 1) / 2
+        axis = unit_vectors(draw_normal((clouds, 3), generator, device))
+        half = math.radians(self.level) * (2 * draw_uniform((clouds, 1), generator, device) - 1) / 2
         return (torch.cat([half.cos(), half.sin() * axis], dim=1),)  # a unit quaternion
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
@@ -105,13 +74,13 @@ class Scale(Corruption):
     levels = (1.6, 1.7, 1.8, 1.9, 2.0)
 
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (_uniform((clouds, 1, 3), generator, device),)
+        return (draw_uniform((clouds, 1, 3), generator, device),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         factor = 1 / self.level + (self.level - 1 / self.level) * noise[0]
         stretched = [points[..., :3] * factor]
         if points.shape[-1] == 6:  # a normal keeps at right angles to its surface under the inverse
-            stretched.append(_direction(points[..., 3:] / factor))
+            stretched.append(unit_vectors(points[..., 3:] / factor))
         return torch.cat(stretched, dim=-1), part_labels
 
 
@@ -121,10 +90,10 @@ class GlobalDrop(Corruption):
     levels = (0.25, 0.375, 0.5, 0.625, 0.75)
 
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (_uniform((clouds, count), generator, device),)
+        return (draw_uniform((clouds, count), generator, device),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
-        return _keep_least(points, part_labels, noise[0], self.level)
+        return keep_least(points, part_labels, noise[0], self.level)
 
 
 class LocalDrop(Corruption):
@@ -134,7 +103,7 @@ class LocalDrop(Corruption):
     patches: ClassVar[int] = 3
 
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (_uniform((clouds, self.patches), generator, device),)
+        return (draw_uniform((clouds, self.patches), generator, device),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         left, count = points.shape[1], points.shape[1]
@@ -142,8 +111,8 @@ class LocalDrop(Corruption):
             center = (noise[0][:, i : i + 1] * left).long().clamp(max=left - 1)
             picked = take(points, None, center)[0][..., :3]
             nearness = -(points[..., :3] - picked).square().sum(dim=-1)
-            after = _remaining(count, self.level * (i + 1) / self.patches)
-            points, part_labels = _keep_least(points, part_labels, nearness, 1 - after / left)
+            after = remaining(count, self.level * (i + 1) / self.patches)
+            points, part_labels = keep_least(points, part_labels, nearness, 1 - after / left)
             left = after
         return points, part_labels
 
@@ -156,15 +125,15 @@ class Clutter(Corruption):
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
         added = max(1, round(self.level * count))
         return (
-            _normal((clouds, added, 3), generator, device),
-            _uniform((clouds, added, 3), generator, device),
-            _normal((clouds, added, 3), generator, device),
+            draw_normal((clouds, added, 3), generator, device),
+            draw_uniform((clouds, added, 3), generator, device),
+            draw_normal((clouds, added, 3), generator, device),
         )
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         direction, unit, normal = noise
         # the largest of three uniform numbers is below r with probability r^3, as the radius should be
-        return _append(points, part_labels, _direction(direction) * unit.amax(dim=-1, keepdim=True), normal)
+        return append(points, part_labels, unit_vectors(direction) * unit.amax(dim=-1, keepdim=True), normal)
 
 
 class LocalClutter(Corruption):
@@ -177,9 +146,9 @@ class LocalClutter(Corruption):
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
         added = max(1, round(self.level * count))
         return (
-            _uniform((clouds, self.blobs), generator, device),
-            _normal((clouds, added, 3), generator, device),
-            _normal((clouds, added, 3), generator, device),
+            draw_uniform((clouds, self.blobs), generator, device),
+            draw_normal((clouds, added, 3), generator, device),
+            draw_normal((clouds, added, 3), generator, device),
         )
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
@@ -187,7 +156,7 @@ class LocalClutter(Corruption):
         count = points.shape[1]
         centers = take(points, None, (unit * count).long().clamp(max=count - 1))[0][..., :3]
         owner = torch.arange(offset.shape[1], device=points.device) % self.blobs
-        return _append(points, part_labels, centers[:, owner] + self.std * offset, normal)
+        return append(points, part_labels, centers[:, owner] + self.std * offset, normal)
 
 
 class DensityGradient(Corruption):
@@ -201,17 +170,17 @@ class DensityGradient(Corruption):
     share: ClassVar[float] = 0.5
 
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        unit = _uniform((clouds, count), generator, device).clamp(min=torch.finfo(torch.float32).tiny)
-        return _normal((clouds, 1, 3), generator, device), (-unit.log()).log()
+        unit = draw_uniform((clouds, count), generator, device).clamp(min=torch.finfo(torch.float32).tiny)
+        return draw_normal((clouds, 1, 3), generator, device), (-unit.log()).log()
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         direction, waiting = noise
-        along = (points[..., :3] * _direction(direction)).sum(dim=-1)
+        along = (points[..., :3] * unit_vectors(direction)).sum(dim=-1)
         low, high = along.amin(dim=1, keepdim=True), along.amax(dim=1, keepdim=True)
         place = (along - low) / (high - low).clamp(min=torch.finfo(points.dtype).tiny)
         # exponential waiting times over the weights, in logarithms: the first half to arrive is a draw
         # without replacement at these weights
-        return _keep_least(points, part_labels, waiting + math.log(self.level) * place, self.share)
+        return keep_least(points, part_labels, waiting + math.log(self.level) * place, self.share)
 
 
 class Occlusion(Corruption):
@@ -225,11 +194,11 @@ class Occlusion(Corruption):
     levels = (0.15, 0.3, 0.45, 0.6, 0.75)
 
     def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (_normal((clouds, 2, 3), generator, device),)
+        return (draw_normal((clouds, 2, 3), generator, device),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
-        view = _direction(noise[0][:, :1])
-        right = _direction(torch.linalg.cross(view, noise[0][:, 1:]))
+        view = unit_vectors(noise[0][:, :1])
+        right = unit_vectors(torch.linalg.cross(view, noise[0][:, 1:]))
         up = torch.linalg.cross(view, right)
         depth, x, y = ((points[..., :3] * axis).sum(dim=-1) for axis in (view, right, up))
         cells = max(2, round(math.sqrt(points.shape[1]) / 2))
@@ -237,7 +206,7 @@ class Occlusion(Corruption):
         cell = column * cells + row
         nearest = depth.new_full((len(points), cells * cells), -math.inf)
         nearest = nearest.scatter_reduce(1, cell, depth, "amax")
-        return _keep_least(points, part_labels, nearest.gather(1, cell) - depth, self.level)
+        return keep_least(points, part_labels, nearest.gather(1, cell) - depth, self.level)
 
 
 CORRUPTIONS: dict[str, type[Corruption]] = {
@@ -274,38 +243,3 @@ def corrupt_each(corruption: Corruption, points: Tensor, index: Sequence[int], s
         drawn.append(corruption._draw(1, points.shape[1], generator, cpu))
     noise = [torch.cat(one).to(points.device, points.dtype) for one in zip(*drawn, strict=True)]
     return corruption._corrupt(points, None, *noise)[0]
-
-
-def _keep_least(points: Tensor, part_labels: Tensor | None, key: Tensor, share: float) -> Drawn:
-    """Drop the share of points whose keys ``(B, N)`` are the greatest; the others keep their order."""
-    kept = key.argsort(dim=1, stable=True)[:, : _remaining(points.shape[1], share)]
-    return take(points, part_labels, kept.sort(dim=1).values)
-
-
-def _remaining(count: int, share: float) -> int:
-    return max(1, count - round(share * count))
-
-
-def _append(points: Tensor, part_labels: Tensor | None, xyz: Tensor, normal: Tensor) -> Drawn:
-    """Add points, of random normals where the cloud has any, and of no part."""
-    added = torch.cat([xyz, _direction(normal)], dim=-1)[..., : points.shape[-1]]
-    if part_labels is not None:
-        filler = part_labels.new_full((len(points), added.shape[1]), FILLER)
-        part_labels = torch.cat([part_labels, filler], dim=1)
-    return torch.cat([points, added], dim=1), part_labels
-
-
-def _with_xyz(points: Tensor, xyz: Tensor) -> Tensor:
-    return torch.cat([xyz, points[..., 3:]], dim=-1)
-
-
-def _direction(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors, dim=-1)
-
-
-def _uniform(shape: tuple[int, ...], generator: Source, device: torch.device) -> Tensor:
-    return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
-
-
-def _normal(shape: tuple[int, ...], generator: Source, device: torch.device) -> Tensor:
-    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)

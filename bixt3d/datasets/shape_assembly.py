@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bixt3d.datasets.shape_primitives import Primitive, frustum
+from bixt3d.datasets.shape_lathes import frustum
+from bixt3d.datasets.shape_primitives import Primitive
 
 Vector = tuple[float, float, float]
 

@@ -15,15 +15,8 @@ import numpy as np
 
 from bixt3d.datasets.shape_assembly import Assembly, rotation
 from bixt3d.datasets.shape_furniture import build_chair, build_lamp, build_table
-from bixt3d.datasets.shape_primitives import (
-    Box,
-    Ellipsoid,
-    Extrusion,
-    Lathe,
-    Torus,
-    cylinder,
-    tube,
-)
+from bixt3d.datasets.shape_lathes import Lathe, cylinder, tube
+from bixt3d.datasets.shape_primitives import Box, Ellipsoid, Extrusion, Torus
 from bixt3d.datasets.shape_vehicles import build_airplane, build_car, build_rocket, build_skateboard
 
 

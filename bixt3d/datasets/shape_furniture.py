@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from bixt3d.datasets.shape_assembly import Assembly, rotation
-from bixt3d.datasets.shape_primitives import Box, Ellipsoid, Extrusion, Lathe, cylinder, dome, frustum
+from bixt3d.datasets.shape_lathes import Lathe, cylinder, dome, frustum
+from bixt3d.datasets.shape_primitives import Box, Ellipsoid, Extrusion
 
 
 def build_chair(rng: np.random.Generator, chair: Assembly) -> None:

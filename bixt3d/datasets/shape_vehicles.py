@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from bixt3d.datasets.shape_assembly import Assembly, rotation
-from bixt3d.datasets.shape_primitives import Box, Extrusion, Lathe, cylinder, frustum
+from bixt3d.datasets.shape_lathes import Lathe, cylinder, frustum
+from bixt3d.datasets.shape_primitives import Box, Extrusion
 
 
 def build_airplane(rng: np.random.Generator, plane: Assembly) -> None:

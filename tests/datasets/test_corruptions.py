@@ -7,7 +7,8 @@ from scipy.stats import kstest
 
 from bixt3d.datasets import CloudLoader, PointClouds, Shapes
 from bixt3d.datasets.corrupted import CorruptedLoader
-from bixt3d.datasets.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt_each
+from bixt3d.datasets.corruption_base import SEVERITIES, Corruption
+from bixt3d.datasets.corruptions import CORRUPTIONS, corrupt_each
 from bixt3d.datasets.transforms import Compose, Shuffle, Transform
 
 ALL = [pytest.param(make, id=name) for name, make in CORRUPTIONS.items()]

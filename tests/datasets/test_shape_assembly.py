@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from bixt3d.datasets.shape_assembly import Assembly, rotation
-from bixt3d.datasets.shape_primitives import Box, cylinder
+from bixt3d.datasets.shape_lathes import cylinder
+from bixt3d.datasets.shape_primitives import Box
 
 
 def rng(seed=0):

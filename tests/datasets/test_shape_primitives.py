@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from bixt3d.datasets.shape_primitives import (
-    Box,
-    Ellipsoid,
-    Extrusion,
-    Lathe,
-    Torus,
-    cylinder,
-    dome,
-    frustum,
-    tube,
-)
+from bixt3d.datasets.shape_lathes import Lathe, cylinder, dome, frustum, tube
+from bixt3d.datasets.shape_primitives import Box, Ellipsoid, Extrusion, Torus
 
 TRAPEZOID = ((-1.0, -0.5), (1.0, -0.5), (0.4, 0.5), (-0.6, 0.5))
 

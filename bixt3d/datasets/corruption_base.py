@@ -1,0 +1,93 @@
+"""What the corruptions of point clouds share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bixt3d.datasets.transform_base import Drawn, Transform, take
+from bixt3d.datasets.whole import FILLER
+
+SEVERITIES = (1, 2, 3, 4, 5)
+Source = torch.Generator | None
+Draws = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Corruption(Transform):
+    """What the corruptions share.
+
+    Args:
+        severity: 1 (mild) to 5; ``levels[severity - 1]`` is what it means.
+
+    Raises:
+        ValueError: there is no such severity.
+    """
+
+    severity: int = 3
+
+    levels: ClassVar[tuple[float, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"severity: expected a whole number from 1 to 5, got {self.severity!r}.")
+
+    @property
+    def level(self) -> float:
+        """What the severity means here."""
+        return self.levels[self.severity - 1]
+
+    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
+        """Draw the random numbers for ``clouds`` clouds of ``count`` points: float32, clouds first."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it draws.")
+
+    def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
+        """Corrupt a batch ``(B, N, C)`` with what was drawn for it."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it does.")
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: Source) -> Drawn:
+        noise = self._draw(len(points), points.shape[1], generator, points.device)
+        return self._corrupt(points, part_labels, *(n.to(points.dtype) for n in noise))
+
+
+def keep_least(points: Tensor, part_labels: Tensor | None, key: Tensor, share: float) -> Drawn:
+    """Drop the share of points whose keys ``(B, N)`` are the greatest; the others keep their order."""
+    kept = key.argsort(dim=1, stable=True)[:, : remaining(points.shape[1], share)]
+    return take(points, part_labels, kept.sort(dim=1).values)
+
+
+def remaining(count: int, share: float) -> int:
+    """Return how many of ``count`` points are left without a share of them, at least one."""
+    return max(1, count - round(share * count))
+
+
+def append(points: Tensor, part_labels: Tensor | None, xyz: Tensor, normal: Tensor) -> Drawn:
+    """Add points, of random normals where the cloud has any, and of no part."""
+    added = torch.cat([xyz, unit_vectors(normal)], dim=-1)[..., : points.shape[-1]]
+    if part_labels is not None:
+        filler = part_labels.new_full((len(points), added.shape[1]), FILLER)
+        part_labels = torch.cat([part_labels, filler], dim=1)
+    return torch.cat([points, added], dim=1), part_labels
+
+
+def with_xyz(points: Tensor, xyz: Tensor) -> Tensor:
+    """Return ``(B, N, C)`` points with other coordinates ``(B, N, 3)``."""
+    return torch.cat([xyz, points[..., 3:]], dim=-1)
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Scale ``(..., 3)`` vectors to length one."""
+    return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def draw_uniform(shape: tuple[int, ...], generator: Source, device: torch.device) -> Tensor:
+    """Draw from [0, 1), float32."""
+    return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+
+
+def draw_normal(shape: tuple[int, ...], generator: Source, device: torch.device) -> Tensor:
+    """Draw from the standard normal distribution, float32."""
+    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
