@@ -31,6 +31,11 @@ struct Kernels {
     bool (*interpolate)(int type, const void* features, int64_t n, int64_t channels, const int64_t* index,
                         const void* weights, int64_t num_rows, void* out);
     bool (*scatter)(const Scatter& scatter, int64_t cloud, int64_t from_channel, int64_t to_channel);
+    // For (some of) the groups, (num_rows, k, channels) with k at most 256, and back again.
+    void (*group_max)(int type, const void* rows, int64_t num_rows, int64_t k, int64_t channels, void* out,
+                      uint8_t* winner);
+    void (*group_place)(int type, const void* rows, const uint8_t* winner, int64_t num_rows, int64_t k,
+                        int64_t channels, void* out);
 };
 
 extern const Kernels kernels_portable;

@@ -1,5 +1,5 @@
-// Rows of features: look them up, add them up again, interpolate between three. An index outside its cloud ends
-// the work and returns false.
+// Rows of features: look them up, add them up again, interpolate between three, take the largest of a group. An index
+// outside its cloud ends the work and returns false.
 #pragma once
 
 #include "bfloat16.h"
@@ -72,6 +72,56 @@ bool scatter(const Scatter& s, i64 cloud, i64 from, i64 to) {
     for (i64 p = 0; p < s.n; ++p, out += s.channels)
         for (i64 i = 0; i < width; ++i) narrow(sums[p * width + i], out[i]);
     return true;
+}
+
+// out[r] = max over j < k of rows[r, j], channel by channel, and which j held it first; a NaN is larger than anything.
+constexpr i64 MAX_BLOCK = 64;  // channels whose largest numbers are kept in registers or nearby
+
+template <class T>
+void group_max(const T* rows, i64 num_rows, i64 k, i64 channels, T* __restrict out, uint8_t* __restrict winner) {
+    using Number = typename Wide<T>::Type;
+    for (i64 r = 0; r < num_rows; ++r, rows += k * channels, out += channels, winner += channels)
+        for (i64 from = 0; from < channels; from += MAX_BLOCK) {
+            const i64 width = channels - from < MAX_BLOCK ? channels - from : MAX_BLOCK;
+            Number best[MAX_BLOCK];
+            i32 at[MAX_BLOCK] = {};
+            for (i64 i = 0; i < width; ++i) best[i] = widen(rows[from + i]);
+            for (i64 j = 1; j < k; ++j) {
+                const T* row = rows + j * channels + from;
+                for (i64 i = 0; i < width; ++i) {
+                    const Number v = widen(row[i]);
+                    const bool larger = !(v <= best[i]) & (best[i] == best[i]);
+                    best[i] = larger ? v : best[i];
+                    at[i] = larger ? i32(j) : at[i];
+                }
+            }
+            for (i64 i = 0; i < width; ++i) narrow(best[i], out[from + i]);
+            for (i64 i = 0; i < width; ++i) winner[from + i] = uint8_t(at[i]);
+        }
+}
+
+// The transpose: out[r, j] = rows[r] where j is the winner, else 0. `Bits` has the size of a number, which is copied.
+template <class Bits>
+void group_place(const Bits* rows, const uint8_t* winner, i64 num_rows, i64 k, i64 channels, Bits* __restrict out) {
+    for (i64 r = 0; r < num_rows; ++r, rows += channels, winner += channels)
+        for (i64 j = 0; j < k; ++j, out += channels)
+            for (i64 i = 0; i < channels; ++i) out[i] = winner[i] == j ? rows[i] : Bits(0);
+}
+
+void group_max(int type, const void* rows, i64 num_rows, i64 k, i64 channels, void* out, uint8_t* winner) {
+    const auto as = [&](auto example) {
+        using T = decltype(example);
+        group_max(static_cast<const T*>(rows), num_rows, k, channels, static_cast<T*>(out), winner);
+    };
+    type == FLOAT32 ? as(float{}) : type == FLOAT64 ? as(double{}) : as(BFloat16{});
+}
+
+void group_place(int type, const void* rows, const uint8_t* winner, i64 num_rows, i64 k, i64 channels, void* out) {
+    const auto as = [&](auto example) {
+        using Bits = decltype(example);
+        group_place(static_cast<const Bits*>(rows), winner, num_rows, k, channels, static_cast<Bits*>(out));
+    };
+    type == FLOAT32 ? as(u32{}) : type == FLOAT64 ? as(u64{}) : as(uint16_t{});
 }
 
 bool interpolate(int type, const void* features, i64 n, i64 channels, const i64* index, const void* weights,

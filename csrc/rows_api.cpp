@@ -75,3 +75,29 @@ EXPORT int bixt3d_scatter(const void* rows, int64_t num_clouds, int64_t num_rows
         return inside ? failed : OUT_OF_RANGE;
     });
 }
+
+EXPORT int bixt3d_group_max(const void* rows, int64_t num_rows, int64_t k, int64_t channels, int type, void* out,
+                            uint8_t* winner, int threads, int level) {
+    return guarded([&] {
+        const Kernels& use = AT_LEVEL(kernels, level);
+        const int64_t row_bytes = channels * size_of(type);
+        return each_row(1, num_rows, k * row_bytes, threads, [&](int64_t, int64_t r, int64_t count) {
+            use.group_max(type, static_cast<const char*>(rows) + r * k * row_bytes, count, k, channels,
+                          static_cast<char*>(out) + r * row_bytes, winner + r * channels);
+            return true;
+        });
+    });
+}
+
+EXPORT int bixt3d_group_place(const void* rows, const uint8_t* winner, int64_t num_rows, int64_t k, int64_t channels,
+                              int type, void* out, int threads, int level) {
+    return guarded([&] {
+        const Kernels& use = AT_LEVEL(kernels, level);
+        const int64_t row_bytes = channels * size_of(type);
+        return each_row(1, num_rows, k * row_bytes, threads, [&](int64_t, int64_t r, int64_t count) {
+            use.group_place(type, static_cast<const char*>(rows) + r * row_bytes, winner + r * channels, count, k,
+                            channels, static_cast<char*>(out) + r * k * row_bytes);
+            return true;
+        });
+    });
+}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import farthest_point_sample, gather_points, group_points, knn
+from ..ops import farthest_point_sample, gather_points, group_max, group_points, knn
 from .pointwise import ChannelBatchNorm, PointwiseResidual
 from .residual import LayerScale
 
@@ -246,7 +246,7 @@ class GroupRefinement(nn.Module):
             neighbor_index = None
         features = self.narrow(self.norm(tokens))
         groups = self.grouping.project(centers, features, self.transfer, neighbor_index)
-        pooled = self.before(self.act(self.transfer_norm(groups.grouped))).amax(dim=2)
+        pooled = group_max(self.before(self.act(self.transfer_norm(groups.grouped))))
         next_neighbors: Tensor | None = groups.neighbor_index
         if groups.anchor_index is not None:
             tokens, next_neighbors = gather_points(tokens, groups.anchor_index), None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ..layers import AffineGrouping, LinearNormAct, PointwiseResidual
+from ..ops import group_max
 from .decoder import PointMLPDecoder
 from .outputs import Level
 
@@ -59,7 +60,7 @@ class PointMLPStage(nn.Module):
         grouped = groups.grouped
         for layer in rest:
             grouped = layer(grouped)
-        return self.after(self.before(grouped).amax(dim=2)), groups.centers
+        return self.after(group_max(self.before(grouped))), groups.centers
 
 
 class PointMLPEncoder(nn.Module):

@@ -14,6 +14,7 @@ from .bidirectional_attention import (
 from .dispatch import available_backends
 from .farthest_point_sample import farthest_point_sample
 from .gather import gather_points, group_points
+from .group_max import group_max
 from .interpolate import three_interpolate, three_nn
 from .knn import knn
 from .residual_mlp import residual_mlp
@@ -26,6 +27,7 @@ __all__ = [
     "bidirectional_attention",
     "farthest_point_sample",
     "gather_points",
+    "group_max",
     "group_points",
     "join_latents",
     "knn",

@@ -191,6 +191,15 @@ def features_and_index(features: Tensor, index: Tensor, letters: str) -> None:
         )
 
 
+def groups(value: Tensor) -> None:
+    """Require groups of at least one neighbour, channels last."""
+    floating("grouped", value)
+    if value.ndim != 4 or value.shape[2] == 0:
+        raise ValueError(
+            f"grouped has shape {shape_of(value)}, expected (B, M, K, C), K at least 1, as group_points returns it"
+        )
+
+
 def interpolation_weights(weights: Tensor, features: Tensor, index: Tensor) -> None:
     """Require one float weight for every index, and features that can be weighted."""
     floating("features", features)

@@ -17,6 +17,7 @@ from .backends import (
     cpu,
     cpu_attention,
     cpu_features,
+    group_max,
     mlp,
     pointnet2_features,
     pointnet2_ops,
@@ -121,6 +122,10 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("torch", vectorized.group_points),
         Backend("reference", reference.group_points),
         Backend("pointnet2_ops", pointnet2_features.group_points, pointnet2_features.why_not, BY_NAME),
+    ),
+    "group_max": (
+        Backend("cpu", group_max.cpu, group_max.cpu_why_not, traced=False),
+        Backend("reference", group_max.reference),
     ),
     "three_interpolate": (
         Backend(

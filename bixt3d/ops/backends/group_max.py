@@ -1,0 +1,96 @@
+"""Backends of max-pooling over groups: ``reference`` in torch; ``cpu``, which keeps the number of the winner in a byte.
+
+Torch saves the input instead, and its backward pass compares all of it with the result, counts the equal ones and
+divides by their number, in several passes over memory.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import cpu_features
+from .cpu import call
+from .cpu_features import TYPES
+
+MAX_NEIGHBORS = 256
+
+
+def reference(grouped: Tensor) -> Tensor:
+    """Reduce with torch."""
+    return grouped.amax(dim=2)
+
+
+def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
+    """Say what the library needs, or why there is none."""
+    for grouped in (*inputs, *options.values()):
+        if isinstance(grouped, Tensor) and grouped.ndim == 4 and grouped.shape[2] > MAX_NEIGHBORS:
+            return f"takes at most {MAX_NEIGHBORS} neighbours"
+    return cpu_features.why_not(*inputs, **options)
+
+
+def cpu(grouped: Tensor) -> Tensor:
+    """Pass once over memory in either direction."""
+    return _largest(grouped)[0]
+
+
+@torch.library.custom_op("bixt3d::cpu_group_max", mutates_args=(), device_types="cpu")
+def _largest(grouped: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest numbers (B, M, C), and as uint8 the number of the first neighbour that holds each."""
+    num_clouds, num_groups, k, channels = grouped.shape
+    rows = grouped.to(grouped.dtype if grouped.dtype in TYPES else torch.float32).contiguous()
+    out, winner = rows.new_empty(num_clouds, num_groups, channels), _winners(grouped)
+    if out.numel():
+        call("bixt3d_group_max", rows, num_clouds * num_groups, k, channels, TYPES[rows.dtype], out, winner)
+    return out.to(grouped.dtype), winner
+
+
+def _winners(grouped: Tensor) -> Tensor:
+    return grouped.new_empty(grouped.shape[0], grouped.shape[1], grouped.shape[3], dtype=torch.uint8)
+
+
+@_largest.register_fake
+def _(grouped: Tensor) -> tuple[Tensor, Tensor]:
+    winner = _winners(grouped)
+    return winner.to(grouped.dtype), winner
+
+
+@torch.library.custom_op("bixt3d::cpu_group_place", mutates_args=(), device_types="cpu")
+def _place(rows: Tensor, winner: Tensor, k: int) -> Tensor:
+    """Put each number of (B, M, C) back where it came from in (B, M, K, C), among zeros: the transpose."""
+    num_clouds, num_groups, channels = rows.shape
+    given = rows.to(rows.dtype if rows.dtype in TYPES else torch.float32).contiguous()
+    out = given.new_empty(num_clouds, num_groups, k, channels)
+    if out.numel():
+        sizes = (num_clouds * num_groups, k, channels)
+        call("bixt3d_group_place", given, winner, *sizes, TYPES[given.dtype], out)
+    return out.to(rows.dtype)
+
+
+@_place.register_fake
+def _(rows: Tensor, winner: Tensor, k: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], rows.shape[1], k, rows.shape[2])
+
+
+def _keep_winner(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+    ctx.k = inputs[0].shape[2]
+
+
+def _place_gradient(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:
+    (winner,) = ctx.saved_tensors
+    return _place(grad, winner, ctx.k)
+
+
+def _keep_places(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _pick_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    (winner,) = ctx.saved_tensors
+    return grad.gather(2, winner.long().unsqueeze(2)).squeeze(2), None, None
+
+
+torch.library.register_autograd("bixt3d::cpu_group_max", _place_gradient, setup_context=_keep_winner)
+torch.library.register_autograd("bixt3d::cpu_group_place", _pick_gradient, setup_context=_keep_places)
