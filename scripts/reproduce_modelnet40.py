@@ -5,6 +5,7 @@ python scripts/reproduce_modelnet40.py --data-root DIR --variant hierarchy --see
 python scripts/reproduce_modelnet40.py --data-root DIR --minutes 9                 # leave in time; call again to go on
 python scripts/reproduce_modelnet40.py --data-root DIR --dry-run                   # show what would run
 python scripts/reproduce_modelnet40.py --data-root DIR --train default train.batch_size=16   # without a GPU
+python scripts/reproduce_modelnet40.py --data-root DIR --variant cpu cpu_hierarchy  # sizes made for a CPU
 
 Of each run: train (cfgs/modelnet40_VARIANT.yaml), measure robustness, write weights and model card. What is done is
 not done again; what was cut is continued. OUT/results.md has the figures of all runs. Exit status: 0 when all is
@@ -28,7 +29,7 @@ from typing import NamedTuple
 from bixt3d.config import report_errors
 
 ROOT = Path(__file__).parents[1]
-VARIANTS = ("naive", "grouping", "hierarchy", "speedrun")
+VARIANTS = ("naive", "grouping", "hierarchy", "speedrun", "cpu", "cpu_hierarchy")
 CUT = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 SPARE = 0.5  # minutes that a stretch needs besides training: to start, to save, to measure
 
@@ -50,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     made.add_argument("--minutes", type=float, help="leave after so many minutes (default: no limit)")
-    made.add_argument("--train", default="gpu", help="option of cfgs/train (default: gpu)")
+    made.add_argument(
+        "--train", help="option of cfgs/train (default: gpu, but default for the sizes of a CPU)"
+    )
     made.add_argument("--max-mb", type=float, default=16.0, help="largest file of weights (default: 16)")
     made.add_argument("--dry-run", action="store_true", help="print the commands that are left; run nothing")
     made.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every training")
@@ -110,10 +113,11 @@ def steps(variant: str, seed: int, options: argparse.Namespace, minutes: float |
     name = f"modelnet40_{variant}"
     folder = options.out / f"{name}_seed{seed}"
     scripts = Path(os.path.relpath(ROOT / "scripts"))
+    regime = options.train or ("default" if variant.startswith("cpu") else "gpu")
     train = [
         str(scripts / "train_cls.py"),
         str(scripts.parent / "cfgs" / f"{name}.yaml"),
-        f"train={options.train}",
+        f"train={regime}",
         f"data.root={options.data_root}",
         f"train.seed={seed}",
         f"run_dir={folder}",

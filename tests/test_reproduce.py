@@ -130,3 +130,15 @@ def test_mistakes(reproduce, tmp_path):
         with pytest.raises(SystemExit) as ended:
             reproduce(*arguments)
         assert said in str(ended.value.code)
+
+
+def test_sizes_made_for_a_cpu_train_there_unless_told_otherwise(reproduce):
+    def regimes(*options):
+        return [
+            c[2]
+            for c in reproduce("--variant", "cpu_hierarchy", "speedrun", *options)[1]
+            if "train_cls" in c[0]
+        ]
+
+    assert regimes() == ["train=default", "train=gpu"]
+    assert regimes("--seeds", 1, "--train", "default") == ["train=default", "train=default"]
