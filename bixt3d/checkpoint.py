@@ -115,3 +115,25 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], origin: st
             f"{len(shapes)} of another shape ({detail}); build the model from the checkpoint's own config."
         )
     model.load_state_dict(state)
+
+
+def load_matching_weights(
+    model: nn.Module, state: Mapping[str, torch.Tensor], origin: str | Path
+) -> list[str]:
+    """Load what a state dict has under the model's own names and in their shapes, for a start from trained weights.
+
+    Returns:
+        Names of what the model keeps as it is, in its order, such as those of a head for other classes.
+
+    Raises:
+        ValueError: nothing fits.
+    """
+    own = model.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ValueError(
+            f"{origin}: none of its {len(state)} tensors has the name and shape of one of this model's {len(own)}; "
+            "start from weights of the same kind of model, of the same width."
+        )
+    model.load_state_dict(fitting, strict=False)
+    return [k for k in own if k not in fitting]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .assembly import (
     build_model,
@@ -20,7 +21,7 @@ from .assembly import (
     make_loader,
     relaunch_on_several_devices,
 )
-from .checkpoint import load_checkpoint, load_weights
+from .checkpoint import load_checkpoint, load_matching_weights, load_weights
 from .config import build, build_settings, from_yaml, to_yaml
 from .engine import Stopped, Trainer, evaluate
 from .evaluation import points_measured
@@ -70,6 +71,8 @@ def train(config: Mapping[str, Any]) -> Path:
     task = build_task(config, dataset.classes, parts)
     model = build_model(config, dataset.classes, parts)
     check_fit(model, dataset)
+    if settings.start_from is not None and resumed is None:
+        _start_from(settings.start_from, model, fabric)
     train_loader = make_loader(
         dataset, "train", settings, fabric, transform=build(config["augment"], "augment")
     )
@@ -136,6 +139,12 @@ def train(config: Mapping[str, Any]) -> Path:
     if settings.measure_test:
         _measure(config, settings, fabric, dataset, trainer, folder)
     return folder
+
+
+def _start_from(path: str, model: nn.Module, fabric: Any) -> None:
+    """Give a new model the weights of a checkpoint that fit it, and say which ones it starts without."""
+    anew = load_matching_weights(model, load_checkpoint(path)["model"], path)
+    fabric.print(f"starts from {path}; {len(anew)} tensors anew{': ' if anew else ''}{', '.join(anew)}")
 
 
 def _measure(

@@ -127,6 +127,11 @@ def write_card(
         lines += [f"Device: {'; '.join(facts['devices'])}."]
     else:
         lines += ["The command was not recorded; the config is in the file's metadata."]
+    if config["train"].get("start_from"):
+        origin = Path(config["train"]["start_from"]).name
+        lines += [
+            f"Started from the weights `{origin}`, not anew: what those were trained on counts as well."
+        ]
     seed = facts.get("seed", config["train"]["seed"])
     minutes = f", {facts['minutes']:g} minutes of training and selecting" if "minutes" in facts else ""
     lines += [f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps{minutes}.", ""]
@@ -144,6 +149,8 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
             data[key] = f"data/{Path(data[key]).name}"
     # the settings that say where to compute are chosen again by whoever loads the weights
     train = {**config["train"], "resume": None, "accelerator": "auto", "devices": 1}
+    if train.get("start_from"):
+        train["start_from"] = Path(train["start_from"]).name
     return {**config, "run_dir": None, "data": data, "train": train}
 
 
@@ -156,6 +163,8 @@ def public_command(command: str) -> str:
             continue
         if key in ("data.root", "data.cache"):
             word = f"{key}=DIR"
+        elif key == "train.start_from":
+            word = f"{key}={Path(word).name}"
         elif Path(word).is_absolute():
             word = "/".join(Path(word).parts[-2:])
         shown.append(word)

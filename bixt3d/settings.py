@@ -33,6 +33,8 @@ class TrainSettings(LoopSettings):
         targets: values of the figure that selects; ``results.json`` says in which minute each was first reached.
         measure_test: measure on the test split at the end; false for searches, which must not look at it.
         keep_freed_memory: see :func:`bixt3d.allocator.keep_freed_memory`; changes speed, never a result.
+        start_from: checkpoint or published weights that a new run takes as many of its weights from as fit; null for
+            none.
         resume: run folder to continue; null to start anew.
     """
 
@@ -49,6 +51,7 @@ class TrainSettings(LoopSettings):
     targets: Sequence[float] = ()
     measure_test: bool = True
     keep_freed_memory: bool = True
+    start_from: str | None = None
     resume: str | None = None
 
     def __post_init__(self) -> None:
