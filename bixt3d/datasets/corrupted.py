@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-
-from bixt3d.datasets.corruption_base import Corruption
+from bixt3d.datasets.corruption_base import Corruption, repeat_to
 from bixt3d.datasets.corruptions import corrupt_each
 from bixt3d.datasets.loader import Batch, CloudLoader
 
@@ -48,7 +46,6 @@ class CorruptedLoader:
         for index, batch in zip(rows, self.loader.epoch(0, start), strict=True):
             # the loader's own index lies on the CPU: reading the batch's would wait for the device
             points = corrupt_each(self.corruption, batch.points, index.tolist(), self.seed)
-            self.points_left = count = points.shape[1]
-            if count < self.least:
-                points = points[:, torch.arange(self.least, device=points.device) % count]
+            self.points_left = points.shape[1]
+            points, _ = repeat_to(self.least, points, None)
             yield replace(batch, points=points, part_labels=None)

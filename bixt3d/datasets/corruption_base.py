@@ -59,6 +59,15 @@ def keep_least(points: Tensor, part_labels: Tensor | None, key: Tensor, share: f
     return take(points, part_labels, kept.sort(dim=1).values)
 
 
+def repeat_to(least: int, points: Tensor, part_labels: Tensor | None) -> Drawn:
+    """Repeat the points of clouds ``(B, N, C)`` in order up to ``least`` of them, where they are fewer."""
+    count = points.shape[1]
+    if count >= least:
+        return points, part_labels
+    index = torch.arange(least, device=points.device) % count
+    return points[:, index], None if part_labels is None else part_labels[:, index]
+
+
 def remaining(count: int, share: float) -> int:
     """Return how many of ``count`` points are left without a share of them, at least one."""
     return max(1, count - round(share * count))

@@ -1,0 +1,59 @@
+"""Training on corrupted clouds: another corruption for each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bixt3d.datasets.corruption_base import SEVERITIES, Source, repeat_to
+from bixt3d.datasets.corruptions import CORRUPTIONS
+from bixt3d.datasets.transform_base import Drawn, Transform
+
+
+@dataclass(frozen=True)
+class RandomCorruption(Transform):
+    """Corrupt the clouds of a batch in one way drawn from several, or leave them as they are.
+
+    All clouds of a batch are corrupted in the same way and severity, since the number of points that are left depends
+    on both; what is random about a corruption is drawn for each cloud. A compiled model is compiled again for the
+    numbers of points that come up.
+
+    Args:
+        corruptions: names in :data:`bixt3d.datasets.corruptions.CORRUPTIONS`; null for all.
+        severities: the severities to draw from.
+        probability: how likely a batch is corrupted, from 0 to 1.
+        least: points that the model needs; clouds left with fewer repeat their points in order up to that number.
+
+    Raises:
+        ValueError: there is no such corruption or severity, or the probability lies outside its range.
+    """
+
+    corruptions: Sequence[str] | None = None
+    severities: Sequence[int] = SEVERITIES
+    probability: float = 0.5
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        names = tuple(CORRUPTIONS) if self.corruptions is None else tuple(self.corruptions)
+        object.__setattr__(self, "corruptions", names)
+        object.__setattr__(self, "severities", tuple(self.severities))
+        unknown = [name for name in names if name not in CORRUPTIONS]
+        if unknown or not names:
+            got = repr(unknown[0]) if unknown else "none"
+            raise ValueError(f"corruptions: expected some of {', '.join(CORRUPTIONS)}, got {got}.")
+        if not self.severities or not set(self.severities) <= set(SEVERITIES):
+            raise ValueError(f"severities: expected some of 1 to 5, got {list(self.severities)}.")
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability: expected a number from 0 to 1, got {self.probability:g}.")
+
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: Source) -> Drawn:
+        assert self.corruptions is not None
+        draws = torch.rand(3, generator=generator, device=points.device, dtype=torch.float64).tolist()
+        if draws[0] >= self.probability:
+            return points, part_labels
+        name = self.corruptions[int(draws[1] * len(self.corruptions))]
+        severity = self.severities[int(draws[2] * len(self.severities))]
+        return repeat_to(self.least, *CORRUPTIONS[name](severity)._apply(points, part_labels, generator))
