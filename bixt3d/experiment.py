@@ -23,6 +23,7 @@ from .assembly import (
 )
 from .checkpoint import load_checkpoint, load_matching_weights, load_weights
 from .config import build, build_settings, from_yaml, to_yaml
+from .curves import draw_curves, read_curves
 from .engine import Stopped, Trainer, evaluate
 from .evaluation import points_measured
 from .optim import exponential_average, parameter_groups
@@ -179,11 +180,12 @@ def _measure(
         "minutes_to": minutes_to(folder / "selection.csv", trainer.task.selects, settings.targets),
     }
     written = write_report(folder, results, facts)
+    draw_curves({config["name"]: read_curves(folder)}, folder / "curves.png", against="epoch")
     print_result(results, facts)
     shown = "best.pt" if settings.select_on else "last.pt"
     print(
         f"checkpoint:       {folder / shown}\n"
-        f"curves:           {folder / 'train.csv'}, {folder / 'selection.csv'}; tensorboard --logdir {folder}\n"
+        f"curves:           {folder / 'curves.png'}, of train.csv and selection.csv; tensorboard --logdir {folder}\n"
         f"tables, picture:  {', '.join(str(path) for path in written)}\n"
         f"next:             python scripts/evaluate.py {folder / shown} split=test",
         flush=True,

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "bixt3d"
 # What each part may import of the package (itself always) and of other packages, at the top of a file or
 # inside a function. A new module has to be given its place here.
 ASSEMBLED = {
-    "allocator", "checkpoint", "config", "datasets", "engine", "io", "optim", "progress", "report",
+    "allocator", "checkpoint", "config", "curves", "datasets", "engine", "io", "optim", "progress", "report",
     "reproducibility", "settings", "signals", "tasks",
 }  # fmt: skip
 SHOWN = {"io", "page", "palette", "scene", "viewer", "window"}
@@ -25,6 +25,7 @@ RULES = {
     "checkpoint": ({"weights"}, {"torch"}),
     "compiled": (set(), {"torch"}),
     "config": (set(), {"hydra", "omegaconf", "yaml"}),
+    "curves": (set(), {"matplotlib"}),
     "datasets": ({"io"}, {"h5py", "numpy", "pooch", "requests", "rich", "torch"}),
     "engine": ({"checkpoint", "reproducibility"}, {"torch"}),
     "evaluation": ({"assembly", "robustness", *ASSEMBLED}, {"torch"}),
