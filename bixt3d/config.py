@@ -295,8 +295,6 @@ def _plain_types(annotation: Any) -> tuple[type, ...]:
 
 
 def _fits(value: Any, accepted: tuple[type, ...]) -> bool:
-    if isinstance(value, bool):
+    if isinstance(value, bool):  # which Python takes for a whole number
         return bool in accepted
-    if isinstance(value, int) and float in accepted:
-        return True
-    return isinstance(value, accepted)
+    return isinstance(value, accepted) or (isinstance(value, int) and float in accepted)
