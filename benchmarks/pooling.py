@@ -1,0 +1,62 @@
+"""Max-pooling over groups: each backend of `group_max` and torch's own ways, forward and backward.
+
+python benchmarks/pooling.py [--clouds 32] [--groups 256] [--neighbors 24] [--channels 64] [--rounds 7]
+
+All must give the same maxima (checked first); they run in turn, and medians are printed. As after a ReLU, half of the
+numbers are zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from pages import interleaved
+from torch import Tensor
+
+from bixt3d.allocator import keep_freed_memory
+from bixt3d.ops import available_backends, group_max
+
+
+def compare(shape: tuple[int, int, int, int], dtype: torch.dtype, rounds: int) -> None:
+    """Print the medians of every way on numbers of one type."""
+    clouds, groups, _, channels = shape
+    grouped = torch.randn(shape).relu().to(dtype).requires_grad_()
+    grad = torch.randn(clouds, groups, channels).to(dtype)
+
+    def adaptive() -> Tensor:
+        """Pool as PointMLP's code does, with channels first."""
+        return F.adaptive_max_pool1d(grouped.flatten(0, 1).mT, 1).view(clouds, groups, channels)
+
+    ways = {"torch max": lambda: grouped.max(dim=2).values, "adaptive_max_pool1d": adaptive}
+    for name, reason in available_backends("group_max", grouped).items():
+        if reason is None:
+            ways[f"bixt3d {name}"] = partial(group_max, grouped, backend=name)
+    for name, way in ways.items():
+        assert torch.equal(way(), grouped.amax(dim=2)), name
+    backwards = [
+        partial(torch.autograd.grad, way(), grouped, grad, retain_graph=True) for way in ways.values()
+    ]
+    there, back = (interleaved(runs, rounds, "cpu") for runs in (list(ways.values()), backwards))
+    for name, forward, backward in zip(ways, there, back, strict=True):
+        print(f"{dtype}  {name:<20} forward {forward:8.2f} ms   backward {backward:8.2f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, size in (("clouds", 32), ("groups", 256), ("neighbors", 24), ("channels", 64), ("rounds", 7)):
+        parser.add_argument(f"--{name}", type=int, default=size)
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.manual_seed(0)
+    shape = (options.clouds, options.groups, options.neighbors, options.channels)
+    for dtype in (torch.float32, torch.bfloat16):
+        compare(shape, dtype, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
