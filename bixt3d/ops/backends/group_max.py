@@ -2,8 +2,8 @@
 
 Torch saves the input instead, and its backward pass compares all of it with the result, counts the equal ones and
 divides by their number, in several passes over memory. Forward and backward together, on one core of a busy machine,
-32 x 256 groups of 24 x 64 numbers: 5 to 9 times faster than that in float32 and over 20 times in bfloat16; 1.2 to 1.5 and
-3 times faster than ``F.adaptive_max_pool1d`` (``OMP_NUM_THREADS=1 python benchmarks/pooling.py --rounds 5``).
+32 x 256 groups of 24 x 64 numbers: 5 to 9 times faster than that in float32 and over 20 times in bfloat16; 1.2 to 1.5
+and 3 times faster than ``F.adaptive_max_pool1d`` (``OMP_NUM_THREADS=1 python benchmarks/pooling.py --rounds 5``).
 """
 
 from typing import Any
