@@ -203,11 +203,20 @@ def _use(config: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
 def _limits(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     lines = [
         "- An object of another class gets one of these all the same, and a high probability is no proof.",
-        f"- Seen in training: {config['data']['num_points']:,} points a cloud, whole surfaces of single objects. Scans "
-        "with noise, holes or background are another matter.",
     ]
-    if "RandomRotation" not in json.dumps(config["augment"]):
-        lines.append("- No rotation in training: objects have to stand as they do in the training data.")
+    augment, points = json.dumps(config["augment"]), f"{config['data']['num_points']:,} points a cloud"
+    if "RandomCorruption" in augment:
+        lines.append(
+            f"- Seen in training: {points} of single objects, in part corrupted by `RandomCorruption` as its config "
+            "says. Scans may be worse in other ways."
+        )
+    else:
+        lines.append(
+            f"- Seen in training: {points}, whole surfaces of single objects. Scans with noise, holes or background "
+            "are another matter."
+        )
+    if "RandomRotation" not in augment:
+        lines.append("- No free rotation in training: objects have to stand as they do in the training data.")
     if "robustness" in facts:
         lines += ["", "OA on corrupted test clouds, mean over five severities (`docs/robustness.md`):", ""]
         lines += ["| corruption | OA | relative to clean |", "|---|---|---|"]

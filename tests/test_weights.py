@@ -15,7 +15,7 @@ from bixt3d.config import from_yaml
 from bixt3d.datasets import ModelNet40
 from bixt3d.evaluation import evaluate_checkpoint
 from bixt3d.loading import load
-from bixt3d.model_card import public_command
+from bixt3d.model_card import public_command, write_card
 from bixt3d.showing import scenes_of_split
 from bixt3d.weights import read_weights, save_weights
 
@@ -227,3 +227,15 @@ def test_the_weights_that_come_along_are_the_model_of_their_card(path):
     assert right >= 99 * stated - 4 * (99 * stated * (1 - stated)) ** 0.5, (
         "four standard errors below the card"
     )
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"),
+    [
+        ("scale_shift", "Scans with noise, holes or background are another"),
+        ("scale_shift_corrupt", "in part corrupted"),
+    ],
+)
+def test_a_card_says_whether_clouds_were_corrupted_in_training(tiny, augment, said):
+    facts = {"weights": "last", "epoch": 1, "steps": 2, "selection": {}}
+    assert said in write_card("a", tiny(f"augment={augment}"), ["one"], [], facts, dtype="float32", size=1)
