@@ -171,11 +171,11 @@ def test_output_names_never_meet():
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_the_command(tmp_path, monkeypatch, capsys, world_size):
-    import bixt3d.predictor
+    import bixt3d.loading
 
     for i in range(5):
         np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).normal(size=(20, 3)))
-    monkeypatch.setattr(bixt3d.predictor, "load", lambda path, **options: segmenter())
+    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: segmenter())
     main = runpy.run_path(str(SCRIPT))["main"]
     seen = []
     for rank in range(world_size):
