@@ -20,7 +20,7 @@ class Curves:
     Attributes:
         loss: training loss by step.
         selection: columns of ``selection.csv``: ``step``, ``epoch``, ``minutes`` and the figures in percent; empty
-            lists where nothing was selected.
+            where nothing was selected.
     """
 
     loss: Mapping[int, float]
