@@ -111,6 +111,7 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", agai
                 label = f"{name}, {figure_name} {max(values):.2f} at best" if values else name
                 right.plot(run.selection[against], values, style, color=f"C{i}", ms=4, lw=1.2, label=label)
         right.set_xlabel(against)
+        right.xaxis.get_major_locator().set_params(integer=True)
         right.set_ylabel("%, on the split that selects")
     for axes in all_axes[0]:
         axes.grid(alpha=0.3)
