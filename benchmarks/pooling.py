@@ -1,4 +1,4 @@
-"""Max-pooling over groups: each backend of `group_max` and torch's own ways, forward and backward.
+"""Max-pooling over groups: each backend of `group_max` and torch's max, forward and backward.
 
 python benchmarks/pooling.py [--clouds 32] [--groups 256] [--neighbors 24] [--channels 64] [--rounds 7]
 
@@ -12,9 +12,7 @@ import argparse
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from pages import interleaved
-from torch import Tensor
 
 from bixt3d.allocator import keep_freed_memory
 from bixt3d.ops import available_backends, group_max
@@ -26,11 +24,7 @@ def compare(shape: tuple[int, int, int, int], dtype: torch.dtype, rounds: int) -
     grouped = torch.randn(shape).relu().to(dtype).requires_grad_()
     grad = torch.randn(clouds, groups, channels).to(dtype)
 
-    def adaptive() -> Tensor:
-        """Pool as PointMLP's code does, with channels first."""
-        return F.adaptive_max_pool1d(grouped.flatten(0, 1).mT, 1).view(clouds, groups, channels)
-
-    ways = {"torch max": lambda: grouped.max(dim=2).values, "adaptive_max_pool1d": adaptive}
+    ways = {"torch.max": lambda: grouped.max(dim=2).values}
     for name, reason in available_backends("group_max", grouped).items():
         if reason is None:
             ways[f"bixt3d {name}"] = partial(group_max, grouped, backend=name)

@@ -125,6 +125,7 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
     ),
     "group_max": (
         Backend("cpu", group_max.cpu, group_max.cpu_why_not, traced=False),
+        Backend("torch", group_max.pooled, group_max.pooled_why_not, traced=False),
         Backend("reference", group_max.reference),
     ),
     "three_interpolate": (

@@ -15,7 +15,7 @@ def group_max(grouped: Tensor, *, backend: str | None = None) -> Tensor:
 
     Returns:
         (B, M, C), dtype and device of ``grouped``; NaN where a neighbour is NaN. Differentiable any number of times.
-        The gradient goes to the neighbours that hold the maximum: the backend "cpu" gives it to the first of several
+        The gradient goes to the neighbours that hold the maximum: "cpu" and "torch" give it to the first of several
         equal ones, "reference" deals it out among them.
 
     Raises:

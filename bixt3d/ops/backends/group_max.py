@@ -1,14 +1,16 @@
-"""Backends of max-pooling over groups: ``reference`` in torch; ``cpu``, which keeps the number of the winner in a byte.
+"""Backends of max-pooling over groups: ``reference`` and ``torch`` in torch; ``cpu``, which keeps the winner in a byte.
 
-Torch saves the input instead, and its backward pass compares all of it with the result, counts the equal ones and
-divides by their number, in several passes over memory. Forward and backward together, on one core of a busy machine,
-32 x 256 groups of 24 x 64 numbers: 5 to 9 times faster than that in float32 and over 20 times in bfloat16; 1.2 to 1.5
-and 3 times faster than ``F.adaptive_max_pool1d`` (``OMP_NUM_THREADS=1 python benchmarks/pooling.py --rounds 5``).
+The gradient of ``amax`` compares all of the input with the result, counts the equal ones and divides by their number,
+in several passes over memory; the other two remember where each maximum was. Forward and backward together, on one core
+of a busy machine, 32 x 256 groups of 24 x 64 numbers: ``cpu`` is 5 to 9 times faster than ``amax`` in float32 and over
+20 times in bfloat16; 1.2 to 1.5 and 3 times faster than ``torch`` (``OMP_NUM_THREADS=1 python benchmarks/pooling.py
+--rounds 5``).
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import cpu_features
@@ -23,6 +25,21 @@ def reference(grouped: Tensor) -> Tensor:
     return grouped.amax(dim=2)
 
 
+def pooled_why_not(*inputs: Any, **options: Any) -> str | None:
+    """Say that this way is for the CPU: elsewhere, and where torch compiles, nobody has timed it against amax."""
+    for grouped in (*inputs, *options.values()):
+        if isinstance(grouped, Tensor) and grouped.device.type != "cpu":
+            return "needs CPU tensors"
+    return None
+
+
+def pooled(grouped: Tensor) -> Tensor:
+    """Pool as PointMLP's code does, with channels first."""
+    if not grouped.numel():
+        return reference(grouped)  # torch's pooling takes no empty windows
+    return F.adaptive_max_pool1d(grouped.flatten(0, 1).mT, 1).view(*grouped.shape[:2], -1)
+
+
 def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
     """Say what the library needs, or why there is none."""
     for grouped in (*inputs, *options.values()):
@@ -32,8 +49,9 @@ def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
 
 
 def cpu(grouped: Tensor) -> Tensor:
-    """Pass once over memory in either direction."""
-    return _largest(grouped)[0]
+    """Pass once over memory in either direction; amax is faster where no gradient will ask for the winner."""
+    wanted = torch.is_grad_enabled() and grouped.requires_grad
+    return _largest(grouped)[0] if wanted else reference(grouped)
 
 
 @torch.library.custom_op("bixt3d::cpu_group_max", mutates_args=(), device_types="cpu")
