@@ -133,8 +133,10 @@ def write_card(
             f"Started from the weights `{origin}`, not anew: what those were trained on counts as well."
         ]
     seed = facts.get("seed", config["train"]["seed"])
-    minutes = f", {facts['minutes']:g} minutes of training and selecting" if "minutes" in facts else ""
-    lines += [f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps{minutes}.", ""]
+    whole = (
+        f"; the whole run took {facts['minutes']:g} minutes, selecting included" if "minutes" in facts else ""
+    )
+    lines += [f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps{whole}.", ""]
     lines += ["## Measured how", "", *_measured(facts, config), ""]
     lines += ["## Intended use", "", *_use(config, parts), "", "## Limits", "", *_limits(config, facts), ""]
     lines += ["## Licence", "", LICENCES.get(dataset, OTHER_LICENCE), ""]
