@@ -24,9 +24,10 @@ def groups(*shape, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize("channels", [1, 17, 64, 130])
 def test_is_the_maximum(backend, dtype, k, channels):
     grouped = groups(2, 5, k, channels, dtype=dtype)
-    out = group_max(grouped, backend=backend)
-    assert out.dtype == dtype
-    np.testing.assert_array_equal(out.double().numpy(), grouped.double().numpy().max(axis=2))
+    for given in (grouped, grouped.clone().requires_grad_()):
+        out = group_max(given, backend=backend).detach()
+        assert out.dtype == dtype
+        np.testing.assert_array_equal(out.double().numpy(), grouped.double().numpy().max(axis=2))
 
 
 @every_way
@@ -62,7 +63,7 @@ def test_differentiates_twice(backend):
 def test_nan_is_not_lost(backend, place):
     grouped = groups(1, 3, 12, 20)
     grouped[0, 1, place, 3::5] = torch.nan
-    out = group_max(grouped, backend=backend)
+    out = group_max(grouped.requires_grad_(), backend=backend)
     assert torch.equal(out.isnan(), grouped.isnan().any(dim=2))
     assert torch.equal(out.nan_to_num(0), grouped.amax(dim=2).nan_to_num(0))
 
@@ -70,7 +71,7 @@ def test_nan_is_not_lost(backend, place):
 @every_way
 def test_infinities_are_numbers(backend):
     grouped = torch.tensor([[-torch.inf, -torch.inf], [-torch.inf, 3.0], [torch.inf, 1.0]]).view(1, 3, 2, 1)
-    assert group_max(grouped, backend=backend).flatten().tolist() == [-torch.inf, 3.0, torch.inf]
+    assert group_max(grouped.requires_grad_(), backend=backend).flatten().tolist() == [-torch.inf, 3.0, torch.inf]
 
 
 @every_way
