@@ -83,7 +83,7 @@ class BatchPredictor:
         category: class of all clouds, for parts; None where each has its own or the model needs none.
         samples: points to draw from a mesh; None for the reader's default.
         png: also write a picture of the parts.
-        up: the axis that is up in the files, for pictures.
+        up: the axis that is up in the files; models and pictures see it as y.
         report: called with each error, one sentence.
     """
 
@@ -102,7 +102,7 @@ class BatchPredictor:
         for file, stem in zip(files, stems, strict=True):
             try:
                 cloud = read_points(file, num_samples=self.samples, seed=self.predictor.seed)
-                job = self.predictor.prepare(cloud, category=self.category)
+                job = self.predictor.prepare(cloud, category=self.category, up=self.up)
             except USER_ERRORS as error:
                 yield self._fail(file, error)
                 continue
@@ -180,8 +180,9 @@ class BatchPredictor:
             from .scene import part_scene
             from .viewer import save_png
 
-            scene = part_scene(one.file.name, points, prediction.labels, prediction.names)
-            save_png(target.with_name(f"{target.name}_parts.png"), [scene.with_up(self.up)])
+            shown = one.cloud.turned(self.up).points
+            scene = part_scene(one.file.name, shown, prediction.labels, prediction.names)
+            save_png(target.with_name(f"{target.name}_parts.png"), [scene])
 
     def _fail(self, file: Path, error: BaseException) -> Path:
         message = " ".join(str(error).split()) or type(error).__name__

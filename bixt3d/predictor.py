@@ -91,7 +91,12 @@ class Predictor:
         ).to(self.device)
 
     def __call__(
-        self, points: Any, *, normals: np.ndarray | None = None, category: str | None = None
+        self,
+        points: Any,
+        *,
+        normals: np.ndarray | None = None,
+        category: str | None = None,
+        up: str = "y",
     ) -> Prediction:
         """Predict the class, or the part of every point, of one cloud.
 
@@ -100,18 +105,26 @@ class Predictor:
                 real, N at least 1, in any unit.
             normals: ``(N, 3)``; estimated where the model needs them and they are absent.
             category: name of the cloud's class, for a segmenter.
+            up: the axis that is up in the cloud. The model sees y up, as it did in training.
 
         Raises:
             ValueError: the cloud is empty, has NaN, or more than one point and no extent; or the category
-                is unknown, or needed and absent.
+                is unknown, or needed and absent; or there is no such axis.
             TypeError: the points are no real numbers.
             ImportError: normals have to be estimated and open3d is not installed.
         """
-        return self.run([self.prepare(points, normals=normals, category=category)])[0]
+        return self.run([self.prepare(points, normals=normals, category=category, up=up)])[0]
 
-    def prepare(self, points: Any, *, normals: np.ndarray | None = None, category: str | None = None) -> Job:
+    def prepare(
+        self,
+        points: Any,
+        *,
+        normals: np.ndarray | None = None,
+        category: str | None = None,
+        up: str = "y",
+    ) -> Job:
         """Check and normalise one cloud; takes and raises what a call does."""
-        cloud = as_cloud(points, normals)
+        cloud = as_cloud(points, normals).turned(up)
         where = cloud.path
         if len(cloud) > 1 and (cloud.points == cloud.points[0]).all():
             raise ValueError(
@@ -150,7 +163,13 @@ class Predictor:
         return [self._prediction(job, rows) for job, rows in zip(jobs, found, strict=True)]
 
     def attention(
-        self, points: Any, latents: Sequence[int], *, layer: int = -1, category: str | None = None
+        self,
+        points: Any,
+        latents: Sequence[int],
+        *,
+        layer: int = -1,
+        category: str | None = None,
+        up: str = "y",
     ) -> np.ndarray:
         """Return how much latents attend to each point: the mean over heads of the softmax over tokens.
 
@@ -161,7 +180,7 @@ class Predictor:
             points: as in a call.
             latents: numbers of the latents.
             layer: the layer, from 0; negative ones count from the last.
-            category: as in a call.
+            category, up: as in a call.
 
         Returns:
             ``(len(latents), N)`` float32.
@@ -169,7 +188,7 @@ class Predictor:
         Raises:
             ValueError: there is no such latent or layer; and what a call raises.
         """
-        cloud = as_cloud(points, None)
+        cloud = as_cloud(points, None).turned(up)
         (job,) = self._with_category([self.prepare(cloud, category=category)])
         if not self.parts:  # the one subset that a classifier sees would leave the other points open
             features = np.concatenate([unit_sphere(cloud.points), *self._normals(cloud)], axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,8 +11,6 @@ from .io import unit_sphere
 from .palette import CORRECT, PLAIN, WRONG, error_colors, part_colors, ramp_colors
 
 VIEWS = ("prediction", "ground truth", "errors")
-# cyclic, so that nothing is mirrored
-_TO_Y_UP = {"x": (2, 0, 1), "y": (0, 1, 2), "z": (1, 2, 0)}
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,6 @@ class Scene:
     name: str
     points: np.ndarray
     views: tuple[View, ...]
-
-    def with_up(self, axis: str) -> Scene:
-        """Return the scene turned so that ``axis``, ``"x"``, ``"y"`` or ``"z"``, becomes y, which is shown up."""
-        if axis not in _TO_Y_UP:
-            raise ValueError(f"up: unknown value {axis!r}, expected one of {', '.join(sorted(_TO_Y_UP))}.")
-        order = _TO_Y_UP[axis]
-        return replace(self, points=np.ascontiguousarray(self.points[:, order]))
 
 
 def part_scene(

@@ -28,6 +28,7 @@ def scenes_of_files(
     classifier: str | os.PathLike[str] | None = None,
     attention: Sequence[int] | None = None,
     layer: int = -1,
+    up: str = "y",
     device: str | None = None,
 ) -> list[Scene]:
     """Predict files and make a scene of each.
@@ -39,12 +40,13 @@ def scenes_of_files(
         classifier: checkpoint that says the class instead.
         attention: numbers of latents whose attention is shown in place of the parts.
         layer: layer of that attention.
+        up: the axis that is up in the files; model and pictures see it as y.
         device: where the model runs.
     """
     predictor = load(checkpoint, classifier=classifier, device=device)
     scenes = []
     for file in find_files(files, Path(os.devnull)):
-        cloud = read_points(file)
+        cloud = read_points(file).turned(up)
         scenes.append(_scene(predictor, file.name, cloud, category, None, attention, layer))
     return scenes
 

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--png", action="store_true", help="also a picture of the parts (needs open3d)")
     made.add_argument(
-        "--up", choices=("x", "y", "z"), default="y", help="axis that is up in pictures (default: y)"
+        "--up", choices=("x", "y", "z"), default="y", help="axis that is up in the files (default: y)"
     )
     made.add_argument("--samples", type=int, help="points to draw from a mesh (default: 10000)")
     made.add_argument("--batch-size", type=int, default=16, help="forward passes at once (default: 16)")

@@ -39,9 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--classifier", type=Path, help="checkpoint that says the class of each cloud, for parts"
     )
-    made.add_argument(
-        "--up", choices=("x", "y", "z"), default="y", help="axis that is up in the files (default: y)"
-    )
+    made.add_argument("--up", choices=("x", "y", "z"), help="axis that is up in the files (default: y)")
     made.add_argument("--size", type=int, default=360, help="pixels of a view in a .png (default: 360)")
     made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
     return made
@@ -57,6 +55,10 @@ def view(options: argparse.Namespace) -> int:
 
     if bool(options.files) == bool(options.split):
         raise ValueError("expected either FILES or --split, got both or neither.")
+    if options.split and options.up:
+        raise ValueError(
+            "--up: is for FILES; a data set is shown as the model sees it, and data.up=z turns it when training."
+        )
     kind = None if options.save is None else options.save.suffix.lower()
     if kind not in (None, ".html", ".png"):
         raise ValueError(f"--save: unknown format {kind!r}, expected one of .html, .png.")
@@ -77,8 +79,7 @@ def view(options: argparse.Namespace) -> int:
             options.checkpoint, options.split, options.index, options.data_root, **choices
         )
     else:
-        scenes = scenes_of_files(options.checkpoint, options.files, **choices)
-    scenes = [scene.with_up(options.up) for scene in scenes]
+        scenes = scenes_of_files(options.checkpoint, options.files, up=options.up or "y", **choices)
     if kind == ".png":
         save_png(options.save, scenes, size=options.size)
     elif kind == ".html":

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from bixt3d.io import FORMATS, read_points, unit_sphere
+from bixt3d.io import FORMATS, read_points, turn_to_y, unit_sphere
 
 POINTS = np.array([[500000.125, 4000000.5, 1.0], [500001.0, 4000001.25, 2.0], [500002.0, 4000000.0, 3.5]])
 NORMALS = np.array([[0.0, 0.0, 1.0], [0.6, 0.8, 0.0], [1.0, 0.0, 0.0]])
@@ -223,3 +223,25 @@ def test_formats_are_those_promised():
         {".csv", ".npy", ".npz", ".pcd", ".pts", ".txt", ".xyz"},
     )
     assert set(FORMATS) == meshes | points
+
+
+@pytest.mark.parametrize(("up", "index"), [("x", 0), ("y", 1), ("z", 2)])
+def test_up_becomes_y_without_a_mirror(tmp_path, up, index):
+    np.savetxt(tmp_path / "a.xyz", np.concatenate([POINTS, NORMALS], axis=1), fmt="%.17g")
+    cloud = read_points(tmp_path / "a.xyz")
+    turned = cloud.turned(up)
+    for before, after in ((cloud.points, turned.points), (cloud.normals, turned.normals)):
+        assert np.array_equal(after[:, 1], before[:, index])
+        assert np.allclose(np.linalg.norm(after, axis=1), np.linalg.norm(before, axis=1))
+    assert np.linalg.det(turn_to_y(np.eye(3), up)) == 1
+    with pytest.raises(ValueError, match="up: unknown value 'w', expected one of x, y, z"):
+        cloud.turned("w")
+
+
+def test_files_of_cad_programs_turn_as_usual():
+    """What points to the front and up where z is up (-y, z) does so where y is up (z, y)."""
+    assert turn_to_y(np.array([[0, -1, 0], [0, 0, 1], [1, 0, 0]]), "z").tolist() == [
+        [0, 0, 1],
+        [0, 1, 0],
+        [1, 0, 0],
+    ]

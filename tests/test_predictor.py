@@ -125,6 +125,31 @@ def test_unit_and_offset_do_not_matter():
     assert np.allclose(here.probabilities, there.probabilities, atol=1e-4)
 
 
+@pytest.mark.parametrize(("up", "lying"), [("z", (0, 2, 1)), ("x", (1, 0, 2))])
+def test_the_model_sees_clouds_upright(up, lying):
+    """A cloud whose axis ``up`` is up is labelled as the same cloud is with y up."""
+    points = cloud(200)
+    turned = points[:, lying] * ([1, -1, 1] if up == "z" else [1, -1, 1])
+    wanted = segmenter()(points)
+    found = segmenter()(turned, up=up)
+    assert np.array_equal(found.labels, wanted.labels)
+    assert np.allclose(found.probabilities, wanted.probabilities, atol=1e-5)
+    assert not np.array_equal(segmenter()(turned).labels, wanted.labels)
+    with pytest.raises(ValueError, match="up: unknown value 'north', expected one of x, y, z"):
+        segmenter()(points, up="north")
+
+
+@pytest.mark.parametrize("count", [40, 200])
+def test_normals_turn_with_the_cloud(count):
+    model = HeightSegmenter(in_channels=6)
+    normals = np.tile([0.0, 0.0, 1.0], (count, 1))
+    segmenter(model)(cloud(count), normals=normals, up="z")
+    assert all(
+        torch.equal(seen[..., 3:], torch.tensor([0.0, 1.0, 0.0]).expand_as(seen[..., 3:]))
+        for seen in model.seen
+    )
+
+
 def test_a_known_category_leaves_its_parts():
     points = cloud(100)
     prediction = segmenter()(points, category="cup")

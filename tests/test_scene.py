@@ -44,15 +44,3 @@ def test_attention_is_darkest_where_it_is_largest():
     darkness = -scene.views[0].colors.astype(int).sum(axis=1)
     assert darkness.argsort().tolist() == [0, 1, 2, 3]
     assert scene.views[1].colors.astype(int).sum(axis=1).argmin() == 0
-
-
-@pytest.mark.parametrize(("up", "index"), [("x", 0), ("y", 1), ("z", 2)])
-def test_up_becomes_y_without_a_mirror(up, index):
-    points = np.random.default_rng(0).normal(size=(5, 3))
-    scene = plain_scene("a", points, "cup")
-    turned = scene.with_up(up)
-    assert np.array_equal(turned.points[:, 1], scene.points[:, index])
-    turn, *_ = np.linalg.lstsq(scene.points.astype(np.float64), turned.points.astype(np.float64), rcond=None)
-    assert np.linalg.det(turn) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ValueError, match="up: unknown value 'w', expected one of x, y, z"):
-        scene.with_up("w")

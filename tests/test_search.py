@@ -182,7 +182,7 @@ MISTAKES = {
     "unknown option": (
         {"settings": {"a": ["augment=spin"]}},
         ValueError,
-        r"^setting 'a': .*augment/spin.*rotate_z",
+        r"^setting 'a': .*augment/spin.*rotate",
     ),
     "type": (
         {"settings": {"a": ["train.epochs=x"]}},

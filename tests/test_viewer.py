@@ -135,6 +135,7 @@ def test_points_shrink_as_they_grow_in_number():
     ("arguments", "words"),
     [
         (["m.pt"], "either FILES or --split"),
+        (["m.pt", "--split", "test", "--up", "z"], "--up: is for FILES"),
         (["m.pt", "a.ply", "--split", "test"], "either FILES or --split"),
         (
             ["m.pt", "a.ply", "--save", "a.gif"],

@@ -13,13 +13,13 @@ from bixt3d.datasets.cache import cached_array
 from bixt3d.datasets.clouds import PointClouds, check_point_counts
 from bixt3d.datasets.folder_hdf5 import Hdf5Source
 from bixt3d.datasets.split import check_split, hold_out, stratified_split
-from bixt3d.io import FORMATS, read_points, unit_sphere
+from bixt3d.io import FORMATS, read_points, turn_to_y, unit_sphere
 
 LAYOUT = "expected root/train/<class>/<file> and root/test/<class>/<file>, or HDF5 files named *train*.h5"
 
 
 class Folder:
-    """Read clouds of your own, in any unit: each is centred, and scaled to the unit sphere.
+    """Read clouds of your own, in any unit: each is centred, scaled to the unit sphere, and turned so that y is up.
 
     *Folders*: ``root/train/<class>/<file>`` and ``root/test/<class>/<file>``, files of any format of
     :func:`bixt3d.io.read_points`, mixed as you like. Files of other suffixes are passed over.
@@ -43,6 +43,7 @@ class Folder:
         val_fraction: share of train held out as val, in [0, 1), where there is no ``val``.
         val_seed: picks which clouds are held out.
         seed: seed of the draw of points.
+        up: the axis that is up in the files: ``"x"``, ``"y"`` or ``"z"``.
         class_names: names of the classes, in label order, for HDF5 files that bring none.
         part_names: names of the parts, ``"class/part"``, in label order, for HDF5 files with ``pid``.
         cache: folder for the parsed files; None for one beside ``root``, or the user's cache folder where
@@ -50,7 +51,8 @@ class Folder:
 
     Raises:
         FileNotFoundError: there is nothing of this form at ``root``.
-        ValueError: a class has no files, or test has a class that train lacks; or a number is out of range.
+        ValueError: a class has no files, or test has a class that train lacks; or a number is out of range, or
+            there is no such axis.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class Folder:
         val_fraction: float = 0.1,
         val_seed: int = 0,
         seed: int = 0,
+        up: str = "y",
         class_names: Sequence[str] | None = None,
         part_names: Sequence[str] | None = None,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         check_point_counts(num_points, stored_points)
         stratified_split(np.zeros(0), val_fraction, val_seed)  # a bad fraction fails here, not after reading
+        turn_to_y(np.zeros(3), up)  # nor a bad axis
         self.root = Path(root)
         self.num_points = num_points
         self.stored_points = stored_points
@@ -76,6 +80,7 @@ class Folder:
         self.val_fraction = val_fraction
         self.val_seed = val_seed
         self.seed = seed
+        self.up = up
         self.cache = cache
         self._hdf5: Hdf5Source | None = None
         if not self.root.exists():
@@ -150,7 +155,12 @@ class Folder:
             name=split,
             root=self.root,
             files=files,
-            settings={"stored_points": self.stored_points, "normals": self.normals, "seed": self.seed},
+            settings={
+                "stored_points": self.stored_points,
+                "normals": self.normals,
+                "seed": self.seed,
+                "up": self.up,
+            },
             shape=(len(files), self.stored_points, channels),
             parse=lambda i: self._parse(files[i], names[i]),
             folder=self.cache,
@@ -159,7 +169,7 @@ class Folder:
 
     def _parse(self, file: Path, name: str) -> np.ndarray:
         seed = cloud_seed(self.seed, name)
-        cloud = read_points(file, num_samples=self.stored_points, seed=seed)
+        cloud = read_points(file, num_samples=self.stored_points, seed=seed).turned(self.up)
         if self.normals and cloud.normals is None:
             raise ValueError(f"{file}: normals=True, but the file has no usable normals; set normals=False.")
         if (cloud.points == cloud.points[0]).all():
@@ -185,7 +195,8 @@ class Folder:
             ]
         )
         drawn = np.take_along_axis(found.points, index[..., None], axis=1)
-        points = np.concatenate([unit_sphere(drawn[..., :3]), drawn[..., 3:]], axis=-1)
+        turned = [turn_to_y(drawn[..., i : i + 3], self.up) for i in range(0, drawn.shape[-1], 3)]
+        points = np.concatenate([unit_sphere(turned[0]), *turned[1:]], axis=-1)
         pid = found.part_labels
         return PointClouds(
             points=points,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+# What turns an axis into y: which coordinate goes where, and its sign. z as between CAD files and ModelNet's HDF5.
+_TO_Y = {"x": ((1, 0, 2), (-1, 1, 1)), "y": ((0, 1, 2), (1, 1, 1)), "z": ((0, 2, 1), (1, 1, -1))}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,29 @@ class Cloud:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def turned(self, up: str) -> Cloud:
+        """Return the cloud with its normals, turned so that the axis ``up`` becomes y; see :func:`turn_to_y`."""
+        if up == "y":
+            return self
+        normals = None if self.normals is None else turn_to_y(self.normals, up)
+        return replace(self, points=turn_to_y(self.points, up), normals=normals)
+
+
+def turn_to_y(vectors: np.ndarray, axis: str) -> np.ndarray:
+    """Turn vectors so that an axis becomes y: of z, x stays and y becomes -z; of x, z stays and y becomes -x.
+
+    Args:
+        vectors: ``(..., 3)``.
+        axis: ``"x"``, ``"y"`` or ``"z"``.
+
+    Raises:
+        ValueError: there is no such axis.
+    """
+    if axis not in _TO_Y:
+        raise ValueError(f"up: unknown value {axis!r}, expected one of {', '.join(sorted(_TO_Y))}.")
+    order, sign = _TO_Y[axis]
+    return np.ascontiguousarray(vectors[..., order] * np.array(sign, dtype=vectors.dtype))
 
 
 def unit_sphere(points: np.ndarray) -> np.ndarray:

@@ -89,6 +89,20 @@ def test_normals(root):
     assert np.allclose(np.abs(clouds.points[1, :, 3:]), [0, 0, 1])  # of the triangle
 
 
+def test_up_becomes_y(root):
+    for path in root.glob("*/*/*.npy"):
+        save(path, 30, normals=True)
+    settings = {"num_points": 8, "stored_points": 24, "normals": True}
+    lying = Folder(root, **settings).load("test").points
+    standing = Folder(root, up="z", **settings).load("test").points
+    for first in (0, 3):  # points, then normals
+        x, y, z = np.moveaxis(lying[..., first : first + 3], -1, 0)
+        assert np.allclose(standing[..., first : first + 3], np.stack([x, z, -y], axis=-1), atol=1e-6)
+    assert np.array_equal(Folder(root, **settings).load("test").points, lying)  # each has a cache of its own
+    with pytest.raises(ValueError, match="up: unknown value 'w'"):
+        Folder(root, up="w", **settings)
+
+
 def test_own_val_folder_is_the_val_split(root):
     save(root / "val" / "ant" / "v.npy", 20)
     folder = Folder(root, num_points=8, stored_points=16, val_fraction=0)
@@ -157,6 +171,17 @@ def test_one_hdf5_file_with_groups(tmp_path):
     for points, parts, label in zip(test.points, test.part_labels, test.labels, strict=True):
         right = parts == 2 * label + 1
         assert points[right, 0].min() > points[~right, 0].max()
+
+
+def test_up_becomes_y_in_hdf5_files(tmp_path):
+    with h5py.File(tmp_path / "mine.h5", "w") as file:
+        hdf5(file.create_group("train"), 4)
+        file["train"]["normal"] = np.broadcast_to(np.float32([0, 0, 1]), (4, 20, 3))
+    settings = {"num_points": 8, "stored_points": 16, "normals": True, "val_fraction": 0}
+    lying = Folder(tmp_path / "mine.h5", **settings).load("train").points
+    standing = Folder(tmp_path / "mine.h5", up="z", **settings).load("train").points
+    assert np.allclose(standing[..., 1], lying[..., 2], atol=1e-6)
+    assert np.allclose(standing[..., 3:], [0, 1, 0])
 
 
 def test_flat_hdf5_file_is_train_alone(tmp_path):

@@ -71,7 +71,11 @@ def test_nan_is_not_lost(backend, place):
 @every_way
 def test_infinities_are_numbers(backend):
     grouped = torch.tensor([[-torch.inf, -torch.inf], [-torch.inf, 3.0], [torch.inf, 1.0]]).view(1, 3, 2, 1)
-    assert group_max(grouped.requires_grad_(), backend=backend).flatten().tolist() == [-torch.inf, 3.0, torch.inf]
+    assert group_max(grouped.requires_grad_(), backend=backend).flatten().tolist() == [
+        -torch.inf,
+        3.0,
+        torch.inf,
+    ]
 
 
 @every_way
