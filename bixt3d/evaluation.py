@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .engine import evaluate
 from .report import print_result, write_report
 from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
 from .settings import TrainSettings
+from .strays import WithoutStrays
 from .tasks import Classification, Task
 
 SPLITS = ("test", "train", "val")
@@ -72,16 +73,16 @@ def evaluate_checkpoint(
 
     Args:
         path: see :func:`rebuild`.
-        assignments: ``split=test`` (the default), and overrides of the checkpoint's config such as
-            ``data.root=DIR`` or ``train.eval_batch_size=16``.
+        assignments: ``split=test`` (the default), ``drop_strays=true`` for a classifier, and overrides of the
+            checkpoint's config such as ``data.root=DIR`` or ``train.eval_batch_size=16``.
         out: folder for the report; nothing is written where it is None.
 
     Returns:
         The task's result.
     """
-    own, overrides = _own(assignments, ("split",))
+    own, overrides = _own(assignments, ("split", "drop_strays"))
     split = _split(own)
-    made = rebuild(path, overrides)
+    made = _rebuilt(path, overrides, own)
     loader = make_eval_loader(made.dataset, split, made.task, made.settings, made.fabric)
     result = evaluate(made.fabric, made.model, made.task, loader)
     if made.fabric.is_global_zero:
@@ -91,6 +92,7 @@ def evaluate_checkpoint(
             "clouds": len(loader.clouds),
             "points": points_measured(loader, made.settings),
             "checkpoint": str(path),
+            **_strays(made),
         }
         print_result({"checkpoint": result}, facts)
         if out is not None:
@@ -108,17 +110,18 @@ def evaluate_robustness(
     Args:
         path: see :func:`rebuild`.
         assignments: what to measure (``corruption``, ``severity``, ``points`` and ``seed``, see
-            :class:`~bixt3d.robustness.RobustnessPlan`), ``split``, and overrides of the checkpoint's config.
+            :class:`~bixt3d.robustness.RobustnessPlan`), ``split``, ``drop_strays=true``, and overrides of the
+            checkpoint's config.
         out: folder for ``robustness.csv``, ``robustness.json`` and ``robustness.png``; nothing is written
             where it is None.
 
     Raises:
         ValueError: the checkpoint is no classifier, or an assignment is wrong.
     """
-    own, overrides = _own(assignments, ("split", "corruption", "severity", "points", "seed"))
+    own, overrides = _own(assignments, ("split", "drop_strays", "corruption", "severity", "points", "seed"))
     split = _split(own)
     plan = RobustnessPlan.parse(own)
-    made = rebuild(path, overrides)
+    made = _rebuilt(path, overrides, own)
     if not isinstance(made.task, Classification):
         raise ValueError(
             f"corruption, points: robustness is measured for classification, got {type(made.task).__name__}; leave "
@@ -137,6 +140,7 @@ def evaluate_robustness(
             "points": made.dataset.num_points,
             "seed": plan.seed,
             "checkpoint": str(path),
+            **_strays(made),
         }
         result.print(facts)
         if out is not None:
@@ -155,6 +159,25 @@ def _own(assignments: Sequence[str], names: Sequence[str]) -> tuple[dict[str, st
     """Tell the assignments that are this command's own from overrides of the config."""
     own = {key: value for key, _, value in (a.partition("=") for a in assignments) if key in names}
     return own, [a for a in assignments if a.partition("=")[0] not in own]
+
+
+def _rebuilt(path: str | Path, overrides: Sequence[str], own: Mapping[str, str]) -> Rebuilt:
+    """Rebuild a checkpoint, to see clouds without their stray points where that is asked for."""
+    drop = own.get("drop_strays", "false")
+    if drop not in ("false", "true"):
+        raise ValueError(f"drop_strays: expected true or false, got {drop!r}.")
+    made = rebuild(path, overrides)
+    if drop == "false":
+        return made
+    if not isinstance(made.task, Classification):
+        raise ValueError(
+            f"drop_strays: can be measured for classification, got {type(made.task).__name__}; leave it out."
+        )
+    return replace(made, model=WithoutStrays(made.model))
+
+
+def _strays(made: Rebuilt) -> dict[str, bool]:
+    return {"drop_strays": True} if isinstance(made.model, WithoutStrays) else {}
 
 
 def _split(own: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ def load(
     seed: int = 0,
     device: str | None = None,
     compile: bool = False,
+    drop_strays: bool = False,
 ) -> Predictor:
     """Rebuild the model of a checkpoint, ready to predict.
 
@@ -31,7 +32,7 @@ def load(
         batch_size: forward passes that run at once.
         seed: of the draw of points from large clouds.
         device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device where there is one.
-        compile: as for :class:`Predictor`.
+        compile, drop_strays: as for :class:`Predictor`.
 
     Returns:
         A predictor of classes, or of parts where the checkpoint is of a segmenter.
@@ -50,7 +51,12 @@ def load(
     load_weights(model, content["model"], Path(path))
     if "num_parts" not in build_task(config, content["classes"], parts).model_arguments():
         parts = ()  # the data set has some, but the model classifies
-    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "compile": compile}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "device": device,
+        "compile": compile,
+        "drop_strays": drop_strays,
+    }
     return Predictor(
         model,
         classes=content["classes"],
@@ -62,4 +68,5 @@ def load(
         seed=seed,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         compile=compile,
+        drop_strays=drop_strays,
     )

@@ -70,6 +70,7 @@ def gather_facts(
             )
         measured = _read(robustness)
         facts["robustness"] = {"clean": measured["clean"], "mean": measured["mean_over_severities"]}
+        facts["robustness"]["drop_strays"] = measured.get("drop_strays", False)
     return facts
 
 
@@ -220,7 +221,12 @@ def _limits(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     if "RandomRotation" not in augment:
         lines.append("- No free rotation in training: objects have to stand as they do in the training data.")
     if "robustness" in facts:
-        lines += ["", "OA on corrupted test clouds, mean over five severities (`docs/robustness.md`):", ""]
+        cleaned = ", stray points dropped first" if facts["robustness"].get("drop_strays") else ""
+        lines += [
+            "",
+            f"OA on corrupted test clouds{cleaned}, mean over five severities (`docs/robustness.md`):",
+            "",
+        ]
         lines += ["| corruption | OA | relative to clean |", "|---|---|---|"]
         lines += [f"| none | {facts['robustness']['clean']['OA']:.2f} | |"]
         lines += [

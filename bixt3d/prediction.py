@@ -50,12 +50,28 @@ class Job:
             occurs again.
         category: index of the class whose parts are wanted, or None.
         classify_first: the same cloud for the classifier that says the category, or None.
+        speakers: ``(M,)`` int64: for each point of the cloud the row of ``features`` whose parts it takes, where
+            stray points were dropped; else None.
     """
 
     features: np.ndarray
     pieces: np.ndarray
     category: int | None = None
     classify_first: Job | None = None
+    speakers: np.ndarray | None = None
+
+
+def cut(count: int, size: int, least: int, *, seed: int, all_points: bool) -> np.ndarray:
+    """Cut ``count`` points into passes of ``size``: ``(K, n)`` indices, with every point or a single pass.
+
+    Fewer points than ``size`` make one pass, filled up by repetition to ``least``; more are drawn by ``seed``.
+    """
+    if count <= size:
+        return np.arange(max(count, least))[None] % count
+    order = np.random.default_rng(seed).permutation(count)
+    passes = -(-count // size) if all_points else 1
+    # the last pass is filled up with the first points drawn: distinct, so it is as dense as the others
+    return np.resize(order, (passes, size))
 
 
 def as_cloud(points: Any, normals: np.ndarray | None) -> Cloud:

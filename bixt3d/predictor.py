@@ -15,7 +15,8 @@ from .compiled import compile_for_prediction
 from .io import Cloud, unit_sphere
 from .normals import estimate_normals
 from .ops import knn
-from .prediction import Job, Prediction, as_cloud
+from .prediction import Job, Prediction, as_cloud, cut
+from .strays import drop_strays
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Predictor:
         device: where the model runs.
         compile: whether to compile the model in the first pass, see
             :func:`bixt3d.compiled.compile_for_prediction`.
+        drop_strays: whether to leave stray points out (:func:`bixt3d.strays.find_strays`), which then take the parts
+            of the nearest point that is left.
 
     Raises:
         ValueError: the classifier knows none of the classes, or has parts itself.
@@ -61,6 +64,7 @@ class Predictor:
         seed: int = 0,
         device: str | torch.device = "cpu",
         compile: bool = False,
+        drop_strays: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}.")
@@ -84,6 +88,7 @@ class Predictor:
         self.classifier = classifier
         self.batch_size = batch_size
         self.seed = seed
+        self.drop_strays = drop_strays
         owners = [name.rpartition("/")[0] for name in self.parts]
         # (classes, parts): which parts belong to a class
         self._belongs = torch.tensor(
@@ -131,6 +136,7 @@ class Predictor:
                 f"{where}: all {len(cloud)} points coincide, so the cloud has no shape; expected points of a surface."
             )
         index, first = self._category(where, cloud, category)
+        cloud, speakers = drop_strays(cloud) if self.drop_strays else (cloud, None)
         xyz = unit_sphere(cloud.points)
         pieces = self._pieces(len(xyz), all_points=bool(self.parts))
         if not self.parts and len(xyz) > self.num_points:
@@ -142,7 +148,7 @@ class Predictor:
                 points=cloud.points[kept],
                 normals=None if cloud.normals is None else cloud.normals[kept],
             )
-        return Job(np.concatenate([xyz, *self._normals(cloud)], axis=1), pieces, index, first)
+        return Job(np.concatenate([xyz, *self._normals(cloud)], axis=1), pieces, index, first, speakers)
 
     def run(self, jobs: Sequence[Job]) -> list[Prediction]:
         """Predict several clouds, in batches of passes of equal size."""
@@ -190,6 +196,7 @@ class Predictor:
         """
         cloud = as_cloud(points, None).turned(up)
         (job,) = self._with_category([self.prepare(cloud, category=category)])
+        cloud, speakers = drop_strays(cloud) if self.drop_strays else (cloud, None)
         if not self.parts:  # the one subset that a classifier sees would leave the other points open
             features = np.concatenate([unit_sphere(cloud.points), *self._normals(cloud)], axis=1)
             job = Job(features, self._pieces(len(cloud), all_points=True))
@@ -212,7 +219,7 @@ class Predictor:
                 if centers.shape[1] != batch.shape[1] or not torch.equal(centers, batch[..., :3]):
                     picked = picked[:, knn(batch[..., :3].contiguous(), centers, 1)[1][0, :, 0]]
                 weights[:, index] = picked.float().cpu().numpy() / len(job.pieces)
-        return weights
+        return weights if speakers is None else weights[:, speakers]
 
     def _normals(self, cloud: Cloud) -> list[np.ndarray]:
         """Return the cloud's normals where the model takes any, estimated where the cloud has none."""
@@ -225,13 +232,7 @@ class Predictor:
         return [found.astype(np.float32)]
 
     def _pieces(self, count: int, *, all_points: bool) -> np.ndarray:
-        """Cut ``count`` points into passes: ``(K, n)`` indices, with every point or a single pass."""
-        if count <= self.num_points:
-            return np.arange(max(count, self.min_points))[None] % count
-        order = np.random.default_rng(self.seed).permutation(count)
-        passes = -(-count // self.num_points) if all_points else 1
-        # the last pass is filled up with the first points drawn: distinct, so it is as dense as the others
-        return np.resize(order, (passes, self.num_points))
+        return cut(count, self.num_points, self.min_points, seed=self.seed, all_points=all_points)
 
     def _category(self, where: Any, cloud: Cloud, category: str | None) -> tuple[int | None, Job | None]:
         if not self.parts:
@@ -293,5 +294,7 @@ class Predictor:
 
     def _prediction(self, job: Job, probabilities: np.ndarray) -> Prediction:
         category = None if job.category is None else self.classes[job.category]
+        if self.parts and job.speakers is not None:
+            probabilities = probabilities[job.speakers]
         labels = np.asarray(probabilities.argmax(axis=-1), dtype=np.int64)
         return Prediction(labels, probabilities, self.parts or self.classes, category)

@@ -11,7 +11,8 @@ from typing import Any
 
 def print_result(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Print the figures of each result, with the split they were measured on and the one that selected."""
-    print(f"{facts['name']} on {facts['split']} ({facts['clouds']:,} clouds, {facts['points']}):")
+    cleaned = ", strays dropped" if facts.get("drop_strays") else ""
+    print(f"{facts['name']} on {facts['split']} ({facts['clouds']:,} clouds, {facts['points']}{cleaned}):")
     for which, result in results.items():
         figures = ", ".join(f"{name} {value:.2f} %" for name, value in result.summary().items())
         note = ""

@@ -96,9 +96,10 @@ class RobustnessResult:
         from rich.table import Table
 
         console = Console(width=None if Console().is_terminal else 120)
+        cleaned = ", strays dropped" if facts.get("drop_strays") else ""
         print(
-            f"{facts['name']} on {facts['split']} ({facts['clouds']:,} clouds, the first {facts['points']:,} points): "
-            f"clean OA {self.clean['OA']:.2f} %, mAcc {self.clean['mAcc']:.2f} %"
+            f"{facts['name']} on {facts['split']} ({facts['clouds']:,} clouds, the first {facts['points']:,} "
+            f"points{cleaned}): clean OA {self.clean['OA']:.2f} %, mAcc {self.clean['mAcc']:.2f} %"
         )
         if self.rows:
             severities = sorted({row["severity"] for row in self.rows})

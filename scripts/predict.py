@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
     made.add_argument(
+        "--drop-strays", action="store_true", help="leave out points that lie far from all others"
+    )
+    made.add_argument(
         "--compile", action="store_true", help="compile the model first: on a CPU it pays for PointMLP"
     )
     return made
@@ -77,6 +80,7 @@ def predict(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         seed=options.seed,
         compile=options.compile,
+        drop_strays=options.drop_strays,
         device=device,
     )
     if options.category is not None and not predictor.parts:

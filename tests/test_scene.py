@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bixt3d.palette import CORRECT, PALETTE, WRONG
-from bixt3d.scene import attention_scene, part_scene, plain_scene
+from bixt3d.scene import attention_scene, part_scene
 
 PARTS = ("cup/body", "cup/handle", "hat/brim")
 POINTS = np.array([[500.0, 0, 0], [502, 0, 0], [500, 2, 0], [502, 2, 0]])
