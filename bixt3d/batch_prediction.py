@@ -126,10 +126,10 @@ class BatchPredictor:
         """
         rows = [self.rows[file] for file in files if file in self.rows]
         table = self.out / f"predictions{suffix}.csv"
+        columns = ["file", "points", *(["strays"] if self.predictor.drop_strays else [])]
         if self.predictor.parts:
-            write_csv(table, ("file", "points", "category", "parts", "error"), rows)
+            write_csv(table, (*columns, "category", "parts", "error"), rows)
             return [table]
-        columns = ["file", "points"]
         for place in range(1, min(TOP, len(self.predictor.classes)) + 1):
             columns += [f"class_{place}", f"probability_{place}"]
         flat = [{k: v for k, v in row.items() if k != "top"} for row in rows]
@@ -150,6 +150,8 @@ class BatchPredictor:
         predictions = self.predictor.run([one.job for one in waiting])
         for one, prediction in zip(waiting, predictions, strict=True):
             row: dict[str, Any] = {"file": str(one.file), "points": len(one.cloud)}
+            if self.predictor.drop_strays:
+                row["strays"] = one.job.strays
             try:
                 if self.predictor.parts:
                     self._write_parts(one, prediction)

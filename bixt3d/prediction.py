@@ -52,6 +52,7 @@ class Job:
         classify_first: the same cloud for the classifier that says the category, or None.
         speakers: ``(M,)`` int64: for each point of the cloud the row of ``features`` whose parts it takes, where
             stray points were dropped; else None.
+        strays: how many points were dropped.
     """
 
     features: np.ndarray
@@ -59,6 +60,7 @@ class Job:
     category: int | None = None
     classify_first: Job | None = None
     speakers: np.ndarray | None = None
+    strays: int = 0
 
 
 def cut(count: int, size: int, least: int, *, seed: int, all_points: bool) -> np.ndarray:

@@ -42,8 +42,7 @@ class Predictor:
         batch_size: forward passes that run at once.
         seed: of the draw of points; the same cloud and seed give the same labels.
         device: where the model runs.
-        compile: whether to compile the model in the first pass, see
-            :func:`bixt3d.compiled.compile_for_prediction`.
+        compile: whether to compile the model first, see :func:`bixt3d.compiled.compile_for_prediction`.
         drop_strays: whether to leave stray points out (:func:`bixt3d.strays.find_strays`), which then take the parts
             of the nearest point that is left.
 
@@ -87,8 +86,7 @@ class Predictor:
         self.takes_category = takes_category
         self.classifier = classifier
         self.batch_size = batch_size
-        self.seed = seed
-        self.drop_strays = drop_strays
+        self.seed, self.drop_strays = seed, drop_strays
         owners = [name.rpartition("/")[0] for name in self.parts]
         # (classes, parts): which parts belong to a class
         self._belongs = torch.tensor(
@@ -137,6 +135,7 @@ class Predictor:
             )
         index, first = self._category(where, cloud, category)
         cloud, speakers = drop_strays(cloud) if self.drop_strays else (cloud, None)
+        strays = 0 if speakers is None else len(speakers) - len(cloud)
         xyz = unit_sphere(cloud.points)
         pieces = self._pieces(len(xyz), all_points=bool(self.parts))
         if not self.parts and len(xyz) > self.num_points:
@@ -148,7 +147,8 @@ class Predictor:
                 points=cloud.points[kept],
                 normals=None if cloud.normals is None else cloud.normals[kept],
             )
-        return Job(np.concatenate([xyz, *self._normals(cloud)], axis=1), pieces, index, first, speakers)
+        features = np.concatenate([xyz, *self._normals(cloud)], axis=1)
+        return Job(features, pieces, index, first, speakers, strays)
 
     def run(self, jobs: Sequence[Job]) -> list[Prediction]:
         """Predict several clouds, in batches of passes of equal size."""

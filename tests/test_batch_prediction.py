@@ -82,6 +82,22 @@ def test_every_format_gives_the_same_labels_and_keeps_the_coordinates(tmp_path):
         assert np.array_equal(read_points(tmp_path / "out" / f"{kind}_parts.ply").points, points), kind
 
 
+def test_files_that_lie_or_have_strays_are_labelled_as_those_that_do_not(tmp_path):
+    upright = np.random.default_rng(0).normal(size=(150, 3))
+    upright /= np.linalg.norm(upright, axis=1, keepdims=True)
+    lying = np.concatenate([upright[:, [0, 2, 1]] * [1, -1, 1], [[0, 0, 70.0], [0, 90.0, 0]]])
+    np.save(tmp_path / "a.npy", lying)
+    batch = BatchPredictor(segmenter(drop_strays=True), tmp_path / "out", up="z")
+    predict(batch, [tmp_path / "a.npy"])
+    saved = np.load(tmp_path / "out" / "a_parts.npz")
+    assert np.array_equal(saved["points"], lying)
+    assert np.array_equal(saved["labels"][:150], segmenter()(upright).labels)
+    assert saved["labels"].shape == (152,)
+    (table,) = batch.write_summary([tmp_path / "a.npy"])
+    (row,) = csv.DictReader(table.open(encoding="utf-8"))
+    assert (row["points"], row["strays"]) == ("152", "2")
+
+
 def test_a_bad_file_does_not_stop_the_others(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(5):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-# What turns an axis into y: which coordinate goes where, and its sign. z as between CAD files and ModelNet's HDF5.
+# What turns an axis into y: which coordinate goes where, and its sign. z as Blender turns its scenes for glTF.
 _TO_Y = {"x": ((1, 0, 2), (-1, 1, 1)), "y": ((0, 1, 2), (1, 1, 1)), "z": ((0, 2, 1), (1, 1, -1))}
 
 
