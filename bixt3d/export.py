@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import logging
 import statistics
@@ -120,14 +121,21 @@ def trace(predictor: Predictor) -> torch.export.ExportedProgram:
     clouds = torch.export.Dim("clouds", min=1)
     points = torch.export.Dim("points", min=fewest_points(predictor))
     sizes: list[dict[int, Any]] = [{0: clouds, 1: points}, {0: clouds}]
+    # a hierarchy takes whole shares of the points, which a graph can only check when it runs; torch 2.6 has no such way
+    deferring = "prefer_deferred_runtime_asserts_over_guards"
+    known = deferring in inspect.signature(torch.export.export).parameters
+    options: dict[str, Any] = {deferring: True} if known else {}
+    shapes = tuple(sizes[: len(inputs)])
     with _attention_backend(predictor.model, TRACED_BACKEND), torch.no_grad():
-        # a hierarchy takes whole shares of the points, which a graph can only check when it runs
-        return torch.export.export(
-            predictor.model,
-            inputs,
-            dynamic_shapes=tuple(sizes[: len(inputs)]),
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
+        try:
+            return torch.export.export(predictor.model, inputs, dynamic_shapes=shapes, **options)
+        except torch._dynamo.exc.UserError as error:
+            if known:
+                raise
+            raise RuntimeError(
+                f"export: torch {torch.__version__} cannot leave checks of sizes to the exported graph, which this "
+                "model needs; export with a newer torch, such as 2.13."
+            ) from error
 
 
 def own_ops(program: torch.export.ExportedProgram) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 from torch import nn
@@ -58,6 +59,10 @@ def cosine_with_warmup(
     cosine = CosineAnnealingLR(optimizer, T_max=epochs * steps_per_epoch - warmup_steps, eta_min=min_lr)
     if not warmup_steps:
         return cosine
+    # older releases of torch warn of the way in which their own SequentialLR goes from one schedule to the next
+    warnings.filterwarnings(
+        "ignore", message=r"The epoch parameter in `scheduler\.step\(\)` was not necessary"
+    )
     warmup = LinearLR(optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps)
     return SequentialLR(optimizer, [warmup, cosine], milestones=[warmup_steps])
 
