@@ -142,11 +142,7 @@ class Predictor:
             # as in training: normalised after the draw
             kept = pieces[0]
             xyz, pieces = unit_sphere(cloud.points[kept]), np.arange(len(kept))[None]
-            cloud = replace(
-                cloud,
-                points=cloud.points[kept],
-                normals=None if cloud.normals is None else cloud.normals[kept],
-            )
+            cloud = cloud.subset(kept)
         features = np.concatenate([xyz, *self._normals(cloud)], axis=1)
         return Job(features, pieces, index, first, speakers, strays)
 

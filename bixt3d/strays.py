@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,8 +32,8 @@ def find_strays(xyz: Tensor, *, num_neighbors: int = NUM_NEIGHBORS, factor: floa
         ValueError: wrong shape, or a number out of range.
         TypeError: wrong dtype.
 
-    Source: Rusu et al., "Towards 3D point cloud based object maps for household environments", 2008, section 4.1, with
-    the median in place of a mean and deviations, which strays themselves would raise.
+    Source: Rusu et al., "Towards 3D point cloud based object maps for household environments", 2008, with the
+    median in place of a mean and deviations, which strays themselves would raise.
     """
     if num_neighbors < 1 or not factor > 1:
         raise ValueError(
@@ -57,9 +55,7 @@ def drop_strays(cloud: Cloud) -> tuple[Cloud, np.ndarray | None]:
     if kept.all():
         return cloud, None
     nearest = knn(xyz, xyz[:, kept], 1)[1][0, :, 0].numpy()
-    chosen = kept.numpy()
-    normals = None if cloud.normals is None else cloud.normals[chosen]
-    return replace(cloud, points=cloud.points[chosen], normals=normals), nearest
+    return cloud.subset(kept.numpy()), nearest
 
 
 class WithoutStrays(nn.Module):

@@ -52,6 +52,11 @@ class Cloud:
     def __len__(self) -> int:
         return len(self.points)
 
+    def subset(self, index: np.ndarray) -> Cloud:
+        """Return the points that ``index``, numbers or a mask, picks, with their normals."""
+        normals = None if self.normals is None else self.normals[index]
+        return replace(self, points=self.points[index], normals=normals)
+
     def turned(self, up: str) -> Cloud:
         """Return the cloud with its normals, turned so that the axis ``up`` becomes y; see :func:`turn_to_y`."""
         if up == "y":
