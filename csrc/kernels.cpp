@@ -47,4 +47,4 @@ void free_cloud(void* cloud) { delete static_cast<Cloud*>(cloud); }
 }  // namespace
 
 extern const Kernels BIXT3D_KERNELS = {farthest, make_cloud, free_cloud, knn, ball, gather, interpolate, scatter,
-                                       group_max, group_place};
+                                       neighbors, group_max, group_place};

@@ -13,6 +13,7 @@ struct Scatter {
     int64_t num_rows, channels, uses, n;
     const int64_t* index;  // (B, num_rows, uses)
     const void* weights;   // the same, float64 for float64 and float32 otherwise; null for ones
+    const uint8_t* winner; // (B, num_rows, channels), to which of its points each number goes; null for all
     void* out;
 };
 
@@ -31,6 +32,8 @@ struct Kernels {
     bool (*interpolate)(int type, const void* features, int64_t n, int64_t channels, const int64_t* index,
                         const void* weights, int64_t num_rows, void* out);
     bool (*scatter)(const Scatter& scatter, int64_t cloud, int64_t from_channel, int64_t to_channel);
+    bool (*neighbors)(int type, const void* features, int64_t n, int64_t channels, const int64_t* index, int64_t k,
+                      int64_t num_rows, void* out, uint8_t* winner);
     // For (some of) the groups, (num_rows, k, channels) with k at most 256, and back again.
     void (*group_max)(int type, const void* rows, int64_t num_rows, int64_t k, int64_t channels, void* out,
                       uint8_t* winner);

@@ -1,5 +1,5 @@
-// Rows of features: look them up, add them up again, interpolate between three, take the largest of a group. An index
-// outside its cloud ends the work and returns false.
+// Rows of features: look them up, add them up again, interpolate between three, take the sum or the largest of a group.
+// An index outside its cloud ends the work and returns false.
 #pragma once
 
 #include "bfloat16.h"
@@ -43,6 +43,7 @@ bool interpolate(const T* features, i64 n, i64 channels, const i64* index, const
 
 // out[index[r, j]] += weights[r, j] * rows[r] for channels [from, to), row after row, so that the order in which
 // the uses of a point are added up depends on nothing but the index. Half precision adds up in float beside `out`.
+// With a winner, each channel of a row goes to that one of its points alone.
 template <class T>
 bool scatter(const Scatter& s, i64 cloud, i64 from, i64 to) {
     using Sum = typename Wide<T>::Type;
@@ -50,13 +51,20 @@ bool scatter(const Scatter& s, i64 cloud, i64 from, i64 to) {
     const T* row = static_cast<const T*>(s.rows) + cloud * s.num_rows * s.channels + from;
     const i64* index = s.index + cloud * s.num_rows * s.uses;
     const Sum* weight = s.weights ? static_cast<const Sum*>(s.weights) + cloud * s.num_rows * s.uses : nullptr;
+    const uint8_t* winner = s.winner ? s.winner + cloud * s.num_rows * s.channels + from : nullptr;
     T* out = static_cast<T*>(s.out) + cloud * s.n * s.channels + from;
     const i64 width = to - from, stride = IN_PLACE ? s.channels : width;
     Array<Sum> beside(IN_PLACE ? 0 : s.n * width);
     Sum* sums = IN_PLACE ? static_cast<Sum*>(static_cast<void*>(out)) : beside.data;
     for (i64 p = 0; p < s.n; ++p)
         for (i64 i = 0; i < width; ++i) sums[p * stride + i] = 0;
-    for (i64 r = 0; r < s.num_rows; ++r, row += s.channels)
+    for (i64 r = 0; winner && r < s.num_rows; ++r, row += s.channels, winner += s.channels, index += s.uses)
+        for (i64 i = 0; i < width; ++i) {
+            const i64 at = index[winner[i]];
+            if (!inside(at, s.n)) return false;
+            sums[at * stride + i] += widen(row[i]);
+        }
+    for (i64 r = 0; !winner && r < s.num_rows; ++r, row += s.channels)
         for (i64 j = 0; j < s.uses; ++j) {
             const i64 at = *index++;
             if (!inside(at, s.n)) return false;
@@ -74,33 +82,71 @@ bool scatter(const Scatter& s, i64 cloud, i64 from, i64 to) {
     return true;
 }
 
-// out[r] = max over j < k of rows[r, j], channel by channel, and which j held it first; a NaN is larger than anything.
-constexpr i64 MAX_BLOCK = 64;  // channels whose largest numbers are kept in registers or nearby
+constexpr i64 BLOCK = 64;  // channels of a group whose results are kept in registers or nearby
 
-template <class T>
-void group_max(const T* rows, i64 num_rows, i64 k, i64 channels, T* __restrict out, uint8_t* __restrict winner) {
+// out = max over j < k of the rows row_of(j), channel by channel, and which j held it first; a NaN is larger than
+// anything.
+template <class T, class RowOf>
+void largest_row(const RowOf& row_of, i64 k, i64 channels, T* __restrict out, uint8_t* __restrict winner) {
     using Number = typename Wide<T>::Type;
-    for (i64 r = 0; r < num_rows; ++r, rows += k * channels, out += channels, winner += channels)
-        for (i64 from = 0; from < channels; from += MAX_BLOCK) {
-            const i64 width = channels - from < MAX_BLOCK ? channels - from : MAX_BLOCK;
-            Number best[MAX_BLOCK];
-            i32 at[MAX_BLOCK] = {};
-            for (i64 i = 0; i < width; ++i) best[i] = widen(rows[from + i]);
-            for (i64 j = 1; j < k; ++j) {
-                const T* row = rows + j * channels + from;
-                for (i64 i = 0; i < width; ++i) {
-                    const Number v = widen(row[i]);
-                    const bool larger = !(v <= best[i]) & (best[i] == best[i]);
-                    best[i] = larger ? v : best[i];
-                    at[i] = larger ? i32(j) : at[i];
-                }
+    for (i64 from = 0; from < channels; from += BLOCK) {
+        const i64 width = channels - from < BLOCK ? channels - from : BLOCK;
+        Number best[BLOCK];
+        i32 at[BLOCK] = {};
+        const T* first = row_of(0) + from;
+        for (i64 i = 0; i < width; ++i) best[i] = widen(first[i]);
+        for (i64 j = 1; j < k; ++j) {
+            const T* row = row_of(j) + from;
+            for (i64 i = 0; i < width; ++i) {
+                const Number v = widen(row[i]);
+                const bool larger = !(v <= best[i]) & (best[i] == best[i]);
+                best[i] = larger ? v : best[i];
+                at[i] = larger ? i32(j) : at[i];
             }
-            for (i64 i = 0; i < width; ++i) narrow(best[i], out[from + i]);
-            for (i64 i = 0; i < width; ++i) winner[from + i] = uint8_t(at[i]);
         }
+        for (i64 i = 0; i < width; ++i) narrow(best[i], out[from + i]);
+        for (i64 i = 0; i < width; ++i) winner[from + i] = uint8_t(at[i]);
+    }
 }
 
-// The transpose: out[r, j] = rows[r] where j is the winner, else 0. `Bits` has the size of a number, which is copied.
+template <class T>
+void group_max(const T* rows, i64 num_rows, i64 k, i64 channels, T* out, uint8_t* winner) {
+    for (i64 r = 0; r < num_rows; ++r, rows += k * channels, out += channels, winner += channels)
+        largest_row([&](i64 j) { return rows + j * channels; }, k, channels, out, winner);
+}
+
+inline bool all_inside(const i64* index, i64 k, i64 n) {
+    bool all = true;
+    for (i64 j = 0; j < k; ++j) all &= inside(index[j], n);
+    return all;
+}
+
+// out[r] = the largest of the features that index[r, :] names, without winner their sum.
+template <class T>
+bool neighbors(const T* features, i64 n, i64 channels, const i64* index, i64 k, i64 num_rows, T* out,
+               uint8_t* winner) {
+    using Number = typename Wide<T>::Type;
+    for (i64 r = 0; r < num_rows; ++r, index += k, out += channels) {
+        if (!all_inside(index, k, n)) return false;
+        if (winner) {
+            largest_row([&](i64 j) { return features + index[j] * channels; }, k, channels, out, winner);
+            winner += channels;
+            continue;
+        }
+        for (i64 from = 0; from < channels; from += BLOCK) {
+            const i64 width = channels - from < BLOCK ? channels - from : BLOCK;
+            Number sum[BLOCK] = {};
+            for (i64 j = 0; j < k; ++j) {
+                const T* row = features + index[j] * channels + from;
+                for (i64 i = 0; i < width; ++i) sum[i] += widen(row[i]);
+            }
+            for (i64 i = 0; i < width; ++i) narrow(sum[i], out[from + i]);
+        }
+    }
+    return true;
+}
+
+// The transpose of group_max: out[r, j] = rows[r] where j is the winner, else 0. `Bits` has the size of a number, which is copied.
 template <class Bits>
 void group_place(const Bits* rows, const uint8_t* winner, i64 num_rows, i64 k, i64 channels, Bits* __restrict out) {
     for (i64 r = 0; r < num_rows; ++r, rows += channels, winner += channels)
@@ -122,6 +168,16 @@ void group_place(int type, const void* rows, const uint8_t* winner, i64 num_rows
         group_place(static_cast<const Bits*>(rows), winner, num_rows, k, channels, static_cast<Bits*>(out));
     };
     type == FLOAT32 ? as(u32{}) : type == FLOAT64 ? as(u64{}) : as(uint16_t{});
+}
+
+bool neighbors(int type, const void* features, i64 n, i64 channels, const i64* index, i64 k, i64 num_rows, void* out,
+               uint8_t* winner) {
+    const auto as = [&](auto example) {
+        using T = decltype(example);
+        return neighbors(static_cast<const T*>(features), n, channels, index, k, num_rows, static_cast<T*>(out),
+                         winner);
+    };
+    return type == FLOAT32 ? as(float{}) : type == FLOAT64 ? as(double{}) : as(BFloat16{});
 }
 
 bool interpolate(int type, const void* features, i64 n, i64 channels, const i64* index, const void* weights,

@@ -56,11 +56,11 @@ EXPORT int bixt3d_interpolate(const void* features, int64_t num_clouds, int64_t 
 }
 
 EXPORT int bixt3d_scatter(const void* rows, int64_t num_clouds, int64_t num_rows, int64_t channels,
-                          const int64_t* index, const void* weights, int64_t uses, int type, int64_t n, void* out,
-                          int threads, int level) {
+                          const int64_t* index, const void* weights, const uint8_t* winner, int64_t uses, int type,
+                          int64_t n, void* out, int threads, int level) {
     return guarded([&] {
         const Kernels& use = AT_LEVEL(kernels, level);
-        const Scatter scatter = {type, rows, num_rows, channels, uses, n, index, weights, out};
+        const Scatter scatter = {type, rows, num_rows, channels, uses, n, index, weights, winner, out};
         // No two threads add to one number: each has a cloud, or where clouds are few a range of its channels,
         // whole cache lines of it.
         const int64_t wanted = num_clouds >= 2 * threads ? 1 : 2 * threads;
@@ -73,6 +73,21 @@ EXPORT int bixt3d_scatter(const void* rows, int64_t num_clouds, int64_t num_rows
             if (!use.scatter(scatter, i / ranges, from, to)) inside = false;
         });
         return inside ? failed : OUT_OF_RANGE;
+    });
+}
+
+EXPORT int bixt3d_neighbors(const void* features, int64_t num_clouds, int64_t n, int64_t channels,
+                            const int64_t* index, int64_t k, int64_t num_rows, int type, void* out, uint8_t* winner,
+                            int threads, int level) {
+    return guarded([&] {
+        const Kernels& use = AT_LEVEL(kernels, level);
+        const int64_t row_bytes = channels * size_of(type);
+        return each_row(num_clouds, num_rows, k * row_bytes, threads, [&](int64_t b, int64_t r, int64_t count) {
+            const int64_t row = b * num_rows + r;
+            return use.neighbors(type, static_cast<const char*>(features) + b * n * row_bytes, n, channels,
+                                 index + row * k, k, count, static_cast<char*>(out) + row * row_bytes,
+                                 winner ? winner + row * channels : nullptr);
+        });
     });
 }
 

@@ -1,6 +1,6 @@
 """Building blocks of BiXT: encodings, attention, blocks and affine grouping."""
 
-from .affine_grouping import AffineGrouping, GroupRefinement
+from .affine_grouping import AffineGrouping
 from .attention import BidirectionalCrossAttention, CrossAttention, SelfAttention
 from .blocks import (
     EncoderBlock,
@@ -14,6 +14,7 @@ from .cross import BidirectionalCross, LatentUpdate
 from .pointwise import LinearNormAct, PointwiseResidual
 from .positional import PointTokenizer, SinusoidalEncoding
 from .propagation import FeaturePropagation
+from .refinement import GroupRefinement
 from .residual import MLP, DropPath, LayerScale
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Affine grouping of PointMLP, and the token refinement of BiXT that is built on it."""
+"""Affine grouping of PointMLP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import farthest_point_sample, gather_points, group_max, group_points, knn
-from .pointwise import ChannelBatchNorm, PointwiseResidual
-from .residual import LayerScale
+from ..ops import farthest_point_sample, gather_points, group_points, knn, neighbor_sum
 
 STD_EPS = 1e-5
 
@@ -29,6 +27,29 @@ class Groups(NamedTuple):
     anchor_index: Tensor | None
     neighbor_index: Tensor
     grouped: Tensor
+
+
+class ProjectedGroups(NamedTuple):
+    """A linear map of local groups, in the two summands it is made of: ``per_point[neighbour] + per_anchor[anchor]``.
+
+    Attributes:
+        centers, anchor_index, neighbor_index: see :class:`Groups`.
+        per_point: ``(B, N, W)``, what each point brings to every group it is in.
+        per_anchor: ``(B, S, W)``, what each anchor adds to all neighbours of its group.
+        degree: ``(B, N)`` float32, the number of groups each point is in.
+    """
+
+    centers: Tensor
+    anchor_index: Tensor | None
+    neighbor_index: Tensor
+    per_point: Tensor
+    per_anchor: Tensor
+    degree: Tensor
+
+    @property
+    def grouped(self) -> Tensor:
+        """The projection of every neighbour, ``(B, S, K, W)``."""
+        return group_points(self.per_point, self.neighbor_index) + self.per_anchor.unsqueeze(2)
 
 
 class AffineGrouping(nn.Module):
@@ -122,16 +143,13 @@ class AffineGrouping(nn.Module):
 
     def project(
         self, points: Tensor, features: Tensor, linear: nn.Linear, neighbor_index: Tensor | None = None
-    ) -> Groups:
+    ) -> ProjectedGroups:
         """Group and apply a linear map: ``linear(self(...).grouped)`` without ever making ``grouped``.
 
         A linear map of a residual is the difference of two maps, so it runs once for each point instead of
-        once for each of its K groups, and the only tensor of size ``(B, S, K, ...)`` that the backward pass
-        keeps is the result. The standard deviation follows from sums over the neighbours in the same way;
+        once for each of its K groups, and nothing of size ``(B, S, K, ...)`` is made before somebody asks for
+        the result's ``grouped``. The standard deviation follows from sums over the neighbours in the same way;
         its cancellation is harmless because the values are centred first and summed in float32.
-
-        With 8 clouds of 1,024 points, C = W = 64 and k = 24 the backward pass keeps 64 MiB instead of 250, in
-        the same time (``benchmarks/grouping.py``, CPU): it is there for memory.
 
         Args:
             points, features, neighbor_index: as in the call itself.
@@ -144,15 +162,16 @@ class AffineGrouping(nn.Module):
             points, features, neighbor_index
         )
         k, channels = self.num_neighbors, values.shape[-1]
+        degree = _degree(neighbor_index, values.shape[1])
         shift = values.mean(dim=1, keepdim=True)
         wide = torch.promote_types(values.dtype, torch.float32)
         v, o = (values - shift).to(wide), (origin - shift).to(wide)
-        neighbor_sum = group_points(v, neighbor_index).sum(dim=2)
-        center = neighbor_sum / k if self.normalize == "center" else o
+        sums = neighbor_sum(v, neighbor_index)
+        center = sums / k if self.normalize == "center" else o
         # sum and sum of squares of v[j] - center[s] over all S*K*C residuals of a sample
-        squares = group_points(v.square().sum(dim=-1, keepdim=True), neighbor_index).sum(dim=(1, 2, 3))
-        squares = squares + (center * (k * center - 2 * neighbor_sum)).sum(dim=(1, 2))
-        total = (neighbor_sum - k * center).sum(dim=(1, 2))
+        squares = (degree * v.square().sum(dim=-1)).sum(dim=1)
+        squares = squares + (center * (k * center - 2 * sums)).sum(dim=(1, 2))
+        total = (sums - k * center).sum(dim=(1, 2))
         count = center.shape[1] * k * channels
         variance = (squares - total.square() / count) / (count - 1)
         inverse = 1 / (variance.clamp(min=0).add(1e-30).sqrt() + STD_EPS).view(-1, 1, 1)
@@ -165,90 +184,11 @@ class AffineGrouping(nn.Module):
             - F.linear((center * inverse).to(features.dtype), scaled)
             + F.linear(self.beta, on_residual)
         )
-        projected = group_points(per_point, neighbor_index) + per_anchor.unsqueeze(2)
-        return Groups(centers, anchor_index, neighbor_index, projected)
+        return ProjectedGroups(centers, anchor_index, neighbor_index, per_point, per_anchor, degree)
 
 
-class GroupRefinement(nn.Module):
-    """Refine tokens by what lies around them: the "+ grouping" and "+ hierarchy" of BiXT.
-
-    The tokens are normed and mapped to a narrow ``width``, grouped (:class:`AffineGrouping`), passed
-    through residual blocks for each neighbour, max-pooled over the group, passed through residual blocks
-    for each anchor, mapped to ``out_dim`` and added to the anchors' tokens. Where tokens are reduced or
-    widened the anchors' tokens are picked and mapped first.
-
-    Args:
-        in_dim, out_dim: token width before and after.
-        num_neighbors, reduction, normalize, use_xyz: see :class:`AffineGrouping`.
-        width: channels inside the groups.
-        blocks_before, blocks_after: residual blocks before and after the max-pooling.
-        layer_scale: start of the learnt factor on the refinement; None for none.
-
-    Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and C.1 (which module, k and where); Ma et
-    al., PointMLP (ICLR 2022), section 3.2. How the features of a group enter the tokens is not published;
-    the residual form here is this toolkit's choice.
-    """
-
-    def __init__(
-        self,
-        in_dim: int,
-        out_dim: int,
-        *,
-        num_neighbors: int = 24,
-        reduction: int = 1,
-        width: int = 64,
-        blocks_before: int = 0,
-        blocks_after: int = 1,
-        normalize: str = "anchor",
-        use_xyz: bool = True,
-        layer_scale: float | None = None,
-    ):
-        super().__init__()
-        self.norm = nn.LayerNorm(in_dim, eps=1e-6)
-        self.narrow = nn.Linear(in_dim, width)
-        self.grouping = AffineGrouping(
-            width, num_neighbors=num_neighbors, reduction=reduction, normalize=normalize, use_xyz=use_xyz
-        )
-        self.transfer = nn.Linear(self.grouping.out_channels, width, bias=False)
-        self.transfer_norm = ChannelBatchNorm(width)
-        self.act = nn.ReLU()
-        self.before = nn.Sequential(*(PointwiseResidual(width) for _ in range(blocks_before)))
-        self.after = nn.Sequential(*(PointwiseResidual(width) for _ in range(blocks_after)))
-        self.widen = nn.Linear(width, out_dim)
-        self.scale = nn.Identity() if layer_scale is None else LayerScale(out_dim, layer_scale)
-        self.skip = nn.Identity() if in_dim == out_dim else nn.Linear(in_dim, out_dim)
-
-    @property
-    def reduction(self) -> int:
-        """Tokens go in as N and come out as ``N // reduction``."""
-        return self.grouping.reduction
-
-    @property
-    def num_neighbors(self) -> int:
-        """Number of neighbours K, the least number of tokens that can be refined."""
-        return self.grouping.num_neighbors
-
-    def forward(
-        self, tokens: Tensor, centers: Tensor, neighbor_index: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Refine ``(B, N, in_dim)`` tokens at ``(B, N, 3)`` centers.
-
-        Args:
-            tokens: ``(B, N, in_dim)``.
-            centers: xyz of the tokens, ``(B, N, 3)``.
-            neighbor_index: what the refinement of an earlier layer returned for the same centers.
-
-        Returns:
-            ``(B, S, out_dim)`` tokens, their ``(B, S, 3)`` centers, and the neighbours for the next
-            layer, or None where reduction has changed the centers.
-        """
-        if neighbor_index is not None and neighbor_index.shape[-1] != self.num_neighbors:
-            neighbor_index = None
-        features = self.narrow(self.norm(tokens))
-        groups = self.grouping.project(centers, features, self.transfer, neighbor_index)
-        pooled = group_max(self.before(self.act(self.transfer_norm(groups.grouped))))
-        next_neighbors: Tensor | None = groups.neighbor_index
-        if groups.anchor_index is not None:
-            tokens, next_neighbors = gather_points(tokens, groups.anchor_index), None
-        tokens = self.skip(tokens) + self.scale(self.widen(self.after(pooled)))
-        return tokens, groups.centers, next_neighbors
+def _degree(neighbor_index: Tensor, num_points: int) -> Tensor:
+    """Count the groups that each of N points is in: ``(B, S, K)`` -> ``(B, N)`` float32, whole numbers."""
+    places = neighbor_index.flatten(1)
+    ones = torch.ones(places.shape, device=places.device)
+    return ones.new_zeros(places.shape[0], num_points).scatter_add(1, places, ones)

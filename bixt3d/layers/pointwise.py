@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import Tensor, nn
@@ -17,6 +17,27 @@ class ChannelBatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each channel over all other axes (running statistics in evaluation)."""
         return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+
+    def line(self, moments: Callable[[], tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor]:
+        """Return scale and shift ``(C,)`` for which ``self(x) == scale * x + shift``, without x itself.
+
+        Args:
+            moments: returns mean and biased variance ``(C,)`` of the rows of x, and their number; called in
+                training, where they enter the running statistics as in the call itself.
+        """
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            mean, variance, count = moments()
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+            unbiased = variance * (count / max(count - 1, 1))
+            for running, found in ((self.running_mean, mean), (self.running_var, unbiased)):
+                running.lerp_(found.detach().to(running.dtype), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return scale, self.bias - mean * scale
 
 
 def recomputing(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

@@ -17,6 +17,7 @@ from .gather import gather_points, group_points
 from .group_max import group_max
 from .interpolate import three_interpolate, three_nn
 from .knn import knn
+from .neighbors import neighbor_max, neighbor_sum
 from .residual_mlp import residual_mlp
 from .stream_attention import stream_attention
 
@@ -32,6 +33,8 @@ __all__ = [
     "join_latents",
     "knn",
     "latent_attention",
+    "neighbor_max",
+    "neighbor_sum",
     "residual_mlp",
     "stream_attention",
     "three_interpolate",

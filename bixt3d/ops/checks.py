@@ -200,6 +200,14 @@ def groups(value: Tensor) -> None:
         )
 
 
+def neighborhoods(features: Tensor, index: Tensor) -> None:
+    """Require features of clouds and groups of at least one neighbour."""
+    floating("features", features)
+    features_and_index(features, index, "B, M, K")
+    if index.shape[2] == 0:
+        raise ValueError(f"index has shape {shape_of(index)}, expected (B, M, K) with K at least 1")
+
+
 def interpolation_weights(weights: Tensor, features: Tensor, index: Tensor) -> None:
     """Require one float weight for every index, and features that can be weighted."""
     floating("features", features)

@@ -19,6 +19,7 @@ from .backends import (
     cpu_features,
     group_max,
     mlp,
+    neighbors,
     pointnet2_features,
     pointnet2_ops,
     reference,
@@ -127,6 +128,14 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("cpu", group_max.cpu, group_max.cpu_why_not, traced=False),
         Backend("torch", group_max.pooled, group_max.pooled_why_not, traced=False),
         Backend("reference", group_max.reference),
+    ),
+    "neighbor_sum": (
+        Backend("cpu", neighbors.cpu_sum, cpu_features.why_not, traced=False),
+        Backend("reference", neighbors.reference_sum),
+    ),
+    "neighbor_max": (
+        Backend("cpu", neighbors.cpu_max, neighbors.max_why_not, traced=False),
+        Backend("reference", neighbors.reference_max),
     ),
     "three_interpolate": (
         Backend(

@@ -48,14 +48,14 @@ def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tenso
     return _interpolate(features, index, weights)
 
 
-def _run(name: str, index: Tensor, num_points: int, *args: Any) -> None:
+def run_checked(name: str, index: Tensor, num_points: int, *args: Any) -> None:
     """Call the library, and say which index is out of range where one is."""
     if call(name, *args):
         checks.index_in_range(index, num_points)
         raise AssertionError(f"{name} refused an index that lies inside its cloud")
 
 
-def _computed(x: Tensor, *others: Tensor) -> Tensor:
+def computed(x: Tensor, *others: Tensor) -> Tensor:
     """Return ``x`` in the dtype it is computed in beside ``others``, in one piece."""
     if any(other.dtype == torch.float64 for other in others):
         return x.double().contiguous()
@@ -66,17 +66,22 @@ def _weights_beside(features: Tensor, weights: Tensor) -> Tensor:
     return weights.to(torch.float64 if features.dtype == torch.float64 else torch.float32).contiguous()
 
 
-def _sum_uses(rows: Tensor, index: Tensor, weights: Tensor | None, num_points: int) -> Tensor:
-    """Return (B, N, C): what the (B, M, C) rows hand to the points that (B, M, K) ``index`` names."""
-    dtype, rows = rows.dtype, _computed(rows, *(() if weights is None else (weights,)))
+def sum_uses(
+    rows: Tensor, index: Tensor, weights: Tensor | None, num_points: int, winner: Tensor | None = None
+) -> Tensor:
+    """Return (B, N, C): what the (B, M, C) rows hand to the points that (B, M, K) ``index`` names.
+
+    With ``winner``, (B, M, C) uint8, each number goes to that one of its K points alone.
+    """
+    dtype, rows = rows.dtype, computed(rows, *(() if weights is None else (weights,)))
     out = rows.new_empty(rows.shape[0], num_points, rows.shape[2])
     if out.numel() == 0:
         return out.to(dtype)
     index = index.contiguous()
     weights = None if weights is None else _weights_beside(rows, weights)
-    _run(
+    run_checked(
         "bixt3d_scatter", index, num_points,
-        rows, *rows.shape, index, weights, index.shape[2], TYPES[rows.dtype], num_points, out,
+        rows, *rows.shape, index, weights, winner, index.shape[2], TYPES[rows.dtype], num_points, out,
     )  # fmt: skip
     return out.to(dtype)
 
@@ -88,7 +93,7 @@ def _gather(features: Tensor, index: Tensor) -> Tensor:
     out = features.new_empty(num_clouds, index.shape[1], num_channels)
     row_bytes = num_channels * features.element_size()
     if index.numel():
-        _run(
+        run_checked(
             "bixt3d_gather", index, num_points,
             features, num_clouds, num_points, row_bytes, index, index.shape[1], out,
         )  # fmt: skip
@@ -102,7 +107,7 @@ def _(features: Tensor, index: Tensor) -> Tensor:
 
 @torch.library.custom_op("bixt3d::cpu_scatter_sum", mutates_args=())
 def _scatter_sum(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
-    return _sum_uses(rows, index[:, :, None], None, num_points)
+    return sum_uses(rows, index[:, :, None], None, num_points)
 
 
 @_scatter_sum.register_fake
@@ -112,12 +117,12 @@ def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
 
 @torch.library.custom_op("bixt3d::cpu_interpolate", mutates_args=())
 def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    dtype, features = features.dtype, _computed(features, weights)
+    dtype, features = features.dtype, computed(features, weights)
     index, weights = index.contiguous(), _weights_beside(features, weights)
     num_clouds, num_points, num_channels = features.shape
     out = features.new_empty(num_clouds, index.shape[1], num_channels)
     if index.numel():
-        _run(
+        run_checked(
             "bixt3d_interpolate", index, num_points,
             features, *features.shape, index, weights, index.shape[1], TYPES[features.dtype], out,
         )  # fmt: skip
@@ -132,7 +137,7 @@ def _(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 @torch.library.custom_op("bixt3d::cpu_spread", mutates_args=())
 def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
     """Hand each row to the three points it was made of, by their weights: the transpose of interpolation."""
-    return _sum_uses(rows, index, weights, num_points)
+    return sum_uses(rows, index, weights, num_points)
 
 
 @_spread.register_fake

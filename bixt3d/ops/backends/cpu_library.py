@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 
 PATH = Path(__file__).with_name("_cpu.so")
-INTERFACE = 5  # bixt3d_interface() in csrc/api.cpp
+INTERFACE = 6  # bixt3d_interface() in csrc/api.cpp
 
 _pointer, _long, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _ATTENTION = [_pointer, _pointer, _pointer, ctypes.c_float, _int, _pointer, _int, _int]
@@ -22,7 +22,24 @@ _ARGUMENTS = {
         *(_pointer, _long, _long, _long, _pointer, _pointer, _long, _int, _pointer, _int, _int)
     ],
     "bixt3d_scatter": [
-        *(_pointer, _long, _long, _long, _pointer, _pointer, _long, _int, _long, _pointer, _int, _int)
+        *(
+            _pointer,
+            _long,
+            _long,
+            _long,
+            _pointer,
+            _pointer,
+            _pointer,
+            _long,
+            _int,
+            _long,
+            _pointer,
+            _int,
+            _int,
+        )
+    ],
+    "bixt3d_neighbors": [
+        *(_pointer, _long, _long, _long, _pointer, _long, _long, _int, _pointer, _pointer, _int, _int)
     ],
     "bixt3d_group_max": [_pointer, _long, _long, _long, _int, _pointer, _pointer, _int, _int],
     "bixt3d_group_place": [_pointer, _pointer, _long, _long, _long, _int, _pointer, _int, _int],

@@ -1,0 +1,136 @@
+"""Refinement of tokens by the points around them, built on affine grouping."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import gather_points, group_max, neighbor_max, neighbor_sum
+from .affine_grouping import AffineGrouping, ProjectedGroups
+from .chunks import is_plain
+from .pointwise import ChannelBatchNorm, PointwiseResidual
+from .residual import LayerScale
+
+
+def pool_normalised(groups: ProjectedGroups, norm: ChannelBatchNorm) -> Tensor:
+    """Compute ``group_max(norm(groups.grouped))`` from the summands of ``grouped``, without making it.
+
+    A batch norm is a rising or a falling line in each channel, so the largest of its results comes from the largest
+    or the smallest of a group, and an anchor's summand moves all of its group alike. Mean and variance over the
+    (B, S, K) rows follow from sums over points and over anchors.
+
+    Args:
+        groups: of :meth:`AffineGrouping.project`.
+        norm: over the W channels; in training its running statistics learn of all rows.
+
+    Returns:
+        ``(B, S, W)``, dtype of the summands; statistics and norm are in float32 at least.
+    """
+    point, anchor, index = groups.per_point, groups.per_anchor, groups.neighbor_index
+    wide = torch.promote_types(point.dtype, torch.float32)
+    scale, shift = norm.line(lambda: _moments(groups, wide))
+    direction = torch.where(scale.detach() < 0, -1, 1).to(point.dtype)
+    extreme = neighbor_max(point * direction, index) * direction
+    return (scale * (extreme.to(wide) + anchor.to(wide)) + shift).to(point.dtype)
+
+
+def _moments(groups: ProjectedGroups, dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:
+    """Return mean and biased variance ``(W,)`` of the rows of ``groups.grouped``, and the number of rows."""
+    point, anchor = groups.per_point.to(dtype), groups.per_anchor.to(dtype)
+    k, degree = groups.neighbor_index.shape[2], groups.degree.unsqueeze(2)
+    count = groups.neighbor_index.numel()
+    point_mean = (degree * point).sum(dim=(0, 1)) / count
+    anchor_mean = anchor.mean(dim=(0, 1))
+    # around the mean, so that nothing cancels; what moves the mean itself does not change the variance
+    point, anchor = point - point_mean.detach(), anchor - anchor_mean.detach()
+    squares = (degree * point.square()).sum(dim=(0, 1)) + k * anchor.square().sum(dim=(0, 1))
+    mixed = (anchor * neighbor_sum(point, groups.neighbor_index)).sum(dim=(0, 1))
+    return point_mean + anchor_mean, ((squares + 2 * mixed) / count).clamp(min=0), count
+
+
+class GroupRefinement(nn.Module):
+    """Refine tokens by what lies around them: the "+ grouping" and "+ hierarchy" of BiXT.
+
+    The tokens are normed and mapped to a narrow ``width``, grouped (:class:`AffineGrouping`), passed
+    through residual blocks for each neighbour, max-pooled over the group, passed through residual blocks
+    for each anchor, mapped to ``out_dim`` and added to the anchors' tokens. Where tokens are reduced or
+    widened the anchors' tokens are picked and mapped first.
+
+    Args:
+        in_dim, out_dim: token width before and after.
+        num_neighbors, reduction, normalize, use_xyz: see :class:`AffineGrouping`.
+        width: channels inside the groups.
+        blocks_before, blocks_after: residual blocks before and after the max-pooling.
+        layer_scale: start of the learnt factor on the refinement; None for none.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and C.1 (which module, k and where); Ma et
+    al., PointMLP (ICLR 2022), section 3.2. How the features of a group enter the tokens is not published;
+    the residual form here is this toolkit's choice.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        num_neighbors: int = 24,
+        reduction: int = 1,
+        width: int = 64,
+        blocks_before: int = 0,
+        blocks_after: int = 1,
+        normalize: str = "anchor",
+        use_xyz: bool = True,
+        layer_scale: float | None = None,
+    ):
+        super().__init__()
+        self.norm = nn.LayerNorm(in_dim, eps=1e-6)
+        self.narrow = nn.Linear(in_dim, width)
+        self.grouping = AffineGrouping(
+            width, num_neighbors=num_neighbors, reduction=reduction, normalize=normalize, use_xyz=use_xyz
+        )
+        self.transfer = nn.Linear(self.grouping.out_channels, width, bias=False)
+        self.transfer_norm = ChannelBatchNorm(width)
+        self.act = nn.ReLU()
+        self.before = nn.Sequential(*(PointwiseResidual(width) for _ in range(blocks_before)))
+        self.after = nn.Sequential(*(PointwiseResidual(width) for _ in range(blocks_after)))
+        self.widen = nn.Linear(width, out_dim)
+        self.scale = nn.Identity() if layer_scale is None else LayerScale(out_dim, layer_scale)
+        self.skip = nn.Identity() if in_dim == out_dim else nn.Linear(in_dim, out_dim)
+
+    @property
+    def reduction(self) -> int:
+        """Tokens go in as N and come out as ``N // reduction``."""
+        return self.grouping.reduction
+
+    @property
+    def num_neighbors(self) -> int:
+        """Number of neighbours K, the least number of tokens that can be refined."""
+        return self.grouping.num_neighbors
+
+    def forward(
+        self, tokens: Tensor, centers: Tensor, neighbor_index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Refine ``(B, N, in_dim)`` tokens at ``(B, N, 3)`` centers.
+
+        Args:
+            tokens: ``(B, N, in_dim)``.
+            centers: xyz of the tokens, ``(B, N, 3)``.
+            neighbor_index: what the refinement of an earlier layer returned for the same centers.
+
+        Returns:
+            ``(B, S, out_dim)`` tokens, their ``(B, S, 3)`` centers, and the neighbours for the next
+            layer, or None where reduction has changed the centers.
+        """
+        if neighbor_index is not None and neighbor_index.shape[-1] != self.num_neighbors:
+            neighbor_index = None
+        features = self.narrow(self.norm(tokens))
+        groups = self.grouping.project(centers, features, self.transfer, neighbor_index)
+        if is_plain({self.transfer_norm: ChannelBatchNorm, self.act: nn.ReLU}) and not len(self.before):
+            pooled = self.act(pool_normalised(groups, self.transfer_norm))
+        else:
+            pooled = group_max(self.before(self.act(self.transfer_norm(groups.grouped))))
+        next_neighbors: Tensor | None = groups.neighbor_index
+        if groups.anchor_index is not None:
+            tokens, next_neighbors = gather_points(tokens, groups.anchor_index), None
+        tokens = self.skip(tokens) + self.scale(self.widen(self.after(pooled)))
+        return tokens, groups.centers, next_neighbors

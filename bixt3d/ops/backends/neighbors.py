@@ -1,0 +1,144 @@
+"""Backends of the reductions over neighbours: ``reference`` in torch, which groups first, and ``cpu``, which does not.
+
+A compiler may fuse the reference into one kernel; eager it holds all (B, M, K, C) rows, and so does its gradient. The
+library reads every row where it lies and keeps, for the maximum, which neighbour it was in a byte.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import cpu_features
+from .cpu_features import TYPES, computed, run_checked, sum_uses
+from .group_max import MAX_NEIGHBORS
+from .vectorized import group_points
+
+
+def reference_sum(features: Tensor, index: Tensor) -> Tensor:
+    """Group, then add up."""
+    return group_points(features, index).sum(dim=2)
+
+
+def reference_max(features: Tensor, index: Tensor) -> Tensor:
+    """Group, then reduce."""
+    return group_points(features, index).amax(dim=2)
+
+
+def max_why_not(*inputs: Any, **options: Any) -> str | None:
+    """Say what the library needs, or why there is none."""
+    for index in (*inputs, *options.values())[1:]:
+        if isinstance(index, Tensor) and index.shape[-1] > MAX_NEIGHBORS:
+            return f"takes at most {MAX_NEIGHBORS} neighbours"
+    return cpu_features.why_not(*inputs, **options)
+
+
+def cpu_sum(features: Tensor, index: Tensor) -> Tensor:
+    """Read every neighbour once and write its group's sum."""
+    return _sum(features, index)
+
+
+def cpu_max(features: Tensor, index: Tensor) -> Tensor:
+    """Read every neighbour once and write its group's maximum."""
+    return _largest(features, index)[0]
+
+
+def _reduce(features: Tensor, index: Tensor, winner: Tensor | None) -> Tensor:
+    dtype, features, index = features.dtype, computed(features), index.contiguous()
+    num_points, num_channels = features.shape[1:]
+    out = features.new_empty(*index.shape[:2], num_channels)
+    if out.numel():
+        run_checked(
+            "bixt3d_neighbors", index, num_points,
+            features, *features.shape, index, index.shape[2], index.shape[1], TYPES[features.dtype], out, winner,
+        )  # fmt: skip
+    return out.to(dtype)
+
+
+def _like_groups(features: Tensor, index: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return features.new_empty(index.shape[0], index.shape[1], features.shape[2], dtype=dtype)
+
+
+@torch.library.custom_op("bixt3d::cpu_neighbor_sum", mutates_args=(), device_types="cpu")
+def _sum(features: Tensor, index: Tensor) -> Tensor:
+    return _reduce(features, index, None)
+
+
+@_sum.register_fake
+def _(features: Tensor, index: Tensor) -> Tensor:
+    return _like_groups(features, index)
+
+
+@torch.library.custom_op("bixt3d::cpu_neighbor_spread", mutates_args=(), device_types="cpu")
+def _spread(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
+    """Hand (B, M, C) rows to every neighbour of their group, (B, N, C): the transpose of the sum."""
+    return sum_uses(rows, index, None, num_points)
+
+
+@_spread.register_fake
+def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+
+
+@torch.library.custom_op("bixt3d::cpu_neighbor_max", mutates_args=(), device_types="cpu")
+def _largest(features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest numbers (B, M, C), and as uint8 the number of the first neighbour that holds each."""
+    winner = _like_groups(features, index, torch.uint8)
+    return _reduce(features, index, winner), winner
+
+
+@_largest.register_fake
+def _(features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    return _like_groups(features, index), _like_groups(features, index, torch.uint8)
+
+
+@torch.library.custom_op("bixt3d::cpu_neighbor_place", mutates_args=(), device_types="cpu")
+def _place(rows: Tensor, index: Tensor, winner: Tensor, num_points: int) -> Tensor:
+    """Add each number of (B, M, C) to the point it came from, (B, N, C): the transpose of the maximum."""
+    return sum_uses(rows, index, None, num_points, winner)
+
+
+@_place.register_fake
+def _(rows: Tensor, index: Tensor, winner: Tensor, num_points: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
+
+
+def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.num_points = inputs[0].shape[1]
+
+
+def _sum_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return _spread(grad, *ctx.saved_tensors, ctx.num_points), None
+
+
+def _spread_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return _sum(grad, *ctx.saved_tensors), None, None
+
+
+def _keep_winner(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(inputs[1], output[1])
+    ctx.num_points = inputs[0].shape[1]
+
+
+def _max_gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
+    return _place(grad, *ctx.saved_tensors, ctx.num_points), None
+
+
+def _keep_places(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1], inputs[2])
+
+
+def _place_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    index, winner = ctx.saved_tensors
+    return grad.gather(1, index.gather(2, winner.long())), None, None, None
+
+
+for _name, _backward, _keep in (
+    ("sum", _sum_gradient, _keep_sum),
+    ("spread", _spread_gradient, _keep_sum),
+    ("max", _max_gradient, _keep_winner),
+    ("place", _place_gradient, _keep_places),
+):
+    torch.library.register_autograd(f"bixt3d::cpu_neighbor_{_name}", _backward, setup_context=_keep)
