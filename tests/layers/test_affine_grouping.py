@@ -1,4 +1,4 @@
-"""Affine grouping against PointMLP's own outputs, and what the refinement built on it promises."""
+"""Affine grouping against PointMLP's own outputs, and its projection against itself."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bixt3d.layers import AffineGrouping, GroupRefinement
+from bixt3d.layers import AffineGrouping
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -63,37 +63,6 @@ def test_projection_of_equal_features_has_finite_gradients():
     linear = torch.nn.Linear(module.out_channels, 5)
     module.project(torch.rand(2, 9, 3), features, linear).grouped.square().sum().backward()
     assert features.grad.isfinite().all()
-
-
-def test_refinement_follows_a_permutation_of_the_points():
-    torch.manual_seed(0)
-    module = GroupRefinement(16, 16, num_neighbors=5, width=8).eval()
-    tokens, centers = torch.randn(2, 40, 16), torch.rand(2, 40, 3)
-    order = torch.randperm(40)
-    out, _, _ = module(tokens, centers)
-    permuted, moved, _ = module(tokens[:, order], centers[:, order])
-    torch.testing.assert_close(permuted, out[:, order], atol=1e-5, rtol=1e-5)
-    assert torch.equal(moved, centers[:, order])
-
-
-def test_refinement_reduces_and_widens():
-    module = GroupRefinement(16, 24, num_neighbors=5, reduction=2, width=8)
-    tokens, centers, neighbors = module(torch.randn(2, 41, 16), torch.rand(2, 41, 3))
-    assert tokens.shape == (2, 20, 24)
-    assert centers.shape == (2, 20, 3)
-    assert neighbors is None
-
-
-def test_refinement_reuses_neighbors_of_the_same_points():
-    torch.manual_seed(0)
-    module = GroupRefinement(16, 16, num_neighbors=5, width=8).eval()
-    tokens, centers = torch.randn(1, 30, 16), torch.rand(1, 30, 3)
-    first, _, neighbors = module(tokens, centers)
-    again, _, _ = module(tokens, centers, neighbors)
-    torch.testing.assert_close(first, again, atol=0, rtol=0)
-    wrong = torch.zeros_like(neighbors)
-    other, _, _ = module(tokens, centers, wrong)
-    assert not torch.allclose(first, other)
 
 
 def test_bad_input():

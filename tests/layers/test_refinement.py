@@ -1,0 +1,144 @@
+"""Refinement of tokens by their neighbours, with and without writing the groups down."""
+
+import copy
+
+import pytest
+import torch
+
+from bixt3d.layers import GroupRefinement
+from bixt3d.layers.pointwise import recomputing
+
+
+def refinement(**options):
+    """A refinement whose norm has rising and falling channels, and running statistics of its own."""
+    torch.manual_seed(0)
+    module = GroupRefinement(16, 24, num_neighbors=5, width=8, **options)
+    norm = module.transfer_norm
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.5, -0.7, 0.01, 2.0, -1.0, 0.3, -0.01, 1.0]))
+        norm.bias.normal_()
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return module
+
+
+def seeing_groups(module):
+    """The same module with a hook on its norm, which wants to see the groups."""
+    watched = copy.deepcopy(module)
+    watched.transfer_norm.register_forward_hook(lambda module, args, out: None)
+    return watched
+
+
+def run(module, tokens, centers):
+    tokens = tokens.clone().requires_grad_()
+    out, *_ = module(tokens, centers)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    wanted = [tokens, *module.parameters()]
+    grads = torch.autograd.grad((out * weights).sum(), wanted)
+    return out.detach(), grads, module.transfer_norm
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("normalize", ["anchor", "center"])
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_groups_need_not_be_made(training, normalize, reduction):
+    module = refinement(normalize=normalize, reduction=reduction).double().train(training)
+    other = seeing_groups(module)
+    tokens, centers = torch.randn(3, 20, 16).double(), torch.rand(3, 20, 3).double()
+    out, grads, norm = run(module, tokens, centers)
+    wanted, wanted_grads, wanted_norm = run(other, tokens, centers)
+    torch.testing.assert_close(out, wanted, rtol=1e-10, atol=1e-10)
+    for ours, theirs in zip(grads, wanted_grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(norm.state_dict(), wanted_norm.state_dict(), rtol=1e-10, atol=1e-10)
+
+
+def test_flat_channels_are_flat():
+    module = refinement()
+    torch.nn.init.zeros_(module.transfer_norm.weight)
+    tokens, centers = torch.randn(2, 20, 16), torch.rand(2, 20, 3)
+    out, *_ = run(module, tokens, centers)
+    wanted, *_ = run(seeing_groups(module), tokens, centers)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mean_far_from_zero_does_not_cancel():
+    module = refinement()
+    with torch.no_grad():
+        module.narrow.bias.add_(300)
+    tokens, centers = torch.randn(2, 40, 16), torch.rand(2, 40, 3)
+    exact, *_ = run(seeing_groups(module).double(), tokens.double(), centers.double())
+    out, *_ = run(module, tokens, centers)
+    torch.testing.assert_close(out, exact.float(), rtol=2e-3, atol=2e-3)
+
+
+def test_half_precision_is_as_near_as_with_groups():
+    module = refinement()
+    tokens, centers = torch.randn(2, 60, 16), torch.rand(2, 60, 3)
+    exact, *_ = run(seeing_groups(module).double(), tokens.double(), centers.double())
+    errors = []
+    for each in (module, seeing_groups(module)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out, *_ = run(each, tokens, centers)
+        errors.append((out.double() - exact).square().mean().sqrt().item())
+    assert errors[0] < 1.2 * errors[1]
+
+
+def test_the_groups_are_not_kept_for_the_backward_pass():
+    module = refinement()
+    tokens, centers = torch.randn(2, 64, 16, requires_grad=True), torch.rand(2, 64, 3)
+
+    def largest(each):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            each(tokens, centers)
+        return max(sizes)
+
+    groups = 2 * 64 * 5 * 8
+    assert largest(seeing_groups(module)) == groups
+    assert largest(module) <= 2 * 64 * 24  # the tokens
+
+
+def test_a_repeated_forward_pass_counts_once():
+    module = refinement().train()
+    tokens, centers = torch.randn(2, 20, 16), torch.rand(2, 20, 3)
+    once = copy.deepcopy(module)
+    once(tokens, centers)
+    first, again = recomputing(module)
+    with first:
+        module(tokens, centers)
+    with again:
+        module(tokens, centers)
+    assert module.transfer_norm.num_batches_tracked == 1
+    torch.testing.assert_close(module.transfer_norm.running_var, once.transfer_norm.running_var)
+
+
+def test_follows_a_permutation_of_the_points():
+    torch.manual_seed(0)
+    module = GroupRefinement(16, 16, num_neighbors=5, width=8).eval()
+    tokens, centers = torch.randn(2, 40, 16), torch.rand(2, 40, 3)
+    order = torch.randperm(40)
+    out, _, _ = module(tokens, centers)
+    permuted, moved, _ = module(tokens[:, order], centers[:, order])
+    torch.testing.assert_close(permuted, out[:, order], atol=1e-5, rtol=1e-5)
+    assert torch.equal(moved, centers[:, order])
+
+
+def test_reduces_and_widens():
+    module = GroupRefinement(16, 24, num_neighbors=5, reduction=2, width=8)
+    tokens, centers, neighbors = module(torch.randn(2, 41, 16), torch.rand(2, 41, 3))
+    assert tokens.shape == (2, 20, 24)
+    assert centers.shape == (2, 20, 3)
+    assert neighbors is None
+
+
+def test_reuses_neighbors_of_the_same_points():
+    torch.manual_seed(0)
+    module = GroupRefinement(16, 16, num_neighbors=5, width=8).eval()
+    tokens, centers = torch.randn(1, 30, 16), torch.rand(1, 30, 3)
+    first, _, neighbors = module(tokens, centers)
+    again, _, _ = module(tokens, centers, neighbors)
+    torch.testing.assert_close(first, again, atol=0, rtol=0)
+    wrong = torch.zeros_like(neighbors)
+    other, _, _ = module(tokens, centers, wrong)
+    assert not torch.allclose(first, other)
