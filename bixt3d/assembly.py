@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -130,10 +131,24 @@ def _leave_process_group() -> None:
 
 
 def relaunch_on_several_devices(settings: TrainSettings) -> None:
-    """Start the same command again under torchrun where it asks for several devices."""
-    if settings.devices > 1 and "LOCAL_RANK" not in os.environ:
-        sys.stdout.flush()
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={settings.devices}"]
-        # the whole command, so that options of Python itself (-u, -X) come along
-        again = ["--no-python", sys.executable, *sys.orig_argv[1:]]
-        os.execv(sys.executable, [sys.executable, *launcher, *again])
+    """Run the same command again under torchrun where it asks for several devices, and end as it did."""
+    if settings.devices <= 1 or "LOCAL_RANK" in os.environ:
+        return
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # what a process has to say it says itself; how torchrun saw it end is no news
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    options = ["--standalone", f"--nproc_per_node={settings.devices}", "--no-python"]
+    # the whole command, so that options of Python itself (-u, -X) come along
+    command = torchrun.parse_args([*options, sys.executable, *sys.orig_argv[1:]])
+    sys.stdout.flush()
+    try:
+        torchrun.run(command)
+    except ChildFailedError as error:
+        codes = (failure.exitcode for failure in error.failures.values())
+        sys.exit(max(code if code >= 0 else 128 - code for code in codes))
+    except SignalException as stopped:
+        sys.exit(128 + stopped.sigval)
+    sys.exit(0)

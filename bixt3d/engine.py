@@ -24,13 +24,14 @@ class LoopSettings:
 
     Args:
         epochs: passes over the training split; the schedule is laid out for them.
-        max_steps: stop after so many optimiser steps all the same; null for no such limit.
+        max_steps: stop after so many optimiser steps all the same; null for no such limit. The weights are looked at
+            there as at the end of an epoch, and that look remains one of the looks if the run is continued.
         max_minutes: save and leave after so many minutes, as on SIGTERM, to be resumed later; null for no such
             limit. It does not change what the run computes.
         accumulate: batches whose gradients make one optimiser step.
         clip_norm: largest norm of the gradient; null for no clipping.
         evaluate_every: epochs between two looks at the split that selects.
-        checkpoint_every: optimiser steps between two saves of ``last.pt`` (also after every epoch).
+        checkpoint_every: optimiser steps between two saves of ``last.pt``, which is also saved after every look.
         log_every: optimiser steps between two rows of ``train.csv``.
         seed: of weights, order, augmentation, dropout and stochastic depth.
     """
@@ -55,6 +56,18 @@ class LoopSettings:
             raise ValueError(f"max_minutes: expected a positive number or null, got {self.max_minutes}.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm: expected a positive number or null, got {self.clip_norm}.")
+
+    def steps_per_epoch(self, batches: int) -> int:
+        """Return the optimiser steps in an epoch of so many batches; batches that do not fill one are left out.
+
+        Raises:
+            ValueError: they do not fill a single one.
+        """
+        if batches < self.accumulate:
+            raise ValueError(
+                f"accumulate: {self.accumulate} batches a step, but an epoch has only {batches}."
+            )
+        return batches // self.accumulate
 
 
 @dataclass
@@ -112,7 +125,7 @@ class Trainer:
         model: the bare module, on any device.
         task: loss, prediction, meter (:class:`bixt3d.tasks.Task`).
         optimizer, scheduler: torch's, over the model's parameters; the scheduler moves every step.
-        ema: running average of the model (torch's ``AveragedModel``), or None. Where there is one it is
+        ema: running average of the model (:class:`bixt3d.optim.ExponentialAverage`), or None. Where there is one it is
             what is evaluated, selected and meant by "the model" afterwards.
         settings: see :class:`LoopSettings`.
         folder: the run's folder, which exists.
@@ -140,8 +153,7 @@ class Trainer:
         self.folder, self.header, self.observer = folder, dict(header), observer
         self.model, self.ema, self.scheduler = model, ema, scheduler
         self.optimizer = optimizer
-        # symbolic sizes from the start: another batch size or number of points is the same graph
-        running = model if compile_mode is None else torch.compile(model, dynamic=True, mode=compile_mode)
+        running = model if compile_mode is None else torch.compile(model, mode=compile_mode)
         self._compiled = compile_mode is not None
         self._wrapped, self._optimizer = fabric.setup(running, optimizer)
         if ema is not None:
@@ -166,11 +178,7 @@ class Trainer:
             RuntimeError: the loss is no longer a number.
         """
         s, p = self.settings, self.progress
-        steps_per_epoch = len(loader) // s.accumulate
-        if steps_per_epoch < 1:
-            raise ValueError(
-                f"accumulate: {s.accumulate} batches a step, but an epoch has only {len(loader)}."
-            )
+        steps_per_epoch = s.steps_per_epoch(len(loader))
         end = min(s.epochs * steps_per_epoch, s.max_steps or math.inf)
         started = time.perf_counter() - p.seconds
         deadline = time.perf_counter() + 60 * (s.max_minutes or math.inf)
@@ -182,30 +190,33 @@ class Trainer:
                 p.step, p.batch = p.step + 1, p.batch + s.accumulate
                 p.seconds = time.perf_counter() - started
                 done = p.batch == steps_per_epoch * s.accumulate or p.step == end
+                asked = None if stop is None else stop.requested
+                if asked is None and time.perf_counter() >= deadline:
+                    asked = signal.SIGTERM
+                # at the end what is left is to select; a stop there would lose the last look
+                stops = p.step != end and self._agreed(asked)
+                saves = done or stops or p.step % s.checkpoint_every == 0
                 # reading the loss waits for the device, so only now and then, and before last.pt is replaced
-                looks = done or p.step % s.log_every == 0 or p.step % s.checkpoint_every == 0
-                if looks and not math.isfinite(loss):
+                if (saves or p.step % s.log_every == 0) and not math.isfinite(loss):
                     raise RuntimeError(
                         f"loss: became {float(loss)} by step {p.step}; lower optim.optimizer.lr, set train.clip_norm, "
                         "or train with train.precision=32-true."
                     )
                 self._tell("stepped", loss, end)
-                if p.step == end:  # what is left is to select; a stop here would lose the last look
-                    break
-                asked = None if stop is None else stop.requested
-                if asked is None and time.perf_counter() >= deadline:
-                    asked = signal.SIGTERM
-                if self._agreed(asked):
+                if stops:
                     self.save()
                     raise Stopped(asked or 0)
-                if p.step % s.checkpoint_every == 0 and not done:
+                if saves and not done:
                     self.save()
+                if p.step == end:
+                    break
             if p.batch == steps_per_epoch * s.accumulate:
                 p.epoch, p.batch = p.epoch + 1, 0
-            if selection is not None and (p.epoch % s.evaluate_every == 0 or p.step == end):
-                self._select(selection)
-                p.seconds = time.perf_counter() - started
-            self.save()
+            if p.epoch % s.evaluate_every == 0 or p.step == end:
+                if selection is not None:
+                    self._select(selection)
+                    p.seconds = time.perf_counter() - started
+                self.save()
 
     def _step(self, batches: list[Any]) -> Tensor:
         """One optimiser step; returns its loss, detached."""
@@ -252,7 +263,7 @@ class Trainer:
             resume = {
                 "model": self.model.state_dict(),
                 # the average itself is the model that counts, above
-                "averaged": None if self.ema is None else int(self.ema.n_averaged),
+                "averaged": None if self.ema is None else self.ema.updates,
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),
@@ -266,7 +277,7 @@ class Trainer:
         load_weights(self.model, resume["model"], origin)
         if self.ema is not None:
             load_weights(self.ema.module, content["model"], origin)
-            self.ema.n_averaged.fill_(resume["averaged"])
+            self.ema.updates = resume["averaged"]
         self.optimizer.load_state_dict(resume["optimizer"])
         self.scheduler.load_state_dict(resume["scheduler"])
         self.fabric.strategy.precision.load_state_dict(resume["precision"])

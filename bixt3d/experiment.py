@@ -26,7 +26,7 @@ from .config import build, build_settings, from_yaml, to_yaml
 from .curves import draw_curves, read_curves
 from .engine import Stopped, Trainer, evaluate
 from .evaluation import points_measured
-from .optim import exponential_average, parameter_groups
+from .optim import ExponentialAverage, parameter_groups
 from .report import minutes_to, print_result, write_report
 from .reproducibility import derive_seed, environment
 from .settings import TrainSettings
@@ -41,8 +41,10 @@ FREE_ON_RESUME = (
     "run_dir",
     "train.checkpoint_every",
     "train.keep_freed_memory",
+    "train.log_every",
     "train.max_minutes",
     "train.max_steps",
+    "train.measure_test",
     "train.resume",
     "train.targets",
 )
@@ -51,7 +53,7 @@ FREE_ON_RESUME = (
 def train(config: Mapping[str, Any]) -> Path:
     """Train what a config describes, measure it on the test split, and return the run's folder.
 
-    Everything that can be wrong with the config is found before the first step. Called again with
+    What is wrong with the config is found before the first step, and leaves no folder behind. Called again with
     ``train.resume`` it continues the run.
     """
     _check_keys("config", config, KEYS, optional={"run_dir"})
@@ -62,7 +64,7 @@ def train(config: Mapping[str, Any]) -> Path:
 
     resumed = None
     if settings.resume is not None:
-        resumed = load_checkpoint(Path(settings.resume) / "last.pt")
+        resumed = load_checkpoint(_resumed_folder(settings.resume) / "last.pt")
         _check_same_run(from_yaml(resumed["config"]), config)
     folder = _run_folder(config, settings, fabric)
 
@@ -80,17 +82,21 @@ def train(config: Mapping[str, Any]) -> Path:
     selection = None
     if settings.select_on is not None:
         selection = make_eval_loader(dataset, settings.select_on, task, settings, fabric)
+    measured = make_eval_loader(dataset, "test", task, settings, fabric) if settings.measure_test else None
 
     optim = config["optim"]
     groups = parameter_groups(model, decay_all=optim.get("decay_all", False))
     optimizer = build(optim["optimizer"], "optim.optimizer")(groups)
-    steps_per_epoch = len(train_loader) // settings.accumulate
+    steps_per_epoch = settings.steps_per_epoch(len(train_loader))
     scheduler = build(optim["schedule"], "optim.schedule")(
-        optimizer, epochs=settings.epochs, steps_per_epoch=max(steps_per_epoch, 1)
+        optimizer, epochs=settings.epochs, steps_per_epoch=steps_per_epoch
     )
+
+    ema = None if settings.ema_decay is None else ExponentialAverage(model, settings.ema_decay)
 
     rank_zero = fabric.is_global_zero
     observer = None
+    folder.mkdir(parents=True, exist_ok=True)
     step = 0 if resumed is None else resumed["progress"]["step"]
     if rank_zero:
         from .progress import ConsoleObserver
@@ -117,7 +123,7 @@ def train(config: Mapping[str, Any]) -> Path:
         settings=settings,
         folder=folder,
         header={"config": to_yaml(config), "classes": list(dataset.classes), "parts": list(parts)},
-        ema=None if settings.ema_decay is None else exponential_average(model, settings.ema_decay),
+        ema=ema,
         observer=observer,
         compile_mode=settings.compile_mode,
     )
@@ -137,8 +143,14 @@ def train(config: Mapping[str, Any]) -> Path:
     finally:
         if observer is not None:
             observer.close()
-    if settings.measure_test:
-        _measure(config, settings, fabric, dataset, trainer, folder)
+    if measured is not None:
+        try:
+            _measure(config, settings, fabric, measured, trainer, folder)
+        except KeyboardInterrupt:
+            fabric.print(
+                f"trained and saved, but not measured; measure with train.resume={folder}", flush=True
+            )
+            raise
     return folder
 
 
@@ -152,12 +164,11 @@ def _measure(
     config: Mapping[str, Any],
     settings: TrainSettings,
     fabric: Any,
-    dataset: Any,
+    loader: Any,
     trainer: Trainer,
     folder: Path,
 ) -> None:
     """Evaluate the last and the selected weights on the test split, once each, and report them."""
-    loader = make_eval_loader(dataset, "test", trainer.task, settings, fabric)
     p = trainer.progress
     results = {"last": evaluate(fabric, trainer.result_model, trainer.task, loader)}
     if settings.select_on is not None:
@@ -202,8 +213,8 @@ def _check_keys(where: str, node: Mapping[str, Any], keys: Sequence[str], option
 
 
 def _run_folder(config: Mapping[str, Any], settings: TrainSettings, fabric: Any) -> Path:
-    """Return the folder of the run, the same on every rank; made where it is new."""
-    folder = settings.resume or config.get("run_dir")
+    """Return the folder of the run, the same on every rank."""
+    folder = config.get("run_dir") if settings.resume is None else str(_resumed_folder(settings.resume))
     if folder is None:
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         folder = f"runs/{config['name']}/{stamp}"
@@ -217,8 +228,13 @@ def _run_folder(config: Mapping[str, Any], settings: TrainSettings, fabric: Any)
             f"run_dir: {folder} holds a run already; choose another folder, or continue it with "
             f"train.resume={folder}."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _resumed_folder(resume: str) -> Path:
+    """Return the folder of the run to continue, given by itself or by its ``last.pt``."""
+    path = Path(resume)
+    return path.parent if path.name == "last.pt" else path
 
 
 def _check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -231,7 +247,8 @@ def _check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         key = differing[0]
         raise ValueError(
             f"train.resume: the run was started with {key}={before.get(key)}, got {now.get(key)} "
-            f"({len(differing)} settings differ); give the settings of the run (its config.yaml), or start a new run."
+            f"({len(differing)} settings differ); give the settings of the run (its config.yaml), or start a new run "
+            "from its weights with train.start_from=."
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
@@ -67,8 +68,8 @@ def cosine_with_warmup(
     return SequentialLR(optimizer, [warmup, cosine], milestones=[warmup_steps])
 
 
-def exponential_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Make a running average of a model's weights and buffers, ``ema = d * ema + (1 - d) * model``.
+class ExponentialAverage(AveragedModel):
+    """A running average of a model's weights and buffers, ``ema = d * ema + (1 - d) * model``.
 
     ``d`` is ``min(decay, (1 + t) / (10 + t))`` after ``t >= 1`` updates, so that a short run is not held
     back by its first weights; the first update copies the model.
@@ -77,22 +78,31 @@ def exponential_average(model: nn.Module, decay: float) -> AveragedModel:
         model: the model to follow; call ``update_parameters(model)`` after each step.
         decay: share of the average that is kept at each step, in [0, 1).
 
+    Attributes:
+        updates: t. A number of Python's, since torch's own counter lies on the device and is read from there
+            several times in each update, and each time the device is waited for.
+
     Raises:
         ValueError: ``decay`` outside [0, 1).
     """
-    if not 0 <= decay < 1:
-        raise ValueError(f"ema_decay: expected at least 0 and below 1, got {decay}.")
-    return AveragedModel(model, multi_avg_fn=_warming_average(decay), use_buffers=True)
 
+    def __init__(self, model: nn.Module, decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema_decay: expected at least 0 and below 1, got {decay}.")
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+        self.updates = 0
 
-def _warming_average(decay: float) -> Callable:
-    def average(averaged: list, current: list, num_averaged) -> None:
-        t = float(num_averaged)
-        weight = 1 - min(decay, (1 + t) / (10 + t))
-        for ema, new in zip(averaged, current, strict=True):
-            if ema.is_floating_point():
-                ema.lerp_(new.to(ema.dtype), weight)
-            else:
-                ema.copy_(new)
-
-    return average
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take a step towards the model."""
+        t = self.updates
+        weight = 1 - min(self.decay, (1 + t) / (10 + t)) if t else 1.0
+        tensors = (itertools.chain(m.parameters(), m.buffers()) for m in (self.module, model))
+        pairs = [(mine.detach(), its.detach()) for mine, its in zip(*tensors, strict=True)]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in floats], [its for _, its in floats], weight)
+        for mine, its in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(its)
+        self.updates += 1

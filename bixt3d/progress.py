@@ -43,7 +43,7 @@ class ConsoleObserver:
         """Note one optimiser step; the loss is read, which makes the device wait, only now and then."""
         p = trainer.progress
         self._bar.update(self._task, completed=p.step, total=end, epoch=p.epoch + 1)
-        if p.step % trainer.settings.log_every:
+        if p.step % trainer.settings.log_every and p.step != end:
             return
         step, then = self._since
         now = time.perf_counter()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 
 
 class StopRequest:
-    """Note Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C interrupts at once.
+    """Note Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C, a second later, interrupts at once.
 
     Use as a context manager around the loop and look at :attr:`requested` between steps. The handlers
     that were in place come back at the end. Outside the main thread, where Python allows no handlers, it
@@ -20,6 +21,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested: int | None = None
+        self._since = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -33,6 +35,8 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested is not None and number == signal.SIGINT:
+        if self.requested is None:
+            self.requested, self._since = number, time.monotonic()
+        # one Ctrl-C in a terminal comes twice where torchrun hands it on to the processes that got it already
+        elif number == signal.SIGINT and time.monotonic() - self._since > 1:
             raise KeyboardInterrupt
-        self.requested = number

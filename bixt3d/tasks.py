@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .metrics import ClassificationMeter
-from .part_metrics import CONVENTIONS, IGNORED, PartMeter, PartTarget
+from .part_metrics import CONVENTIONS, IGNORED, PartMeter, PartTarget, owners
 
 
 class Result(Protocol):
@@ -145,6 +145,7 @@ class PartSegmentation:
             raise ValueError(
                 f"conventions: expected some of {', '.join(CONVENTIONS)}, got {unknown[0] if unknown else 'none'!r}."
             )
+        owners(parts, classes)  # every part has a category
         self.classes = tuple(classes)
         self.parts = tuple(parts)
         self.label_smoothing = label_smoothing

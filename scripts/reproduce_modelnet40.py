@@ -31,7 +31,8 @@ from bixt3d.config import report_errors
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("naive", "grouping", "hierarchy", "speedrun", "cpu", "cpu_hierarchy")
 CUT = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-SPARE = 0.5  # minutes that a stretch needs besides training: to start, to save, to measure
+SPARE = 1.0  # minutes that a stretch needs besides training: to start, to save, to measure
+LEAST = 1.0  # minutes of training below which no stretch is begun: compiling would take them all
 
 
 class Step(NamedTuple):
@@ -69,8 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def reproduce(options: argparse.Namespace) -> int:
-    if options.minutes is not None and options.minutes <= SPARE:
-        raise ValueError(f"--minutes: expected more than {SPARE}, got {options.minutes:g}.")
+    if options.minutes is not None and options.minutes <= SPARE + LEAST:
+        raise ValueError(f"--minutes: expected more than {SPARE + LEAST:g}, got {options.minutes:g}.")
     if not options.data_root.is_dir():
         raise FileNotFoundError(
             f"{options.data_root}: no such folder; fetch the data with 'python scripts/prepare_data.py modelnet40'."
@@ -96,7 +97,7 @@ def run(variant: str, seed: int, options: argparse.Namespace, deadline: float | 
         print(f"+ {shlex.join(['python', *step.command])}", flush=True)
         if options.dry_run:
             continue
-        if left is not None and left <= 0:
+        if left is not None and left <= (LEAST if number == 0 else 0):
             return time_is_up(options)
         status = call(step.command)
         if status in CUT:

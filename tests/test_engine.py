@@ -12,7 +12,7 @@ from torch import nn
 from bixt3d.checkpoint import load_checkpoint
 from bixt3d.engine import LoopSettings, Stopped, Trainer, evaluate
 from bixt3d.experiment import train
-from bixt3d.optim import exponential_average
+from bixt3d.optim import ExponentialAverage
 from bixt3d.settings import TrainSettings
 
 
@@ -77,7 +77,7 @@ def make_trainer(tmp_path):
             settings=LoopSettings(**{"epochs": 1, "clip_norm": None, "log_every": 1, **settings}),
             folder=tmp_path,
             header={},
-            ema=ema and exponential_average(model, ema),
+            ema=ema and ExponentialAverage(model, ema),
             observer=observer,
         )
 
@@ -159,6 +159,25 @@ def test_a_loss_that_is_no_number_ends_the_run(make_trainer, data, tmp_path, log
     ):
         trainer.fit(Loader(*data, 16))
     assert not (tmp_path / "last.pt").exists(), "a checkpoint of such weights would be worth nothing"
+
+
+def test_a_stop_does_not_save_weights_that_are_no_numbers(make_trainer, data, tmp_path):
+    trainer = make_trainer(lr=1e30, log_every=100, checkpoint_every=1)
+    trainer.save()
+    before = (tmp_path / "last.pt").read_bytes()
+
+    class Stop:
+        requested = None
+
+    class Ask:
+        def stepped(self, trainer, loss, end):
+            Stop.requested = 15 if trainer.progress.step else None
+
+    slow = make_trainer(lr=1e30, log_every=100, epochs=9, observer=Ask())
+    batches = Loader(data[0] * 1e20, data[1], 4)
+    with pytest.raises(RuntimeError, match=r"^loss: became (nan|inf)"):
+        slow.fit(batches, stop=Stop)
+    assert (tmp_path / "last.pt").read_bytes() == before
 
 
 def test_the_best_epoch_is_kept_and_a_tie_goes_to_the_first(make_trainer, data, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bixt3d.experiment import build_model
-from bixt3d.optim import cosine_with_warmup, exponential_average, parameter_groups
+from bixt3d.optim import ExponentialAverage, cosine_with_warmup, parameter_groups
 
 
 def schedule(steps, peak=0.5, **options):
@@ -45,7 +45,7 @@ def test_warmup_that_does_not_fit_is_refused(warmup_epochs):
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 def test_running_average_against_its_formula(decay):
     model = nn.BatchNorm1d(1)  # two weights, two running statistics, one counter
-    ema = exponential_average(model, decay)
+    ema = ExponentialAverage(model, decay)
     values = [3.0, -1.0, 4.0, 1.5, -9.0, 2.6]
     expected = values[0]
     for t, value in enumerate(values):
@@ -64,7 +64,7 @@ def test_running_average_against_its_formula(decay):
 
 def test_running_average_leaves_the_model_alone():
     model = nn.Linear(2, 2)
-    ema = exponential_average(model, 0.9)
+    ema = ExponentialAverage(model, 0.9)
     before = model.weight.clone()
     for _ in range(3):
         ema.update_parameters(model)
@@ -75,7 +75,7 @@ def test_running_average_leaves_the_model_alone():
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0])
 def test_decay_outside_its_range_is_refused(decay):
     with pytest.raises(ValueError, match=r"^ema_decay: expected at least 0 and below 1"):
-        exponential_average(nn.Linear(1, 1), decay)
+        ExponentialAverage(nn.Linear(1, 1), decay)
 
 
 MODELS = ["bixt_naive", "bixt_sequential", "bixt_iterative", "bixt_grouping", "bixt_hierarchy"]

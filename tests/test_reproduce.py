@@ -75,7 +75,7 @@ def test_a_cut_training_is_resumed_and_a_failed_one_is_not_passed_over(reproduce
     status, calls = reproduce("--variant", "naive", "--minutes", 9, statuses=[143])
     assert (status, len(calls)) == (143, 1)
     assert not [word for word in calls[0] if word.startswith("train.resume")]
-    assert "train.max_minutes=8.50" in calls[0]
+    assert "train.max_minutes=8.00" in calls[0]
     status, calls = reproduce("--variant", "naive", statuses=[1])
     assert (status, len(calls)) == (1, 1)
     folder = tmp_path / "out" / "modelnet40_naive_seed0"
@@ -114,14 +114,14 @@ def test_the_training_command_composes(reproduce, compose, variant):
     config = compose(ROOT / path, *overrides)
     assert config["name"] == f"modelnet40_{variant}"
     assert config["train"]["precision"] == "bf16-mixed"
-    assert config["train"]["max_minutes"] == 8.5
+    assert config["train"]["max_minutes"] == 8.0
     assert config["optim"]["optimizer"]["lr"] == 0.5
     assert config["train"]["epochs"] == (60 if variant == "speedrun" else 300)
 
 
 def test_mistakes(reproduce, tmp_path):
     for arguments, said in (
-        (("--minutes", 0.5), "--minutes: expected more than 0.5, got 0.5"),
+        (("--minutes", 0.5), "--minutes: expected more than 2, got 0.5"),
         (
             ("--data-root", tmp_path / "no"),
             "no: no such folder; fetch the data with 'python scripts/prepare_data.py",

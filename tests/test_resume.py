@@ -114,6 +114,20 @@ def test_stop_in_the_last_step_finishes_the_run(tiny, train_until, uninterrupted
     same_run(tmp_path / "run", uninterrupted("plain"))
 
 
+def test_a_continuation_may_name_the_checkpoint_and_log_otherwise(
+    tiny, train_until, uninterrupted, same_run, tmp_path
+):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        train_until(tiny(f"run_dir={folder}"), 5)
+    given = (f"train.resume={folder / 'last.pt'}", "train.log_every=7", "train.measure_test=false")
+    assert train_until(tiny(*given)) == folder
+    ours, theirs = (
+        torch.load(f / "last.pt", weights_only=True)["model"] for f in (folder, uninterrupted("plain"))
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_resuming_a_finished_run_changes_nothing(tiny, train_until, same_run, tmp_path):
     folder = tmp_path / "run"
     train_until(
@@ -182,6 +196,7 @@ def test_half_a_row_left_by_a_crash_is_removed(tiny, train_until, uninterrupted,
         ("train.seed=1", "train.seed=0, got 1"),
         ("optim.optimizer.lr=0.5", "optim.optimizer.lr=0.02, got 0.5"),
         ("train.epochs=9", "train.epochs=4, got 9"),
+        ("train.epochs=9", "from its weights with train.start_from="),
     ],
 )
 def test_a_continuation_with_other_settings_is_refused(tiny, tiny_run, override, said):

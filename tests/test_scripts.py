@@ -6,6 +6,7 @@ import runpy
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from places import ROOT
@@ -102,6 +103,7 @@ def test_a_mistake_ends_with_one_line(here, one_thread, tmp_path, name):
     status, _, err = here("train_cls.py", *arguments, *folder)
     assert_one_line(status, err, said)
     assert not (tmp_path / "run" / "last.pt").exists()
+    assert name == "diverges" or not (tmp_path / "run").exists(), "found before the first step"
 
 
 def test_a_mistake_on_the_real_command_line(call, tmp_path):
@@ -162,6 +164,33 @@ def test_multirun_trains_every_combination(call, tmp_path):
     figures = [json.loads((runs / f"seed{seed}" / "results.json").read_text()) for seed in (0, 1)]
     assert [f["seed"] for f in figures] == [0, 1]
     assert [f["steps"] for f in figures] == [8, 8]
+
+
+def test_a_run_shorter_than_its_first_row_of_the_log(here, one_thread, tmp_path):
+    folder = tmp_path / "run"
+    options = ("train.max_steps=3", "train.log_every=10", f"run_dir={folder}")
+    status, out, err = here("train_cls.py", TINY, *options)
+    assert (status, err) == (0, "")
+    assert "OA" in out
+    assert [line.split(",")[0] for line in (folder / "train.csv").read_text().splitlines()] == ["step", "3"]
+    assert (folder / "curves.png").exists()
+
+
+def test_a_data_set_without_a_test_split_is_refused_before_training(here, one_thread, tmp_path):
+    points = np.random.default_rng(0).normal(size=(40, 64, 3))
+    for n, cloud in enumerate(points):
+        path = tmp_path / "data" / "train" / "ab"[n % 2] / f"{n}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, cloud)
+    data = (
+        "data=folder",
+        f"data.root={tmp_path / 'data'}",
+        "data.num_points=32",
+        f"run_dir={tmp_path / 'run'}",
+    )
+    status, _, err = here("train_cls.py", TINY, *data)
+    assert_one_line(status, err, r"test")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_a_run_leaves_in_its_folder(tiny_run):

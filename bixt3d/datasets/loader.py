@@ -139,6 +139,8 @@ class CloudLoader:
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = self._order(epoch)
+        if isinstance(self._points, Tensor):  # moved once: a copy for each batch would wait for the device
+            order = order.to(self._points.device)
         for number in range(start, len(self)):
             index = order[number * self.batch_size : (number + 1) * self.batch_size]
             yield self._batch(index, epoch, number)

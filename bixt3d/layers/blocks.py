@@ -83,12 +83,13 @@ def bidirectional_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **o
     Args:
         latent_dim, token_dim: widths of the two streams.
         one_sided: update only the latents (last layer of a classifier).
-        **options: of :class:`BidirectionalCross`.
+        **options: of :class:`BidirectionalCross`. ``backend="triton"`` has no one-sided form: a one-sided layer
+            takes whichever backend runs.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.3.
     """
     if one_sided:
-        if options.get("backend") == "triton":  # has no one-sided form
+        if options.get("backend") == "triton":
             options["backend"] = None
         return LatentUpdate(latent_dim, token_dim, **options)
     return BidirectionalCross(latent_dim, token_dim, **options)

@@ -4,6 +4,7 @@ A backend is a row: its name, the function that runs, and a function that says w
 rows is the priority; nothing else chooses. Availability is looked up when an op is called, never on import.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -176,13 +177,19 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
 
     Args:
         op: a name in :data:`BACKENDS`.
-        backend: a name in its row, or None or "" for the first that can run.
+        backend: a name in its row, or None or "" for the first that can run, the one that the environment
+            prefers before all (``BIXT3D_PREFER=farthest_point_sample=triton,knn=triton``).
         args: the arguments that the backend is about to get.
 
     Raises:
         ValueError: no backend of this op has that name.
         NotImplementedError: the named backend cannot run. There is no falling back to another one.
     """
+    preferred = None if backend else _preferred(op)
+    if preferred is not None:
+        for candidate in BACKENDS[op]:
+            if candidate.name == preferred and candidate.why_not(*args) is None:
+                return candidate
     reasons = []
     for candidate in BACKENDS[op]:
         if candidate.name != backend if backend else not candidate.chosen_unnamed():
@@ -197,6 +204,23 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
         f"{op} cannot run: {'; '.join(reasons)}; got {_describe(args)}; "
         f"leave backend=None to take whichever runs, or see available_backends({op!r})"
     )
+
+
+def _preferred(op: str) -> str | None:
+    """Return the backend that the environment wants first for ``op``: ``BIXT3D_PREFER=knn=triton,...``."""
+    named = dict(pair.split("=", 1) for pair in os.environ.get("BIXT3D_PREFER", "").split(",") if "=" in pair)
+    for name, wanted in named.items():
+        if name not in BACKENDS:
+            checks.unknown_option("op in BIXT3D_PREFER", name, BACKENDS)
+        if wanted not in [row.name for row in BACKENDS[name]]:
+            checks.unknown_option(
+                f"backend of {name} in BIXT3D_PREFER", wanted, [r.name for r in BACKENDS[name]]
+            )
+    return named.get(op)
+
+
+# a constant to torch.compile, as in triton_runtime
+_preferred._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def available_backends(op_name: str, /, *inputs: Any, **options: Any) -> dict[str, str | None]:

@@ -40,8 +40,7 @@ def neighbor_max(features: Tensor, index: Tensor, *, backend: str | None = None)
 
     Returns:
         (B, M, C), dtype and device of ``features``; NaN where a neighbour is NaN. Differentiable in ``features``
-        any number of times; the gradient goes to the neighbours that hold the maximum, of several equal ones as
-        :func:`group_max` deals it out.
+        any number of times; the gradient goes to one neighbour that holds the maximum, from "cpu" to the first.
 
     Raises:
         ValueError: wrong shape, different devices, an index out of range on the CPU (from the reference a

@@ -59,6 +59,30 @@ def test_a_named_backend_never_falls_back(picky):
     assert picky == []
 
 
+def test_the_environment_may_prefer_a_backend(picky, monkeypatch):
+    first, *others = BACKENDS["knn"]
+    monkeypatch.setitem(BACKENDS, "knn", (*others, first))  # the last one
+    monkeypatch.setenv("BIXT3D_PREFER", "ball_query=torch,knn=picky")
+    points = grid(1, 5, 3).double()
+    knn(points, points, 2)
+    knn(points.float(), points.float(), 3)  # which picky refuses
+    knn(points, points, 4, backend="torch")
+    assert picky == [2]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("fps=triton", "unknown op in BIXT3D_PREFER 'fps'"),
+        ("knn=cuda", "unknown backend of knn in BIXT3D_PREFER"),
+    ],
+)
+def test_a_preference_for_nothing_is_refused(monkeypatch, value, said):
+    monkeypatch.setenv("BIXT3D_PREFER", value)
+    with pytest.raises(ValueError, match=said):
+        knn(grid(1, 5, 3), grid(1, 5, 3), 2)
+
+
 def test_the_reason_is_given_for_every_backend_when_none_can_run(monkeypatch):
     def refuse(*inputs):
         return "is out of order"

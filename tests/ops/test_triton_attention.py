@@ -11,6 +11,7 @@ OP = "bidirectional_attention"
 NAMES = ("latent_ref", "latent_val", "token_ref", "token_val")
 DEVICE = "cpu" if triton_runtime.interpreted() else "cuda"
 MISSING = available_backends(OP)["triton"]
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # the interpreter runs them anywhere
 needs_triton = pytest.mark.skipif(MISSING is not None, reason=f"triton {MISSING}")
 
 # clouds, clouds of the latents, heads, latents M, tokens N, width; chunks and token ranges follow from them

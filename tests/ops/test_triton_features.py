@@ -9,6 +9,7 @@ from bixt3d.ops.backends import triton_runtime
 
 DEVICE = "cpu" if triton_runtime.interpreted() else "cuda"
 MISSING = available_backends("group_points")["triton"]
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # the interpreter runs them anywhere
 needs_triton = pytest.mark.skipif(MISSING is not None, reason=f"triton {MISSING}")
 
 

@@ -13,6 +13,7 @@ from bixt3d.ops.backends import triton_points, triton_runtime
 
 DEVICE = "cpu" if triton_runtime.interpreted() else "cuda"
 MISSING = available_backends("farthest_point_sample")["triton"]
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # the interpreter runs them anywhere
 needs_triton = pytest.mark.skipif(MISSING is not None, reason=f"triton {MISSING}")
 FEW = ("one_point", "two_points", "duplicates", "far_from_origin", "not_contiguous", "float64", "bfloat16")
 

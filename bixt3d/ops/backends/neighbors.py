@@ -1,7 +1,7 @@
 """Backends of the reductions over neighbours: ``reference`` in torch, which groups first, and ``cpu``, which does not.
 
-A compiler may fuse the reference into one kernel; eager it holds all (B, M, K, C) rows, and so does its gradient. The
-library reads every row where it lies and keeps, for the maximum, which neighbour it was in a byte.
+A compiler may fuse the reference into one kernel; eager it holds all (B, M, K, C) rows for a moment. The library reads
+every row where it lies and keeps, for the maximum, which neighbour it was in a byte.
 """
 
 from typing import Any
@@ -21,8 +21,11 @@ def reference_sum(features: Tensor, index: Tensor) -> Tensor:
 
 
 def reference_max(features: Tensor, index: Tensor) -> Tensor:
-    """Group, then reduce."""
-    return group_points(features, index).amax(dim=2)
+    """Group to find the winners, then gather these alone, so that the groups are not kept for the gradient."""
+    if not (features.numel() and index.numel()):  # argmax refuses to look for a winner in nothing
+        return reference_sum(features, index)
+    winner = group_points(features.detach(), index).argmax(dim=2)
+    return features.gather(1, index.gather(2, winner))
 
 
 def max_why_not(*inputs: Any, **options: Any) -> str | None:
