@@ -75,7 +75,7 @@ def train(config: Mapping[str, Any]) -> Path:
     model = build_model(config, dataset.classes, parts)
     check_fit(model, dataset)
     if settings.start_from is not None and resumed is None:
-        _start_from(settings.start_from, model, fabric)
+        _start_from(settings.start_from, model, (list(dataset.classes), list(parts)), fabric)
     train_loader = make_loader(
         dataset, "train", settings, fabric, transform=build(config["augment"], "augment")
     )
@@ -154,9 +154,16 @@ def train(config: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _start_from(path: str, model: nn.Module, fabric: Any) -> None:
+def _start_from(path: str, model: nn.Module, labels: tuple[list[str], list[str]], fabric: Any) -> None:
     """Give a new model the weights of a checkpoint that fit it, and say which ones it starts without."""
-    anew = load_matching_weights(model, load_checkpoint(path)["model"], path)
+    given = load_checkpoint(path)
+    state = given["model"]
+    if (
+        list(given["classes"]),
+        list(given["parts"]),
+    ) != labels:  # a head of the same size would mean other things
+        state = {name: value for name, value in state.items() if not name.startswith("head.")}
+    anew = load_matching_weights(model, state, path)
     fabric.print(f"starts from {path}; {len(anew)} tensors anew{': ' if anew else ''}{', '.join(anew)}")
 
 

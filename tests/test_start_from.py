@@ -30,6 +30,17 @@ def test_a_run_starts_from_the_weights_of_another(tiny, tiny_run, one_thread, tm
     assert all(torch.equal(given[key], got[key]) for key in given)
 
 
+def test_a_head_for_as_many_other_classes_starts_anew(tiny, tiny_run, one_thread, tmp_path, capsys):
+    content = torch.load(tiny_run / "best.pt", weights_only=True)
+    origin = tmp_path / "other.pt"
+    torch.save({**content, "classes": [f"other {name}" for name in content["classes"]]}, origin)
+    folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={origin}", *STILL))
+    assert "2 tensors anew: head.weight, head.bias\n" in capsys.readouterr().out
+    got = load_checkpoint(folder / "last.pt")["model"]
+    assert not torch.equal(got["head.weight"], content["model"]["head.weight"])
+    assert torch.equal(got["encoder.latents"], content["model"]["encoder.latents"])
+
+
 def test_the_running_average_starts_there_too(tiny, tiny_run, one_thread, tmp_path):
     options = [o for o in STILL if "ema" not in o]
     folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tiny_run}", *options))
