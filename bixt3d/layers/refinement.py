@@ -17,7 +17,9 @@ def pool_normalised(groups: ProjectedGroups, norm: ChannelBatchNorm) -> Tensor:
 
     A batch norm is a rising or a falling line in each channel, so the largest of its results comes from the largest
     or the smallest of a group, and an anchor's summand moves all of its group alike. Mean and variance over the
-    (B, S, K) rows follow from sums over points and over anchors.
+    (B, S, K) rows follow from sums over points and over anchors. With 8 clouds of 1,024 points, 64 channels and 24
+    neighbours, forward and backward on one core with the linear map take a tenth of the time of the plain form, and
+    the backward pass keeps 25 MiB instead of 251 (``benchmarks/grouping.py``).
 
     Args:
         groups: of :meth:`AffineGrouping.project`.
