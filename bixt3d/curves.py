@@ -88,14 +88,10 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", agai
     for name, run in measured.items():
         if against not in run.selection:
             raise ValueError(f"{name}: its selection.csv has no column {against!r}; draw against step.")
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")  # no display needed
-    import matplotlib.pyplot as plt
-
-    figure, all_axes = plt.subplots(
-        1, 2 if measured else 1, figsize=(11 if measured else 5.5, 4), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(11 if measured else 5.5, 4), layout="constrained")
+    all_axes = figure.subplots(1, 2 if measured else 1, squeeze=False)
     left = all_axes[0][0]
     for i, (name, run) in enumerate(runs.items()):
         steps, losses = list(run.loss), list(run.loss.values())
@@ -118,4 +114,3 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", agai
         axes.legend(fontsize=8)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -17,16 +17,14 @@ def plot_confusion(counts: Tensor, classes: Sequence[str], path: Path, *, title:
         path: the PNG to write.
         title: line above.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display needed
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     counts = counts.double()
     percent = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     n = len(classes)
     size = max(5.0, 0.28 * n + 2)
-    figure, axes = plt.subplots(figsize=(size + 1, size), layout="constrained")
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.subplots()
     image = axes.imshow(percent.numpy(), cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(n), classes, rotation=90, fontsize=8)
     axes.set_yticks(range(n), classes, fontsize=8)
@@ -45,7 +43,6 @@ def plot_confusion(counts: Tensor, classes: Sequence[str], path: Path, *, title:
         )
     figure.colorbar(image, ax=axes, shrink=0.7, label="% of the class")
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def plot_bars(
@@ -60,12 +57,10 @@ def plot_bars(
         label: what the bars measure.
         title: line above.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")  # no display needed
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 1.5 + 0.3 * len(names)), layout="constrained")
+    figure = Figure(figsize=(8, 1.5 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots()
     height = 0.8 / len(bars)
     for i, (series, lengths) in enumerate(bars.items()):
         places = [n + (i - (len(bars) - 1) / 2) * height for n in range(len(names))]
@@ -77,4 +72,3 @@ def plot_bars(
     axes.set_title(title, fontsize=8, wrap=True)
     axes.legend(loc="lower left", fontsize=8)
     figure.savefig(path, dpi=150)
-    plt.close(figure)

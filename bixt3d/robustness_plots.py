@@ -25,15 +25,11 @@ def plot_robustness(
         path: the PNG to write.
         title: line above.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display needed
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     panels = [panel for panel in (curves, by_points) if panel]
-    figure, all_axes = plt.subplots(
-        1, len(panels), figsize=(5.5 * len(panels), 4), layout="constrained", squeeze=False, sharey=True
-    )
+    figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for axes, panel in zip(all_axes[0], panels, strict=True):
         axes.set_ylim(0, 100)
         axes.grid(alpha=0.3)
@@ -55,7 +51,6 @@ def plot_robustness(
     all_axes[0][0].set_ylabel("OA, %")
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def plot_clouds(clouds: Mapping[str, Tensor], path: Path, *, columns: int = 5, reach: float = 1.0) -> None:
@@ -67,18 +62,14 @@ def plot_clouds(clouds: Mapping[str, Tensor], path: Path, *, columns: int = 5, r
         columns: clouds in a row.
         reach: half the width of each picture, in the unit of the points.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display needed
-    import matplotlib.pyplot as plt
     import torch
+    from matplotlib.figure import Figure
 
     forward, right = _unit(-0.55, -0.45, -0.7), _unit(0.7, 0.0, -0.55)
     up = torch.linalg.cross(right, forward)
     rows = -(-len(clouds) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2 * columns, 2.15 * rows), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(2 * columns, 2.15 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, (name, points) in zip(axes.flat, clouds.items(), strict=False):
@@ -92,7 +83,6 @@ def plot_clouds(clouds: Mapping[str, Tensor], path: Path, *, columns: int = 5, r
         ax.set_aspect("equal")
         ax.set_title(name, fontsize=8, y=-0.02, va="top")
     figure.savefig(path, dpi=90)
-    plt.close(figure)
 
 
 def _unit(*values: float) -> Tensor:

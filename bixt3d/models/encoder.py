@@ -64,9 +64,9 @@ class BiXTEncoder(nn.Module):
         dense: update the tokens in the last layer too, for heads that read them.
         checkpoint_activations: in training, keep only what goes into each layer and compute the layer again
             for its gradient: the same numbers with less memory, for about a third more time.
-        chunk: in evaluation without gradient, the number of tokens that are tokenised or go through a layer at
-            a time, over all clouds of a batch; it bounds every tensor but the tokens themselves. None for 4,096
-            on the CPU, where it is faster, and for all elsewhere.
+        chunk: in evaluation without gradient, the number of tokens that are tokenised or go through a
+            bi-directional layer at a time, over all clouds of a batch; without refinements it bounds every tensor
+            but the tokens themselves. None for 4,096 on the CPU, where it is faster, and for all elsewhere.
 
     Raises:
         ValueError: heads do not divide the width, or an option does not fit another.
