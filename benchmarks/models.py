@@ -26,7 +26,7 @@ from model_cases import MODELS, PAIRED, Row, latency, memory, operations, scalin
 from model_report import Figures, exponents, plot, sizes_table, table
 from pages import PAGE, origin, write
 
-from bixt3d.config import report_errors
+from bixt3d.errors import report_errors
 
 WORKER = Path(__file__).with_name("model_worker.py")
 PLOT = "benchmarks_models.svg"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import USER_ERRORS
+from .errors import USER_ERRORS
 from .io import FORMATS, Cloud, read_points
 from .io.writing import write_csv, write_json, write_npz, write_ply
 from .palette import part_colors

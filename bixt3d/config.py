@@ -7,21 +7,18 @@ and the annotations of what it calls before anything is built.
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import os
-import pkgutil
 import sys
-import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .errors import USER_ERRORS, placed, report_errors
+from .signatures import check, check_keywords
+
 T = typing.TypeVar("T")
-_NODE_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-# What a user can do something about; a script shows it as one sentence.
-USER_ERRORS = (ValueError, TypeError, FileNotFoundError, RuntimeError, NotImplementedError, ImportError)
 
 
 def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None:
@@ -74,9 +71,8 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
 
     # Hydra prints its own errors over many lines; told so, it raises them like anyone else
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    report_errors(
-        hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=path.stem)(job)
-    )
+    decorated = hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=path.stem)
+    report_errors(_as_value_errors()(decorated(job)))
 
 
 def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Path) -> dict[str, Any]:
@@ -91,31 +87,12 @@ def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Pat
         ValueError: a file, an option or an override that cannot be used.
     """
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     path = Path(path)
     search_path = f"hydra.searchpath=[file://{config_root.resolve()}]"
-    try:
-        with hydra.initialize_config_dir(config_dir=str(path.parent.resolve()), version_base="1.3"):
-            return _resolved(hydra.compose(path.stem, overrides=[search_path, *overrides]))
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ValueError(_sentence(error)) from error
-
-
-def report_errors(action: Callable[[], T]) -> T:
-    """Run a script's work; print an error that a user can mend as one line and exit with status 1."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    try:
-        return action()
-    except (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError) as error:
-        if os.environ.get("BIXT3D_TRACEBACK") == "1":
-            raise
-        sys.exit(f"error: {_sentence(error)}")
+    folder = str(path.parent.resolve())
+    with _as_value_errors(), hydra.initialize_config_dir(config_dir=folder, version_base="1.3"):
+        return _resolved(hydra.compose(path.stem, overrides=[search_path, *overrides]))
 
 
 def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> Any:
@@ -145,55 +122,8 @@ def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> An
         # Hydra wraps what the call raised; the cause is what the user needs
         cause = error.__cause__
         if isinstance(cause, USER_ERRORS):
-            raise type(cause)(f"{where}: {cause}") from cause
+            raise placed(cause, f"{where}: ") from cause
         raise ValueError(f"{where}: {error}") from error
-
-
-def check(node: Any, where: str = "config") -> None:
-    """Compare a node, and those inside it, with the signatures of what they call.
-
-    Raises:
-        ValueError: a target that does not exist, or a key that its call does not take.
-        TypeError: a value of another type than the call's annotation.
-    """
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            target = _locate(node["_target_"], where)
-            values = {k: v for k, v in node.items() if k not in _NODE_KEYS}
-            check_keywords(target, values, where)
-        for key, value in node.items():
-            check(value, f"{where}.{key}")
-    elif isinstance(node, Sequence) and not isinstance(node, str):
-        for i, value in enumerate(node):
-            check(value, f"{where}[{i}]")
-
-
-def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> None:
-    """Raise unless ``target`` takes these keywords with values of these types (see :func:`check`)."""
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{where}: expected keys with values, got {values!r}.")
-    parameters = inspect.signature(target).parameters
-    known = [
-        n
-        for n, p in parameters.items()
-        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and n != "self"
-    ]
-    open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-    unknown = sorted(set(values) - set(known))
-    if unknown and not open_ended:
-        raise ValueError(
-            f"{where}: unknown key {unknown[0]!r} for {target.__module__}.{target.__qualname__}; expected one of "
-            f"{', '.join(sorted(known))}."
-        )
-    constructor = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
-    hints = typing.get_type_hints(constructor) if hasattr(constructor, "__annotations__") else {}
-    for key, value in values.items():
-        accepted = _plain_types(hints.get(key))
-        if accepted and not _fits(value, accepted):
-            expected = " or ".join(
-                _EXPECTED.get(t, "null" if t is type(None) else t.__name__) for t in accepted
-            )
-            raise TypeError(f"{where}.{key}: expected {expected}, got {value!r}.")
 
 
 def build_settings(cls: type[T], node: Mapping[str, Any], where: str) -> T:
@@ -202,7 +132,7 @@ def build_settings(cls: type[T], node: Mapping[str, Any], where: str) -> T:
     try:
         return cls(**node)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{where}.{error}") from error
+        raise placed(error, f"{where}.") from error
 
 
 def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -212,18 +142,14 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
         ValueError: an argument is no assignment, or names a key that the config does not have.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     for text in assignments:
         if "=" not in text:
             raise ValueError(f"argument {text!r}: expected key=value.")
     merged = OmegaConf.create(dict(config))
     OmegaConf.set_struct(merged, True)
-    try:
+    with _as_value_errors(f"arguments {' '.join(assignments)}: "):
         merged.merge_with(OmegaConf.from_dotlist(list(assignments)))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise ValueError(f"arguments {' '.join(assignments)}: {_sentence(error)}") from error
     return _resolved(merged)
 
 
@@ -238,7 +164,8 @@ def from_yaml(text: str) -> dict[str, Any]:
     """Read a config that :func:`to_yaml` wrote."""
     from omegaconf import OmegaConf
 
-    return _resolved(OmegaConf.create(text))
+    with _as_value_errors("saved config: "):
+        return _resolved(OmegaConf.create(text))
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -249,10 +176,8 @@ def read_yaml(path: str | Path) -> Any:
     """
     import yaml
 
-    try:
+    with _as_value_errors(f"{path}: "):
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: {_sentence(error)}") from error
 
 
 def _resolved(config: Any) -> dict[str, Any]:
@@ -261,8 +186,21 @@ def _resolved(config: Any) -> dict[str, Any]:
     return typing.cast(dict, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
+@contextlib.contextmanager
+def _as_value_errors(where: str = "") -> Iterator[None]:
+    """Turn errors of Hydra, OmegaConf and the reader of YAML into a ValueError of one sentence."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}{_sentence(error)}") from error
+
+
 def _sentence(error: BaseException) -> str:
-    """Say in one line what an error of ours, Hydra's or OmegaConf's says in several."""
+    """Say in one line what an error of Hydra's or OmegaConf's says in several."""
     cause = error.__cause__ or error  # Hydra wraps OmegaConf's, which know the key and its neighbours
     key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
     if "not in struct" in str(cause) and isinstance(parent, Mapping):
@@ -274,27 +212,3 @@ def _sentence(error: BaseException) -> str:
     details = ("full_key:", "object_type=", "See https:")
     lines = [line.strip() for line in text.splitlines()]
     return " ".join(" ".join(x for x in lines if not x.startswith(details)).split()) or type(error).__name__
-
-
-def _locate(target: str, where: str) -> Callable:
-    try:
-        return pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{where}._target_: {target!r} cannot be imported ({error}).") from error
-
-
-def _plain_types(annotation: Any) -> tuple[type, ...]:
-    """Return the simple types that an annotation allows; empty where it allows others as well."""
-    if annotation in (bool, int, float, str):
-        return (annotation,)
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        options = typing.get_args(annotation)
-        if set(options) <= {bool, int, float, str, type(None)}:
-            return options
-    return ()
-
-
-def _fits(value: Any, accepted: tuple[type, ...]) -> bool:
-    if isinstance(value, bool):  # which Python takes for a whole number
-        return bool in accepted
-    return isinstance(value, accepted) or (isinstance(value, int) and float in accepted)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import load_checkpoint
-from .config import build_settings, check, compose, from_yaml, read_yaml
+from .config import build_settings, compose, from_yaml, read_yaml
+from .errors import placed
 from .search_results import Run, write_tables
 from .settings import TrainSettings
 from .signals import StopRequest
+from .signatures import check
 
 KEYS = ("base", "common", "seeds", "settings")
 # What the search itself says about every run.
@@ -117,7 +119,7 @@ def check_search(search: Search, out: Path, *, config_root: Path) -> None:
             for node in ("augment", "data", "model", "optim", "task"):
                 check(config[node], node)
         except (ValueError, TypeError) as error:
-            raise type(error)(f"{where}: {error}") from error
+            raise placed(error, f"{where}: ") from error
         if settings.select_on != "val":
             raise ValueError(
                 f"{where}: train.select_on: expected val, which a search compares on, got {settings.select_on}."

@@ -9,7 +9,7 @@ config, such as data.root=DIR. docs/robustness.md says what the corruptions are.
 
 import sys
 
-from bixt3d.config import report_errors
+from bixt3d.errors import report_errors
 from bixt3d.evaluation import evaluate_checkpoint, evaluate_robustness
 
 ROBUSTNESS = {"corruption", "points", "seed", "severity"}

@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bixt3d.config import report_errors
+from bixt3d.errors import report_errors
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from bixt3d.allocator import keep_freed_memory
-from bixt3d.config import report_errors
+from bixt3d.errors import report_errors
 
 
 def parser() -> argparse.ArgumentParser:

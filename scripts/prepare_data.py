@@ -19,6 +19,7 @@ from bixt3d.datasets.modelnet40_source import (
     check_content,
     check_members,
 )
+from bixt3d.errors import report_errors
 
 ARCHIVES = {"modelnet40": MODELNET40, "modelnet40_normal_resampled": MODELNET40_NORMALS}
 
@@ -31,15 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("data"), help="parent folder (default: data)")
     parser.add_argument("--check", action="store_true", help="verify a folder that exists; download nothing")
     options = parser.parse_args(arguments)
-    archive = ARCHIVES[options.dataset]
-    try:
-        if options.check:
-            check(archive, options.root)
-        else:
-            fetch(archive, options.root)
-    except (FileNotFoundError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    action = check if options.check else fetch
+    report_errors(lambda: action(ARCHIVES[options.dataset], options.root))
     return 0
 
 

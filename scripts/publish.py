@@ -12,7 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bixt3d.config import from_yaml, report_errors, to_yaml
+from bixt3d.config import from_yaml, to_yaml
+from bixt3d.errors import report_errors
 
 
 def parser() -> argparse.ArgumentParser:

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from bixt3d.config import report_errors
+from bixt3d.errors import report_errors
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("naive", "grouping", "hierarchy", "speedrun", "cpu", "cpu_hierarchy")

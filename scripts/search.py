@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bixt3d.config import report_errors
+from bixt3d.errors import report_errors
 from bixt3d.search import check_search, read_search, run_search
 
 HERE = Path(__file__).resolve().parent

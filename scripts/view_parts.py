@@ -16,7 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bixt3d.config import report_errors
+from bixt3d.errors import report_errors
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,20 +14,21 @@ PACKAGE = ROOT / "bixt3d"
 # What each part may import of the package (itself always) and of other packages, at the top of a file or
 # inside a function. A new module has to be given its place here.
 ASSEMBLED = {
-    "allocator", "checkpoint", "config", "curves", "datasets", "engine", "io", "optim", "progress", "report",
-    "reproducibility", "settings", "signals", "tasks",
+    "allocator", "checkpoint", "config", "curves", "datasets", "engine", "errors", "io", "optim", "progress", "report",
+    "reproducibility", "settings", "signals", "signatures", "tasks",
 }  # fmt: skip
 SHOWN = {"io", "page", "palette", "scene", "viewer", "window"}
 RULES = {
     "allocator": (set(), set()),
     "assembly": (ASSEMBLED, {"lightning", "torch"}),
-    "batch_prediction": ({"config", "prediction", "predictor", *SHOWN}, {"numpy"}),
+    "batch_prediction": ({"errors", "prediction", "predictor", *SHOWN}, {"numpy"}),
     "checkpoint": ({"weights"}, {"torch"}),
     "compiled": (set(), {"torch"}),
-    "config": (set(), {"hydra", "omegaconf", "yaml"}),
+    "config": ({"errors", "signatures"}, {"hydra", "omegaconf", "yaml"}),
     "curves": (set(), {"matplotlib"}),
     "datasets": ({"io"}, {"h5py", "numpy", "pooch", "requests", "rich", "torch"}),
     "engine": ({"checkpoint", "reproducibility"}, {"torch"}),
+    "errors": (set(), set()),
     "evaluation": ({"assembly", "robustness", "strays", *ASSEMBLED}, {"torch"}),
     "experiment": ({"assembly", "evaluation", *ASSEMBLED}, {"torch"}),
     "export": ({"checkpoint", "config", "layers", "loading", "predictor"}, {"onnxruntime", "torch"}),
@@ -53,7 +54,10 @@ RULES = {
     "robustness": ({"datasets", "engine", "robustness_plots"}, {"rich"}),
     "robustness_plots": (set(), {"matplotlib", "torch"}),
     "scene": (SHOWN, {"numpy"}),
-    "search": ({"checkpoint", "config", "search_results", "settings", "signals"}, set()),
+    "search": (
+        {"checkpoint", "config", "errors", "search_results", "settings", "signals", "signatures"},
+        set(),
+    ),
     "search_results": (set(), set()),
     "settings": ({"engine"}, set()),
     "showing": (
@@ -61,6 +65,7 @@ RULES = {
         {"numpy"},
     ),
     "signals": (set(), set()),
+    "signatures": (set(), set()),
     "strays": ({"io", "ops"}, {"numpy", "torch"}),
     "tasks": ({"metrics", "part_metrics"}, {"torch"}),
     "viewer": (SHOWN, {"matplotlib", "numpy", "open3d"}),
@@ -183,6 +188,18 @@ def test_importing_the_package_loads_nothing():
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
     assert "bixt3d" in loaded
     assert not loaded & FREE
+
+
+def test_a_script_without_a_config_loads_nothing_that_reads_one():
+    done = python(
+        "import json, runpy, sys\n"
+        f"main = runpy.run_path({str(ROOT / 'scripts' / 'plot_runs.py')!r})['main']\n"
+        "try: main(['nowhere'])\n"
+        "except SystemExit as ended: assert 'nowhere' in ended.code\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not {name.split(".")[0] for name in json.loads(done.stdout)} & {"hydra", "omegaconf", "yaml"}
 
 
 def test_importing_every_module_is_silent_and_touches_no_heavy_package():

@@ -8,11 +8,12 @@ from places import ROOT
 from torch import nn
 
 from bixt3d.assembly import build_model, build_task, check_fit
-from bixt3d.config import build, build_settings, check, from_yaml, override, report_errors, to_yaml
+from bixt3d.config import build, build_settings, from_yaml, override, to_yaml
 from bixt3d.datasets import Batch, Shapes
 from bixt3d.optim import parameter_groups
 from bixt3d.search import read_search
 from bixt3d.settings import TrainSettings
+from bixt3d.signatures import check
 
 CFGS = ROOT / "cfgs"
 CONFIGS = sorted(CFGS.glob("*.yaml"))
@@ -206,22 +207,3 @@ def test_models_that_cannot_take_the_data_are_refused():
         check_fit(Takes(64, 3), Shapes(num_points=64, normals=True))
     with pytest.raises(ValueError, match=r"takes 6 channels, the data has 3; .*data\.normals=true"):
         check_fit(Takes(64, 6), Shapes(num_points=64))
-
-
-def test_errors_that_a_user_can_mend_end_a_script_with_one_line(monkeypatch):
-    def fail():
-        raise ValueError("width: expected\n  more.")
-
-    monkeypatch.delenv("BIXT3D_TRACEBACK", raising=False)
-    with pytest.raises(SystemExit) as ended:
-        report_errors(fail)
-    assert ended.value.code == "error: width: expected more."
-    monkeypatch.setenv("BIXT3D_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="width"):
-        report_errors(fail)
-
-
-def test_a_programming_error_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        report_errors(lambda: 1 / 0)
-    assert report_errors(lambda: 3) == 3

@@ -16,6 +16,20 @@ def main():
 
 
 @pytest.fixture
+def refused(main, monkeypatch):
+    """Run the script with arguments that it refuses; returns the one line that it says."""
+    monkeypatch.delenv("BIXT3D_TRACEBACK", raising=False)
+
+    def said(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert "\n" not in ended.value.code
+        return ended.value.code
+
+    return said
+
+
+@pytest.fixture
 def hdf5(tmp_path):
     """Write a folder with the published counts, one point a cloud."""
     folder = tmp_path / "modelnet40_ply_hdf5_2048"
@@ -37,20 +51,19 @@ def test_check_accepts_the_counts_and_says_that_the_bytes_differ(main, hdf5, cap
     assert "3176385ffc31a7b6b5af22191fd920d1" in out
 
 
-def test_check_refuses_wrong_counts_and_shapes_in_one_line(main, hdf5, capsys):
+def test_check_refuses_wrong_counts_and_shapes_in_one_line(refused, hdf5):
     with h5py.File(hdf5 / "ply_data_test0.h5", "a") as file:
         del file["data"]
         file["data"] = np.zeros((2468, 1, 2), dtype=np.float32)
-    assert main(["modelnet40", "--check", "--root", str(hdf5)]) == 1
-    assert "error: " in (error := capsys.readouterr().err)
-    assert "ply_data_test0.h5: expected data (n, N, 3)" in error
-    assert error.count("\n") == 1
+    said = refused("modelnet40", "--check", "--root", str(hdf5))
+    assert said.startswith("error: ")
+    assert "ply_data_test0.h5: expected data (n, N, 3)" in said
     (hdf5 / "ply_data_train1.h5").unlink()
-    assert main(["modelnet40", "--check", "--root", str(hdf5)]) == 1
-    assert "expected 9840 or 9843 train shapes, got 9000" in capsys.readouterr().err
+    said = refused("modelnet40", "--check", "--root", str(hdf5))
+    assert "expected 9840 or 9843 train shapes, got 9000" in said
 
 
-def test_check_of_the_text_layout(main, tmp_path, capsys, monkeypatch):
+def test_check_of_the_text_layout(main, refused, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "modelnet40_normal_resampled"
     monkeypatch.setattr(source, "NUM_SHAPES", {"train": (2,), "test": (1,)})
     (folder / "class0").mkdir(parents=True)
@@ -63,16 +76,15 @@ def test_check_of_the_text_layout(main, tmp_path, capsys, monkeypatch):
     assert main(command) == 0
     assert "train: 2 clouds of 10000 points with normals" in capsys.readouterr().out
     (folder / "class0" / "class0_0003.txt").write_text("0,0,0,1,0,0\n" * 99)
-    assert main(command) == 1
-    assert "class0_0003.txt: expected 10000 rows, got 99" in capsys.readouterr().err
+    assert "class0_0003.txt: expected 10000 rows, got 99" in refused(*command)
 
 
-def test_nothing_there(main, tmp_path, capsys):
-    assert main(["modelnet40", "--check", "--root", str(tmp_path)]) == 1
-    assert "fetch it: python scripts/prepare_data.py modelnet40" in capsys.readouterr().err
+def test_nothing_there(refused, tmp_path):
+    said = refused("modelnet40", "--check", "--root", str(tmp_path))
+    assert "fetch it: python scripts/prepare_data.py modelnet40" in said
 
 
-def test_fetch_says_what_and_where_first(main, tmp_path, capsys, monkeypatch):
+def test_fetch_says_what_and_where_first(refused, tmp_path, capsys, monkeypatch):
     asked = []
 
     def refuse(mirror, folder, **options):
@@ -80,12 +92,12 @@ def test_fetch_says_what_and_where_first(main, tmp_path, capsys, monkeypatch):
         raise RuntimeError("no network here")
 
     monkeypatch.setattr("bixt3d.datasets.files.download", refuse)
-    assert main(["modelnet40", "--root", str(tmp_path)]) == 1
-    captured = capsys.readouterr()
-    assert f"into {tmp_path / 'modelnet40_ply_hdf5_2048'}" in captured.out
+    said = refused("modelnet40", "--root", str(tmp_path))
+    out = capsys.readouterr().out
+    assert f"into {tmp_path / 'modelnet40_ply_hdf5_2048'}" in out
     assert asked == [mirror.url for mirror in source.MODELNET40.mirrors]
-    assert all(url in captured.out for url in asked)
-    assert captured.err.count("no network here") == len(asked)
+    assert all(url in out for url in asked)
+    assert said.count("no network here") == len(asked)
 
 
 def test_every_declared_file_of_the_layout_has_a_checksum():

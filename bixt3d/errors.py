@@ -1,0 +1,56 @@
+"""What a script does with errors that its user can mend: one sentence instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+# What a user can do something about. A subclass stands before its base, so that the first that fits says the most.
+USER_ERRORS = (
+    FileNotFoundError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ImportError,
+    TypeError,
+    ValueError,
+)
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+def report_errors(action: Callable[[], T]) -> T:
+    """Run a script's work; print an error that a user can mend as one line and exit with status 1.
+
+    Ctrl-C prints ``interrupted`` and exits with status 130. With ``BIXT3D_TRACEBACK=1`` in the environment the
+    traceback is shown instead of either.
+    """
+    try:
+        return action()
+    except (*USER_ERRORS, KeyboardInterrupt) as error:
+        if os.environ.get("BIXT3D_TRACEBACK") == "1":
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        sys.exit(f"error: {sentence(error)}")
+
+
+def sentence(error: BaseException) -> str:
+    """Say in one line what an error says; one of the operating system begins with the file's name."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}."
+    return " ".join(text.split()) or type(error).__name__
+
+
+def placed(error: BaseException, where: str) -> Exception:
+    """Return an error of the same kind whose message begins with ``where``.
+
+    The kind is one of ``USER_ERRORS``, since the error's own class may take other arguments than a message, as
+    UnicodeDecodeError does; ValueError where it is none of them.
+    """
+    kind = next((k for k in USER_ERRORS if isinstance(error, k)), ValueError)
+    return kind(f"{where}{sentence(error)}")

@@ -1,0 +1,84 @@
+"""What a user sees of an error: one sentence, and an exit status."""
+
+import json
+
+import pytest
+
+from bixt3d.config import build, build_settings
+from bixt3d.errors import placed, report_errors
+
+
+@pytest.fixture(autouse=True)
+def _one_line(monkeypatch):
+    monkeypatch.delenv("BIXT3D_TRACEBACK", raising=False)
+
+
+def test_errors_that_a_user_can_mend_end_a_script_with_one_line(monkeypatch):
+    def fail():
+        raise ValueError("width: expected\n  more.")
+
+    with pytest.raises(SystemExit) as ended:
+        report_errors(fail)
+    assert ended.value.code == "error: width: expected more."
+    monkeypatch.setenv("BIXT3D_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="width"):
+        report_errors(fail)
+
+
+def test_a_programming_error_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        report_errors(lambda: 1 / 0)
+    assert report_errors(lambda: 3) == 3
+
+
+def test_errors_of_the_operating_system_name_the_file(tmp_path):
+    (tmp_path / "file").touch()
+    for action, said in (
+        (lambda: tmp_path.read_text(), f"{tmp_path}: Is a directory."),
+        (lambda: (tmp_path / "file" / "x").touch(), f"{tmp_path / 'file' / 'x'}: Not a directory."),
+        (lambda: (tmp_path / "file").mkdir(), f"{tmp_path / 'file'}: File exists."),
+        (lambda: (tmp_path / "none").read_text(), f"{tmp_path / 'none'}: No such file or directory."),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            report_errors(action)
+        assert ended.value.code == f"error: {said}"
+
+
+def test_ctrl_c_is_one_line_and_status_130(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        report_errors(interrupted)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def undecodable(path: str):
+    """Read what is no text, in a call that a config names."""
+    return b"\x80".decode("utf-8") + path
+
+
+def test_an_error_whose_class_takes_more_than_a_message_keeps_its_words():
+    with pytest.raises(ValueError, match=r"^data: 'utf-8' codec can't decode byte 0x80"):
+        build({"_target_": f"{__name__}.undecodable", "path": "x"}, "data")
+    with pytest.raises(ValueError, match=r"^train\.'utf-8' codec can't decode"):
+        build_settings(undecodable, {"path": "x"}, "train")
+    wrong = json.JSONDecodeError("no value", "x", 0)
+    assert type(placed(wrong, "here: ")) is ValueError
+    assert str(placed(wrong, "here: ")) == "here: no value: line 1 column 1 (char 0)"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("no data"), FileNotFoundError),
+        (PermissionError(13, "Permission denied", "x"), OSError),
+        (NotImplementedError("no kernel"), NotImplementedError),
+        (ModuleNotFoundError("no package"), ImportError),
+        (KeyError("x"), ValueError),
+    ],
+)
+def test_an_error_stays_of_its_kind_when_it_is_said_where(error, kind):
+    assert type(placed(error, "data: ")) is kind
+    assert str(placed(error, "data: ")).startswith("data: ")
