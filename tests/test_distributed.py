@@ -127,7 +127,9 @@ def test_a_mistake_is_said_once_for_each_process_and_ends_both(call, tmp_path):
     )
     assert status != 0
     assert re.search(
-        r"^error: drop_last: 12 clouds do not fill one batch of 8 on each of 2 ranks", err, re.MULTILINE
+        r"^error: train\.batch_size: 12 clouds do not fill one batch of 8 for each of 2 processes",
+        err,
+        re.MULTILINE,
     )
 
 

@@ -96,9 +96,10 @@ class CloudLoader:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: expected 0 to world_size - 1 ({world_size - 1}), got {rank}.")
         if drop_last and len(clouds) < batch_size * world_size:
+            each = f" for each of {world_size} processes" if world_size > 1 else ""
             raise ValueError(
-                f"drop_last: {len(clouds)} clouds do not fill one batch of {batch_size} on each of "
-                f"{world_size} ranks; lower batch_size or set drop_last=False."
+                f"train.batch_size: {len(clouds)} clouds do not fill one batch of {batch_size}{each}; lower it, or "
+                "train on more clouds."
             )
         self.clouds = clouds
         self.batch_size = batch_size

@@ -183,7 +183,7 @@ def test_normals_pass_through():
         ({"rank": 2, "world_size": 2}, "rank"),
         (
             {"drop_last": True, "batch_size": 12, "world_size": 2},
-            "23 clouds do not fill one batch of 12 on each of 2",
+            "23 clouds do not fill one batch of 12 for each of 2 processes",
         ),
     ],
 )
