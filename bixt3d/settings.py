@@ -22,7 +22,7 @@ class TrainSettings(LoopSettings):
         sampling: which of the stored points a training cloud keeps: ``"first"`` or ``"random"``.
         eval_sampling: which of the stored points are measured: ``"first"``, the first ``data.num_points`` of
             each cloud, or for parts ``"all"``: each stored point once, in pieces of that many.
-        ema_decay: decay of the running average of the weights; null for none.
+        ema_decay: decay of the running average of the weights, at least 0 and below 1; null for none.
         compile: run the model through ``torch.compile``: true, or the name of one of its modes
             (``"reduce-overhead"`` replays CUDA graphs). Evaluation always runs uncompiled.
         precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
@@ -59,6 +59,10 @@ class TrainSettings(LoopSettings):
         for name in ("batch_size", "eval_batch_size", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {self.seed}.")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay: expected at least 0 and below 1, or null, got {self.ema_decay}.")
         if any(isinstance(t, bool) or not isinstance(t, int | float) for t in self.targets):
             raise TypeError(f"targets: expected numbers, got {list(self.targets)}.")
         for name, valid in (
