@@ -17,6 +17,7 @@ from .config import build
 from .datasets.loader import CloudLoader
 from .datasets.whole import WholeCloudLoader
 from .settings import TrainSettings
+from .signatures import full_name, locate, not_taken
 from .tasks import Task
 
 
@@ -27,7 +28,18 @@ def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequenc
 
 def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> nn.Module:
     """Build the config's model, with fresh weights, for what its task makes of these classes and parts."""
-    return build(config["model"], "model", **build_task(config, classes, parts).model_arguments())
+    task, node = build_task(config, classes, parts), config["model"]
+    arguments = task.model_arguments()
+    if isinstance(node, Mapping) and "_target_" in node:
+        target = locate(node["_target_"], "model")
+        refused = not_taken(target, arguments)
+        if refused:
+            raise ValueError(
+                f"model: {full_name(target)} does not fit the task {type(task).__name__}, since it takes no "
+                f"{' and no '.join(refused)}; choose another model, such as model=bixt_naive for task=classification "
+                "and model=bixt_seg_naive for task=part_segmentation."
+            )
+    return build(node, "model", **arguments)
 
 
 def check_fit(model: Any, dataset: Any) -> None:
