@@ -36,6 +36,7 @@ def draw(options: argparse.Namespace) -> int:
     runs = {name or Path(folder).resolve().name: read_curves(folder) for name, folder in named}
     if len(runs) < len(named):
         raise ValueError("two runs have the same name; give them others with NAME=RUN.")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(runs, options.out, title=options.title, against=options.against)
     print(f"saved {options.out}")
     return 0
