@@ -8,15 +8,18 @@ and the annotations of what it calls before anything is built.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import sys
+import tempfile
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import USER_ERRORS, placed, report_errors
-from .signatures import check, check_keywords
+from .signatures import check, check_keywords, full_name, locate, not_taken
 
 T = typing.TypeVar("T")
 
@@ -72,7 +75,12 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
     # Hydra prints its own errors over many lines; told so, it raises them like anyone else
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     decorated = hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=path.stem)
-    report_errors(_as_value_errors()(decorated(job)))
+    with contextlib.ExitStack() as stack:
+        if {"-m", "--multirun"} & set(options) and "hydra.sweep.dir" not in chosen:
+            # where Hydra writes what it was told to run; every run has a folder of its own for what it made
+            scratch = stack.enter_context(tempfile.TemporaryDirectory())
+            sys.argv.insert(1, f"hydra.sweep.dir={scratch}")
+        report_errors(_as_value_errors()(decorated(job)))
 
 
 def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Path) -> dict[str, Any]:
@@ -98,6 +106,9 @@ def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Pat
 def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> Any:
     """Make the call that a node describes.
 
+    What a node with ``_partial_`` leaves to the code is a ``functools.partial``, and an error of that later call names
+    the node as well.
+
     Args:
         node: mapping with ``_target_``; nested nodes are built first.
         where: name of the node in messages.
@@ -110,20 +121,38 @@ def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> An
     import hydra.utils
     from hydra.errors import InstantiationException
 
-    if "_target_" not in node:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        got = f"the keys {', '.join(sorted(node)) or '(none)'}" if isinstance(node, Mapping) else repr(node)
         raise ValueError(
-            f"{where}: expected a node with _target_, got the keys {', '.join(sorted(node)) or '(none)'}; choose "
-            "one of the groups in cfgs/, or name what to call."
+            f"{where}: expected a node with _target_, got {got}; choose one of the groups in cfgs/, or name what to "
+            "call."
         )
     check({**node, **keywords}, where)
     try:
-        return hydra.utils.instantiate(dict(node), _convert_="all", **keywords)
+        made = hydra.utils.instantiate(dict(node), _convert_="all", **keywords)
     except InstantiationException as error:
         # Hydra wraps what the call raised; the cause is what the user needs
         cause = error.__cause__
         if isinstance(cause, USER_ERRORS):
             raise placed(cause, f"{where}: ") from cause
         raise ValueError(f"{where}: {error}") from error
+    if not (node.get("_partial_") and isinstance(made, functools.partial)):
+        return made
+    rest = _Partial(made.func, *made.args, **made.keywords)
+    rest.where = where
+    return rest
+
+
+class _Partial(functools.partial):
+    """The rest of a node's call; an error of it names the node."""
+
+    where: str
+
+    def __call__(self, /, *args: Any, **keywords: Any) -> Any:
+        try:
+            return super().__call__(*args, **keywords)
+        except USER_ERRORS as error:
+            raise placed(error, f"{self.where}: ") from error
 
 
 def build_settings(cls: type[T], node: Mapping[str, Any], where: str) -> T:
@@ -136,20 +165,33 @@ def build_settings(cls: type[T], node: Mapping[str, Any], where: str) -> T:
 
 
 def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Return a config with ``key.key=value`` assignments applied to keys that exist.
+    """Return a saved config with ``key.key=value`` assignments.
+
+    They change keys that are there or that the call of their node takes; Hydra's ``+`` before a key does no harm.
 
     Raises:
-        ValueError: an argument is no assignment, or names a key that the config does not have.
+        ValueError: an argument is no assignment, names a key that there is not, or gives a node the name of a group.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
-    for text in assignments:
-        if "=" not in text:
-            raise ValueError(f"argument {text!r}: expected key=value.")
     merged = OmegaConf.create(dict(config))
     OmegaConf.set_struct(merged, True)
-    with _as_value_errors(f"arguments {' '.join(assignments)}: "):
-        merged.merge_with(OmegaConf.from_dotlist(list(assignments)))
+    for text in assignments:
+        key, separator, value = text.removeprefix("+").partition("=")
+        if not separator:
+            raise ValueError(f"argument {text!r}: expected key=value.")
+        with _as_value_errors(f"argument {text}: "):
+            given = OmegaConf.from_dotlist([f"value={value}"])["value"]
+            held = OmegaConf.select(merged, key)
+            if isinstance(held, DictConfig) and isinstance(given, str):
+                inside = next((str(k) for k in held if not str(k).startswith("_")), "KEY")
+                raise ValueError(
+                    f"{key}: overrides of a saved config take values, not groups; name a key inside it, such as "
+                    f"{key}.{inside}=VALUE."
+                )
+            parent, _, leaf = key.rpartition(".")
+            taken = _taker(OmegaConf.select(merged, parent), leaf) is not None
+            OmegaConf.update(merged, key, given, merge=True, force_add=taken)
     return _resolved(merged)
 
 
@@ -165,7 +207,8 @@ def from_yaml(text: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     with _as_value_errors("saved config: "):
-        return _resolved(OmegaConf.create(text))
+        node = OmegaConf.create(text)
+    return _resolved(node)
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -183,7 +226,8 @@ def read_yaml(path: str | Path) -> Any:
 def _resolved(config: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    return typing.cast(dict, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    with _as_value_errors():
+        return typing.cast(dict, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
 @contextlib.contextmanager
@@ -199,13 +243,31 @@ def _as_value_errors(where: str = "") -> Iterator[None]:
         raise ValueError(f"{where}{_sentence(error)}") from error
 
 
+def _taker(node: Any, key: str) -> str | None:
+    """Return the name of what a node calls, where that call takes the key; else None."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return None
+    try:
+        target = locate(node["_target_"], "")
+    except ValueError:  # said when the node is built
+        return None
+    return None if not_taken(target, [key]) else full_name(target)
+
+
 def _sentence(error: BaseException) -> str:
     """Say in one line what an error of Hydra's or OmegaConf's says in several."""
     cause = error.__cause__ or error  # Hydra wraps OmegaConf's, which know the key and its neighbours
     key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
     if "not in struct" in str(cause) and isinstance(parent, Mapping):
+        path = str(key).replace("[", ".").replace("]", "")
+        hint = re.search(r"Could not override '(.*)'\.\s+To append .* use (\+.*)", str(error))
+        taker = _taker(parent, path.rpartition(".")[2])
+        if taker and hint and hint[1] == path:  # else a key further inside is meant
+            return f"{path}: the config does not write this key, but {taker} takes it; add it with a plus: {hint[2]}"
         known = ", ".join(sorted(str(k) for k in parent)) or "(none)"
         return f"{key}: unknown key; expected one of {known}."
+    if "out of range" in str(cause) and isinstance(parent, Sequence):
+        return f"{key}: there is no such entry; the list has {len(parent)}, counted from 0."
     if "Missing mandatory value" in str(cause):
         return f"{key}: has no value yet; give one with {key}=VALUE."
     text = str(error).partition("Config search path")[0]

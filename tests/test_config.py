@@ -1,5 +1,8 @@
 """Configs: every one that is shipped can be built and trained, and a wrong one says what is wrong."""
 
+import inspect
+import pickle
+import sys
 from functools import partial
 
 import pytest
@@ -104,6 +107,13 @@ def area(*, width: int, height: float = 1.0, unit: str | None = None, sides: lis
     return width * height, unit
 
 
+class Foreign:
+    """Stand in for a class whose annotations name what only a type checker imports."""
+
+    def __init__(self, width: "NowhereToBeFound", height: int = 1):  # noqa: F821
+        self.size = (width, height)
+
+
 HERE = {"_target_": f"{__name__}.area"}
 
 
@@ -128,6 +138,19 @@ def test_a_node_is_checked_against_its_call(node, error, message):
         build({**HERE, **node}, "box")
 
 
+def test_annotations_that_nobody_can_resolve_are_not_checked():
+    assert build({"_target_": f"{__name__}.Foreign", "width": "3"}).size == ("3", 1)
+    with pytest.raises(
+        ValueError, match=r"^box: unknown key 'wdth' for .*Foreign; expected one of height, width"
+    ):
+        build({"_target_": f"{__name__}.Foreign", "wdth": 3}, "box")
+
+
+def test_a_node_stands_where_its_call_gives_the_value():
+    three = {"_target_": "fractions.Fraction", "numerator": 3}
+    assert build({**HERE, "width": three}, "box") == (3, None)
+
+
 @pytest.mark.parametrize(
     "target", ["bixt3d.nothing", "bixt3d.models.BiXT", "no_such_package.thing", "bixt3d."]
 )
@@ -136,7 +159,22 @@ def test_a_target_that_does_not_exist(target):
         build({"_target_": target}, "box")
 
 
+@pytest.mark.parametrize("target", [3, None, "torch.nn"])
+def test_a_target_that_cannot_be_called(target):
+    with pytest.raises(ValueError, match=r"^box\._target_: "):
+        build({"_target_": target}, "box")
+
+
+def test_a_target_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "of_this_folder.py").write_text("def double(x): return 2 * x\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert build({"_target_": "of_this_folder.double", "x": 3}) == 6
+
+
 def test_a_node_without_target():
+    with pytest.raises(ValueError, match=r"^data: expected a node with _target_, got 'modelnet40'"):
+        build("modelnet40", "data")
     with pytest.raises(ValueError, match=r"^data: expected a node with _target_, got the keys root"):
         build({"root": "x"}, "data")
 
@@ -158,6 +196,17 @@ def test_a_whole_number_is_a_number_and_partial_leaves_the_rest():
     assert isinstance(half, partial)
     assert half(width=2) == (6, None)
     assert build({**HERE, "width": 2}, height=5.0) == (10.0, None)
+
+
+def test_what_partial_leaves_names_the_node_when_it_is_called():
+    half = build({**HERE, "_partial_": True, "height": 3}, "box")
+    with pytest.raises(ValueError, match=r"^box: width: expected at least 0, got -1"):
+        half(width=-1)
+    again = pickle.loads(pickle.dumps(half))
+    assert (again.func, again.keywords) == (half.func, {"height": 3})
+    assert list(inspect.signature(again).parameters) == ["width", "height", "unit", "sides"]
+    with pytest.raises(ValueError, match=r"^box: width"):
+        again(width=-1)
 
 
 def test_settings_are_checked_like_a_node():
@@ -186,8 +235,26 @@ def test_override_changes_what_exists_and_nothing_else():
         override(config, ["data.rot=b"])
     with pytest.raises(ValueError, match=r"argument 'data\.root': expected key=value"):
         override(config, ["data.root"])
-    with pytest.raises(ValueError, match=r"^arguments data\.n=\[3: "):
+    with pytest.raises(ValueError, match=r"^argument data\.n=\[3: "):
         override(config, ["data.n=[3"])
+
+
+def test_override_takes_values_not_groups():
+    config = {"data": {**HERE, "width": 1}, "list": [{"a": 1}]}
+    with pytest.raises(ValueError, match=r"^data: .* take values, not groups; .* such as data\.width=VALUE"):
+        override(config, ["data=modelnet40"])
+    assert override(config, ["list.0.a=2"])["list"] == [{"a": 2}]
+    with pytest.raises(ValueError, match=r"list\[3\]: there is no such entry; the list has 1"):
+        override(config, ["list.3.a=2"])
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_override_adds_what_the_call_of_the_node_takes(plus):
+    config = {"data": {**HERE, "width": 1}, "train": {"epochs": 2}}
+    assert build(override(config, [f"{plus}data.height=3"])["data"]) == (3, None)
+    for key in ("data.hight", "train.hight", "hight"):
+        with pytest.raises(ValueError, match=f"{key}: unknown key; expected one of"):
+            override(config, [f"{plus}{key}=3"])
 
 
 def test_models_that_cannot_take_the_data_are_refused():

@@ -42,9 +42,47 @@ MISTAKES = {
     ),
     "normals": ([TINY, "data.normals=true"], r"model\.tokenizer\.in_channels: the model takes 3 .* has 6"),
     "widths": ([TINY, "model.tokenizer.dim=16"], r"model: tokenizer\.dim: expected .* 32, got 16"),
-    "batch": ([TINY, "train.batch_size=77"], r"76 clouds do not fill one batch of 77"),
+    "a key that is not written": (
+        [TINY, "model.encoder.refine=before"],
+        r"model\.encoder\.refine: .*BiXTEncoder takes it; add it .*: \+model\.encoder\.refine=before$",
+    ),
+    "a list that is not written": (
+        [TINY, "optim.optimizer.betas=[0.9,0.99]"],
+        r"AdamW takes it; .*: \+optim\.optimizer\.betas=\[0\.9,0\.99\]$",
+    ),
+    "inside a node that is not there": (
+        [TINY, "model.encoder.refinement.width=3"],
+        r"model\.encoder\.refinement: unknown key",
+    ),
+    "no such entry": (
+        [TINY, "augment.transforms.7.std=1"],
+        r"augment\.transforms\[7\]: there is no such entry; the list has 3",
+    ),
+    "a value for a node": ([TINY, "optim.schedule=null"], r"optim\.schedule: expected a node .* got None"),
+    "learning rate": (
+        [TINY, "optim.optimizer.lr=abc"],
+        r"optim\.optimizer\.lr: expected a number, got 'abc'",
+    ),
+    "negative rate": ([TINY, "optim.optimizer.lr=-1"], r"optim\.optimizer: Invalid learning rate: -1"),
+    "seed": ([TINY, "train.seed=-1"], r"train\.seed: expected at least 0, got -1"),
+    "average": ([TINY, "train.ema_decay=2"], r"train\.ema_decay: expected .* below 1, or null, got 2"),
+    "segmenter": (
+        [TINY, "model=bixt_seg_naive"],
+        r"model: .*BiXTSegmenter does not fit the task Classification, .* no num_classes; choose .*=bixt_naive",
+    ),
+    "classifier": (
+        [TINY, "task=part_segmentation"],
+        r"BiXTClassifier does not fit the task PartSegmentation, .* no num_categories and no num_parts; choose",
+    ),
+    "batch": (
+        [TINY, "train.batch_size=77"],
+        r"train\.batch_size: 76 clouds do not fill one batch of 77; lower it",
+    ),
     "accumulate": ([TINY, "train.accumulate=5"], r"accumulate: 5 batches a step, but an epoch has only 4"),
-    "warm-up": ([TINY, "optim.schedule.warmup_epochs=4"], r"warmup_epochs: .*below the 4 epochs"),
+    "warm-up": (
+        [TINY, "optim.schedule.warmup_epochs=4"],
+        r"optim\.schedule: warmup_epochs: .*below the 4 epochs",
+    ),
     "no data": (
         ["cfgs/modelnet40_naive.yaml", "data.root=nowhere"],
         r"nowhere.*scripts/prepare_data\.py modelnet40",
@@ -164,6 +202,7 @@ def test_multirun_trains_every_combination(call, tmp_path):
     figures = [json.loads((runs / f"seed{seed}" / "results.json").read_text()) for seed in (0, 1)]
     assert [f["seed"] for f in figures] == [0, 1]
     assert [f["steps"] for f in figures] == [8, 8]
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"], "nothing else is written where it was started"
 
 
 def test_a_run_shorter_than_its_first_row_of_the_log(here, one_thread, tmp_path):
@@ -250,6 +289,8 @@ def test_evaluation_from_the_checkpoint_alone_and_from_elsewhere(call, tiny_run,
     ("arguments", "said"),
     [
         (["split=dev"], r"split: expected one of test, train, val, got 'dev'"),
+        (["data=modelnet40"], r"data: overrides of a saved config take values, not groups; .*data\.num_t"),
+        (["augment=rotate"], r"augment: overrides of a saved config take values, not groups"),
         (["data.rot=x"], r"data\.rot: unknown key; expected one of .*num_points"),
         (["train.eval_batch_size=x"], r"train\.eval_batch_size: expected a whole number, got 'x'"),
         (["whole"], r"argument 'whole': expected key=value"),
