@@ -20,6 +20,9 @@ from .settings import TrainSettings
 from .signatures import full_name, locate, not_taken
 from .tasks import Task
 
+# What the rest of the toolkit asks of every model, and what holds for one that does not say.
+MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1}
+
 
 def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> Task:
     """Build the config's task for a data set with these classes and parts."""
@@ -27,7 +30,14 @@ def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequenc
 
 
 def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> nn.Module:
-    """Build the config's model, with fresh weights, for what its task makes of these classes and parts."""
+    """Build the config's model, with fresh weights, for what its task makes of these classes and parts.
+
+    Where the model does not say ``in_channels`` or ``min_points``, it is given those of ``MODEL_DEFAULTS``.
+
+    Raises:
+        ValueError: the model takes other arguments than those of its task.
+        TypeError: it is no ``torch.nn.Module``.
+    """
     task, node = build_task(config, classes, parts), config["model"]
     arguments = task.model_arguments()
     if isinstance(node, Mapping) and "_target_" in node:
@@ -39,17 +49,33 @@ def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequen
                 f"{' and no '.join(refused)}; choose another model, such as model=bixt_naive for task=classification "
                 "and model=bixt_seg_naive for task=part_segmentation."
             )
-    return build(node, "model", **arguments)
+    model = build(node, "model", **arguments)
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model: expected a torch.nn.Module, {node['_target_']} gives a {type(model).__name__}."
+        )
+    for name, value in MODEL_DEFAULTS.items():
+        if not hasattr(model, name):
+            setattr(model, name, value)
+    return model
 
 
 def check_fit(model: Any, dataset: Any) -> None:
-    """Raise where the model cannot take the data set's clouds."""
+    """Raise where the model cannot take the data set's clouds; a data set that does not say has no normals."""
+    if getattr(dataset, "num_points", None) is None:
+        raise ValueError(
+            f"data: {type(dataset).__name__} does not say num_points; expected how many points the model is to see."
+        )
     if dataset.num_points < model.min_points:
         raise ValueError(
             f"data.num_points: the model's grouping needs at least {model.min_points} points (neighbours times the "
             f"reduction before them), got {dataset.num_points}; take more points or fewer neighbours."
         )
-    channels = 6 if dataset.normals else 3
+    channels = 6 if getattr(dataset, "normals", False) else 3
+    if model.in_channels != channels and not (hasattr(model, "tokenizer") or hasattr(model, "encoder")):
+        raise ValueError(
+            f"model: its in_channels is {model.in_channels}, the data has {channels} channels; let them agree."
+        )
     if model.in_channels != channels:
         key = f"model.{'tokenizer' if hasattr(model, 'tokenizer') else 'encoder'}.in_channels"
         raise ValueError(

@@ -45,10 +45,12 @@ def test_what_is_missing_is_named(tmp_path):
 
 
 def test_the_script_draws_several_runs(call, tiny_run, tmp_path):
-    status, out, err = call("plot_runs.py", f"one={tiny_run}", f"two={tiny_run}", "--out", tmp_path / "b.png")
+    status, out, err = call(
+        "plot_runs.py", f"one={tiny_run}", f"two={tiny_run}", "--out", tmp_path / "new" / "b.png"
+    )
     assert status == 0, err
-    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
-    assert f"saved {tmp_path / 'b.png'}" in out
+    assert (tmp_path / "new" / "b.png").read_bytes().startswith(b"\x89PNG")
+    assert f"saved {tmp_path / 'new' / 'b.png'}" in out
     status, _, err = call("plot_runs.py", tiny_run, tiny_run, "--out", tmp_path / "c.png")
     assert status != 0
     assert err.startswith("error: two runs have the same name")

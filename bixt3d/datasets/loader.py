@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bixt3d.datasets.clouds import PointClouds
-from bixt3d.datasets.transform_base import Transform, permutations, take
+from bixt3d.datasets.transform_base import call, check_callable, mix_of, permutations, take
 
 SAMPLINGS = ("first", "random")
 
@@ -52,7 +52,8 @@ class CloudLoader:
         clouds: what to iterate over.
         batch_size: clouds per batch and rank.
         num_points: points per cloud.
-        transform: augmentation of a batch, after the draw of points, which may mix its clouds; None for none.
+        transform: augmentation of a batch, after the draw of points, which may mix its clouds: a
+            :class:`~bixt3d.datasets.transforms.Transform` or a callable with its arguments; None for none.
         shuffle: another order each epoch, else the data set's own.
         drop_last: leave out what does not fill a batch on every rank.
         sampling: which of the stored points, ``"first"``, or ``"random"``: another subset each time.
@@ -64,6 +65,7 @@ class CloudLoader:
             CUDA device. On the CPU they are always held.
 
     Raises:
+        TypeError: the clouds are no :class:`PointClouds`, or the transform cannot be called as one.
         ValueError: a number is out of range, the clouds hold fewer than ``num_points`` points, or with
             ``drop_last`` there are too few clouds for one batch on each rank.
     """
@@ -74,7 +76,7 @@ class CloudLoader:
         *,
         batch_size: int,
         num_points: int,
-        transform: Transform | None = None,
+        transform: Callable | None = None,
         shuffle: bool = False,
         drop_last: bool = False,
         sampling: str = "first",
@@ -84,6 +86,12 @@ class CloudLoader:
         world_size: int = 1,
         device_budget: int | None = None,
     ) -> None:
+        if not isinstance(clouds, PointClouds):
+            raise TypeError(
+                f"data: expected bixt3d.datasets.PointClouds from load(split), got {type(clouds).__name__}."
+            )
+        if transform is not None:
+            check_callable("augment", transform)
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}.")
         if not 1 <= num_points <= clouds.points.shape[1]:
@@ -166,9 +174,8 @@ class CloudLoader:
         index = index.to(self.device)
         labels, targets = self._labels[index], None
         if self.transform is not None:
-            changed = self.transform(points, part_labels, generator=generator)
-            points, part_labels = changed if isinstance(changed, tuple) else (changed, None)
-            points, part_labels, targets = self.transform.mix(
+            points, part_labels = call(self.transform, points, part_labels, generator)
+            points, part_labels, targets = mix_of(self.transform)(
                 points, part_labels, labels, len(self.clouds.classes), generator
             )
         return Batch(points, labels, part_labels, index, targets)

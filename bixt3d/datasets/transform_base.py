@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Drawn = tuple[Tensor, "Tensor | None"]
 Mixed = tuple[Tensor, "Tensor | None", "Tensor | None"]
@@ -58,6 +60,56 @@ class Transform:
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         raise NotImplementedError(f"{type(self).__name__} does not say what it does.")
+
+
+def check_callable(argument: str, transform: Any) -> None:
+    """Raise TypeError unless something can be called as a transform is: a callable need not be a :class:`Transform`."""
+    try:
+        called = transform.forward if isinstance(transform, nn.Module) else transform
+        inspect.signature(called).bind(None, None, generator=None)
+    except TypeError as error:
+        raise TypeError(
+            f"{argument}: expected a callable (points, part_labels=None, *, generator=None), but {_name(transform)} "
+            f"cannot be called so ({error})."
+        ) from error
+    except ValueError:  # written in C, which does not always tell
+        return
+
+
+def call(
+    transform: Callable, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None
+) -> Drawn:
+    """Call a transform, or a callable that is none, on a batch; returns points, and part labels or None.
+
+    Raises:
+        TypeError: it returned something else than it was given.
+        ValueError: it returned other clouds, other channels, or part labels that do not fit the points.
+    """
+    given = (points,) if part_labels is None else (points, part_labels)
+    changed = transform(*given, generator=generator)
+    changed = changed if isinstance(changed, tuple) else (changed,)
+    if len(changed) != len(given) or not all(isinstance(t, Tensor) for t in changed):
+        wanted = "points" if part_labels is None else "points and part labels, as it was given both"
+        got = ", ".join(type(t).__name__ for t in changed)
+        raise TypeError(f"augment: {_name(transform)} returned {got}; expected {wanted}.")
+    new, labels = changed[0], changed[1] if part_labels is not None else None
+    same = new.ndim == 3 and (new.shape[0], new.shape[2]) == (points.shape[0], points.shape[2])
+    if not same or (labels is not None and labels.shape != new.shape[:2]):
+        got = " and ".join(str(tuple(t.shape)) for t in changed)
+        raise ValueError(
+            f"augment: {_name(transform)} returned {got} for points {tuple(points.shape)}; expected as many clouds and "
+            "channels, and a part label for each point."
+        )
+    return new, labels
+
+
+def mix_of(transform: Any) -> Callable[..., Mixed]:
+    """Return how a transform mixes the clouds of a batch; what does not say does not."""
+    return getattr(transform, "mix", Transform().mix)
+
+
+def _name(transform: Any) -> str:
+    return getattr(transform, "__name__", type(transform).__name__)
 
 
 def permutations(points: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

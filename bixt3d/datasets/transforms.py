@@ -15,14 +15,23 @@ and never writes to its input. The result is differentiable in the points. Wrong
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bixt3d.datasets.rotation import RandomRotation
-from bixt3d.datasets.transform_base import Drawn, Mixed, Transform, permutations, take
+from bixt3d.datasets.transform_base import (
+    Drawn,
+    Mixed,
+    Transform,
+    call,
+    check_callable,
+    mix_of,
+    permutations,
+    take,
+)
 
 __all__ = [
     "Compose",
@@ -43,18 +52,18 @@ class Compose(Transform):
     """Apply transforms one after the other.
 
     Args:
-        transforms: in order of use. PointMLP's recipe: RandomScale(), RandomShift(), Shuffle().
+        transforms: in order of use; a callable with the arguments of a transform will do.
+            PointMLP's recipe: RandomScale(), RandomShift(), Shuffle().
     """
 
-    transforms: Sequence[Transform]
+    transforms: Sequence[Callable]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", tuple(self.transforms))
         for transform in self.transforms:
-            if not isinstance(transform, Transform):
-                raise TypeError(f"transforms: expected Transform objects, got {type(transform).__name__}.")
+            check_callable("transforms", transform)
         for transform in self.transforms[:-1]:
-            if transform.mixes:
+            if getattr(transform, "mixes", False):
                 raise ValueError(
                     f"transforms: expected {type(transform).__name__} last, since it mixes finished clouds."
                 )
@@ -62,7 +71,7 @@ class Compose(Transform):
     @property
     def mixes(self) -> bool:  # type: ignore[override]
         """Whether the last transform mixes the clouds of a batch."""
-        return bool(self.transforms) and self.transforms[-1].mixes
+        return bool(self.transforms) and getattr(self.transforms[-1], "mixes", False)
 
     def mix(
         self,
@@ -74,11 +83,14 @@ class Compose(Transform):
     ) -> Mixed:
         """Do what the last transform does."""
         last = self.transforms[-1] if self.transforms else Transform()
-        return last.mix(points, part_labels, labels, num_classes, generator)
+        return mix_of(last)(points, part_labels, labels, num_classes, generator)
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         for transform in self.transforms:
-            points, part_labels = transform._apply(points, part_labels, generator)
+            if isinstance(transform, Transform):
+                points, part_labels = transform._apply(points, part_labels, generator)
+            else:
+                points, part_labels = call(transform, points, part_labels, generator)
         return points, part_labels
 
 
