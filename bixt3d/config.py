@@ -195,6 +195,24 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     return _resolved(merged)
 
 
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], besides: Sequence[str] = ()
+) -> list[tuple[str, Any, Any]]:
+    """List the keys whose values differ between two configs, dotted and in order, with both values.
+
+    ``besides`` are dotted keys that do not count; a key that a config lacks has the value None.
+    """
+    old, new = _flatten(before), _flatten(now)
+    keys = sorted((old.keys() | new.keys()) - set(besides))
+    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, Mapping) and node:
+        return {k: v for key, value in node.items() for k, v in _flatten(value, f"{prefix}{key}.").items()}
+    return {prefix.removesuffix("."): node}
+
+
 def to_yaml(config: Mapping[str, Any]) -> str:
     """Write a config as YAML."""
     from omegaconf import OmegaConf

@@ -22,7 +22,7 @@ from .assembly import (
     relaunch_on_several_devices,
 )
 from .checkpoint import load_checkpoint, load_matching_weights, load_weights
-from .config import build, build_settings, from_yaml, to_yaml
+from .config import build, build_settings, differences, from_yaml, to_yaml
 from .curves import draw_curves, read_curves
 from .engine import Stopped, Trainer, evaluate
 from .evaluation import points_measured
@@ -246,20 +246,10 @@ def _resumed_folder(resume: str) -> Path:
 
 def _check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise where a continuation would compute something else than the run it continues."""
-    before, now = _flatten(saved), _flatten(given)
-    differing = sorted(
-        k for k in before.keys() | now.keys() if before.get(k) != now.get(k) and k not in FREE_ON_RESUME
-    )
-    if differing:
-        key = differing[0]
+    changed = differences(saved, given, besides=FREE_ON_RESUME)
+    if changed:
+        key, before, now = changed[0]
         raise ValueError(
-            f"train.resume: the run was started with {key}={before.get(key)}, got {now.get(key)} "
-            f"({len(differing)} settings differ); give the settings of the run (its config.yaml), or start a new run "
-            "from its weights with train.start_from=."
+            f"train.resume: the run was started with {key}={before}, got {now} ({len(changed)} settings differ); give "
+            "the settings of the run (its config.yaml), or start a new run from its weights with train.start_from=."
         )
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(node, Mapping) and node:
-        return {k: v for key, value in node.items() for k, v in _flatten(value, f"{prefix}{key}.").items()}
-    return {prefix.removesuffix("."): node}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import load_checkpoint
-from .config import build_settings, compose, from_yaml, read_yaml
+from .config import build_settings, compose, differences, from_yaml, read_yaml
 from .errors import placed
 from .search_results import Run, write_tables
 from .settings import TrainSettings
@@ -126,14 +126,12 @@ def check_search(search: Search, out: Path, *, config_root: Path) -> None:
             )
         saved = run.folder / "config.yaml"
         if saved.is_file():
-            before, now = (_leaves(c) for c in (from_yaml(saved.read_text(encoding="utf-8")), config))
-            changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-            changed = [k for k in changed if k not in FREE]
+            changed = differences(from_yaml(saved.read_text(encoding="utf-8")), config, besides=FREE)
             if changed:
-                key = changed[0]
+                key, before, now = changed[0]
                 raise ValueError(
-                    f"{where}: {run.folder} holds a run with {key}={before.get(key)}, the search now says "
-                    f"{now.get(key)}; choose another --out, or remove that folder."
+                    f"{where}: {run.folder} holds a run with {key}={before}, the search now says {now}; choose another "
+                    "--out, or remove that folder."
                 )
 
 
@@ -216,12 +214,6 @@ def _overrides(node: Any, where: str) -> tuple[str, ...]:
         if text.partition("=")[0].lstrip("+~") in OWN:
             raise ValueError(f"{where}: {text}: the search itself sets {', '.join(OWN)}; leave it out.")
     return tuple(node)
-
-
-def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(node, Mapping) and node:
-        return {k: v for key, value in node.items() for k, v in _leaves(value, f"{prefix}{key}.").items()}
-    return {prefix.removesuffix("."): node}
 
 
 def _slug(name: str) -> str:
