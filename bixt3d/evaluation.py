@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,23 @@ class Rebuilt:
     model: nn.Module
 
 
-def rebuild(path: str | Path, assignments: Sequence[str] = ()) -> Rebuilt:
+def rebuild(path: str | Path, overrides: Sequence[str] = (), *, drop_strays: bool = False) -> Rebuilt:
     """Rebuild data set, task and model of a checkpoint, the model on its device with the file's weights.
 
     Args:
         path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file of
             ``scripts/publish.py``.
-        assignments: overrides of the checkpoint's config, such as ``data.root=DIR``.
+        overrides: of the checkpoint's config, such as ``data.root=DIR``.
+        drop_strays: let a classifier see clouds without their stray points.
 
     Raises:
         FileNotFoundError: there is no such checkpoint, or no data.
         RuntimeError: a file is damaged.
-        ValueError: an override is wrong, or the data set has other classes than the checkpoint.
+        ValueError: an override is wrong, the data set has other classes than the checkpoint, or stray points are to
+            be dropped for a task other than classification.
     """
     content = load_checkpoint(path)
-    config = override(from_yaml(content["config"]), assignments)
+    config = override(from_yaml(content["config"]), overrides)
     settings = build_settings(TrainSettings, config["train"], "train")
     fabric = make_fabric(settings)
     dataset = build(config["data"], "data")
@@ -63,26 +65,38 @@ def rebuild(path: str | Path, assignments: Sequence[str] = ()) -> Rebuilt:
     model = build_model(config, dataset.classes, parts)
     load_weights(model, content["model"], path)
     check_fit(model, dataset)
+    if drop_strays:
+        if not isinstance(task, Classification):
+            raise ValueError(
+                f"drop_strays: can be measured for classification, got {type(task).__name__}; leave it out."
+            )
+        model = WithoutStrays(model)
     return Rebuilt(config, settings, fabric, dataset, task, fabric.to_device(model))
 
 
 def evaluate_checkpoint(
-    path: str | Path, assignments: Sequence[str] = (), out: str | Path | None = None
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    split: str = "test",
+    drop_strays: bool = False,
+    out: str | Path | None = None,
 ) -> Any:
     """Measure a checkpoint on a split.
 
     Args:
-        path: see :func:`rebuild`.
-        assignments: ``split=test`` (the default), ``drop_strays=true`` for a classifier, and overrides of the
-            checkpoint's config such as ``data.root=DIR`` or ``train.eval_batch_size=16``.
+        path, overrides, drop_strays: see :func:`rebuild`.
+        split: ``"test"``, ``"train"`` or ``"val"``.
         out: folder for the report; nothing is written where it is None.
 
     Returns:
         The task's result.
+
+    Raises:
+        ValueError: unknown split; and whatever :func:`rebuild` raises.
     """
-    own, overrides = _own(assignments, ("split", "drop_strays"))
-    split = _split(own)
-    made = _rebuilt(path, overrides, own)
+    _check_split(split)
+    made = rebuild(path, overrides, drop_strays=drop_strays)
     loader = make_eval_loader(made.dataset, split, made.task, made.settings, made.fabric)
     result = evaluate(made.fabric, made.model, made.task, loader)
     if made.fabric.is_global_zero:
@@ -103,25 +117,27 @@ def evaluate_checkpoint(
 
 
 def evaluate_robustness(
-    path: str | Path, assignments: Sequence[str] = (), out: str | Path | None = None
+    path: str | Path,
+    plan: RobustnessPlan,
+    overrides: Sequence[str] = (),
+    *,
+    split: str = "test",
+    drop_strays: bool = False,
+    out: str | Path | None = None,
 ) -> RobustnessResult:
     """Measure a classifier on corrupted clouds and on fewer points.
 
     Args:
-        path: see :func:`rebuild`.
-        assignments: what to measure (``corruption``, ``severity``, ``points`` and ``seed``, see
-            :class:`~bixt3d.robustness.RobustnessPlan`), ``split``, ``drop_strays=true``, and overrides of the
-            checkpoint's config.
+        path, overrides, split, drop_strays: see :func:`evaluate_checkpoint`.
+        plan: what to measure.
         out: folder for ``robustness.csv``, ``robustness.json`` and ``robustness.png``; nothing is written
             where it is None.
 
     Raises:
-        ValueError: the checkpoint is no classifier, or an assignment is wrong.
+        ValueError: the checkpoint is no classifier; and whatever :func:`evaluate_checkpoint` raises.
     """
-    own, overrides = _own(assignments, ("split", "drop_strays", "corruption", "severity", "points", "seed"))
-    split = _split(own)
-    plan = RobustnessPlan.parse(own)
-    made = _rebuilt(path, overrides, own)
+    _check_split(split)
+    made = rebuild(path, overrides, drop_strays=drop_strays)
     if not isinstance(made.task, Classification):
         raise ValueError(
             f"corruption, points: robustness is measured for classification, got {type(made.task).__name__}; leave "
@@ -155,33 +171,10 @@ def points_measured(loader: Any, settings: TrainSettings) -> str:
     return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
 
 
-def _own(assignments: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Tell the assignments that are this command's own from overrides of the config."""
-    own = {key: value for key, _, value in (a.partition("=") for a in assignments) if key in names}
-    return own, [a for a in assignments if a.partition("=")[0] not in own]
-
-
-def _rebuilt(path: str | Path, overrides: Sequence[str], own: Mapping[str, str]) -> Rebuilt:
-    """Rebuild a checkpoint, to see clouds without their stray points where that is asked for."""
-    drop = own.get("drop_strays", "false")
-    if drop not in ("false", "true"):
-        raise ValueError(f"drop_strays: expected true or false, got {drop!r}.")
-    made = rebuild(path, overrides)
-    if drop == "false":
-        return made
-    if not isinstance(made.task, Classification):
-        raise ValueError(
-            f"drop_strays: can be measured for classification, got {type(made.task).__name__}; leave it out."
-        )
-    return replace(made, model=WithoutStrays(made.model))
-
-
 def _strays(made: Rebuilt) -> dict[str, bool]:
     return {"drop_strays": True} if isinstance(made.model, WithoutStrays) else {}
 
 
-def _split(own: Mapping[str, str]) -> str:
-    split = own.get("split", "test")
+def _check_split(split: str) -> None:
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.")
-    return split

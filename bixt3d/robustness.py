@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,25 @@ class RobustnessPlan:
         severities: which of 1 to 5.
         point_counts: how many of each cloud's first points.
         seed: of the corruptions, 0 or more.
+
+    Raises:
+        ValueError: a value is unknown, or there is nothing to measure.
     """
 
     corruptions: tuple[str, ...] = ()
     severities: tuple[int, ...] = SEVERITIES
     point_counts: tuple[int, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.corruptions and not self.point_counts:
+            raise ValueError("corruption, points: expected at least one of them, such as corruption=all.")
+        _among("corruption", self.corruptions, CORRUPTIONS)
+        _among("severity", self.severities, SEVERITIES)
+        for name, values, least in (("points", self.point_counts, 1), ("seed", (self.seed,), 0)):
+            low = [value for value in values if value < least]
+            if low:
+                raise ValueError(f"{name}: expected whole numbers from {least} up, got {low[0]}.")
 
     @classmethod
     def parse(cls, given: Mapping[str, str]) -> RobustnessPlan:
@@ -42,15 +55,17 @@ class RobustnessPlan:
         Raises:
             ValueError: a value is unknown, or there is nothing to measure.
         """
-        corruptions = _several("corruption", given.get("corruption", ""), tuple(CORRUPTIONS))
-        severities = _several("severity", given.get("severity", "all"), tuple(map(str, SEVERITIES)))
-        points = POINT_COUNTS if given.get("points") == "all" else _numbers("points", given.get("points", ""))
-        seed = _numbers("seed", given.get("seed", "0"), least=0)
-        if not corruptions and not points:
-            raise ValueError("corruption, points: expected at least one of them, such as corruption=all.")
+        corruptions = _texts(given.get("corruption", ""), CORRUPTIONS)
+        severities = given.get("severity", "all")
+        points, seed = given.get("points", ""), _numbers("seed", given.get("seed", "0"))
         if len(seed) != 1:
             raise ValueError(f"seed: expected one whole number, got {given['seed']!r}.")
-        return cls(corruptions, tuple(map(int, severities)), points, seed[0])
+        return cls(
+            corruptions,
+            SEVERITIES if severities == "all" else _numbers("severity", severities),
+            POINT_COUNTS if points == "all" else _numbers("points", points),
+            seed[0],
+        )
 
 
 @dataclass(frozen=True)
@@ -219,22 +234,21 @@ def measure_robustness(
     return RobustnessResult(clean, tuple(rows), by_points, refused, len(clean_loader.clouds))
 
 
-def _several(argument: str, text: str, valid: Sequence[str]) -> tuple[str, ...]:
+def _texts(text: str, everything: Iterable[str]) -> tuple[str, ...]:
     if text == "all":
-        return tuple(valid)
-    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
-    for name in chosen:
-        if name not in valid:
-            raise ValueError(
-                f"{argument}: unknown value {name!r}, expected all or some of {', '.join(sorted(valid))}."
-            )
-    return chosen
+        return tuple(everything)
+    return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
 
 
-def _numbers(argument: str, text: str, least: int = 1) -> tuple[int, ...]:
-    found = []
+def _numbers(argument: str, text: str) -> tuple[int, ...]:
     for part in text.split(",") if text else ():
-        if not part.strip().isdecimal() or int(part) < least:
-            raise ValueError(f"{argument}: expected whole numbers from {least} up, got {part!r}.")
-        found.append(int(part))
-    return tuple(dict.fromkeys(found))
+        if not part.strip().isdecimal():
+            raise ValueError(f"{argument}: expected whole numbers, got {part!r}.")
+    return tuple(dict.fromkeys(int(part) for part in text.split(","))) if text else ()
+
+
+def _among(argument: str, chosen: Iterable[Any], valid: Collection[Any]) -> None:
+    for value in chosen:
+        if value not in valid:
+            expected = ", ".join(sorted(map(str, valid)))
+            raise ValueError(f"{argument}: unknown value {str(value)!r}, expected all or some of {expected}.")

@@ -11,8 +11,10 @@ import sys
 
 from bixt3d.errors import report_errors
 from bixt3d.evaluation import evaluate_checkpoint, evaluate_robustness
+from bixt3d.robustness import RobustnessPlan
 
 ROBUSTNESS = {"corruption", "points", "seed", "severity"}
+OWN = {"split", "drop_strays", "out"} | ROBUSTNESS
 
 
 def main() -> None:
@@ -20,11 +22,21 @@ def main() -> None:
         print(__doc__)
         sys.exit(0 if len(sys.argv) > 1 else 2)
     checkpoint, *assignments = sys.argv[1:]
-    out = next((a.removeprefix("out=") for a in assignments if a.startswith("out=")), None)
-    rest = [a for a in assignments if not a.startswith("out=")]
-    corrupted = ROBUSTNESS & {a.partition("=")[0] for a in rest}
-    measure = evaluate_robustness if corrupted else evaluate_checkpoint
-    report_errors(lambda: measure(checkpoint, rest, out))
+    own = {key: value for key, _, value in (a.partition("=") for a in assignments) if key in OWN}
+    overrides = [a for a in assignments if a.partition("=")[0] not in own]
+    report_errors(lambda: measure(checkpoint, own, overrides))
+
+
+def measure(checkpoint: str, own: dict[str, str], overrides: list[str]) -> None:
+    """Measure what the command line asks for."""
+    drop = own.get("drop_strays", "false")
+    if drop not in ("false", "true"):
+        raise ValueError(f"drop_strays: expected true or false, got {drop!r}.")
+    options = {"split": own.get("split", "test"), "drop_strays": drop == "true", "out": own.get("out")}
+    if ROBUSTNESS & own.keys():
+        evaluate_robustness(checkpoint, RobustnessPlan.parse(own), overrides, **options)
+    else:
+        evaluate_checkpoint(checkpoint, overrides, **options)
 
 
 if __name__ == "__main__":

@@ -291,8 +291,8 @@ def test_training_learns_sixteen_clouds_by_heart(tiny, one_thread, tmp_path):
     )
     folder = train(tiny(f"run_dir={tmp_path / 'run'}", *options, *calm, *length))
     assert len(set(Shapes(num_train=16, num_points=32).load("train").labels.tolist())) == 12
-    assert evaluate_checkpoint(folder, ["split=train"]).summary()["OA"] == 100.0
-    assert evaluate_checkpoint(folder, ["split=train", "data.seed=1"]).summary()["OA"] < 100.0
+    assert evaluate_checkpoint(folder, split="train").summary()["OA"] == 100.0
+    assert evaluate_checkpoint(folder, ["data.seed=1"], split="train").summary()["OA"] < 100.0
 
 
 @pytest.mark.parametrize(

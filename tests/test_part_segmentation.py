@@ -36,7 +36,7 @@ def test_files_of_a_run(run):
 
 
 def test_a_checkpoint_is_measured_alone_and_again_the_same(run, capsys):
-    first = evaluate_checkpoint(run / "best.pt", ["split=test"]).summary()
+    first = evaluate_checkpoint(run / "best.pt", split="test").summary()
     written = json.loads((run / "results.json").read_text())
     assert first == pytest.approx(written["results"]["selected"])
     assert "25 clouds, all points" in capsys.readouterr().out
@@ -47,7 +47,7 @@ def test_both_protocols_and_convention_b_on_request(run, capsys):
     assert "25 clouds, the first 32 points" in capsys.readouterr().out
     assert result.truth.sum(dim=1).tolist() == [32] * 25
     assert {"instance mIoU B", "class mIoU B"} <= set(result.summary())
-    whole = evaluate_checkpoint(run, [])
+    whole = evaluate_checkpoint(run)
     assert whole.truth.sum(dim=1).tolist() == [60] * 25  # 60 points in pieces of 32, none twice
 
 
@@ -86,5 +86,7 @@ def test_bad_settings(tiny, tmp_path):
         ValueError, match=r"train\.eval_sampling: expected first for Classification, got 'all'"
     ):
         train(tiny(f"run_dir={tmp_path / 'run'}", "train.eval_sampling=all"))
-    with pytest.raises(ValueError, match="unknown key 'num_categories'"):
+    with pytest.raises(
+        ValueError, match="does not fit the task PartSegmentation, since it takes no num_categories"
+    ):
         build_model(tiny("task=part_segmentation"), ("a",), ("a/x",))

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import re
 import runpy
+from dataclasses import replace
 
 import pytest
 from places import ROOT
 
+from bixt3d.datasets.corruptions import CORRUPTIONS
 from bixt3d.evaluation import evaluate_checkpoint, evaluate_robustness
 from bixt3d.experiment import train
 from bixt3d.robustness import RobustnessPlan, RobustnessResult
@@ -17,8 +20,8 @@ CPU = "train.accelerator=cpu"
 @pytest.fixture(scope="module")
 def measured(tiny_run, one_thread, tmp_path_factory):
     out = tmp_path_factory.mktemp("robustness") / "new"
-    arguments = ["corruption=all", "severity=1,5", "points=64,48,32,16", CPU]
-    return evaluate_robustness(tiny_run / "best.pt", arguments, out), out
+    plan = RobustnessPlan(tuple(CORRUPTIONS), (1, 5), (64, 48, 32, 16))
+    return evaluate_robustness(tiny_run / "best.pt", plan, [CPU], out=out), out
 
 
 def test_every_corruption_and_number_of_points_is_measured(measured, tiny_run, one_thread):
@@ -41,12 +44,11 @@ def test_every_corruption_and_number_of_points_is_measured(measured, tiny_run, o
 @pytest.mark.parametrize("size", [1, 41])
 def test_the_batch_size_does_not_matter_and_the_seed_does(measured, tiny_run, one_thread, size):
     result, _ = measured
-    again = evaluate_robustness(
-        tiny_run / "best.pt", ["corruption=all", "severity=5", CPU, f"train.eval_batch_size={size}"]
-    )
+    plan, overrides = RobustnessPlan(tuple(CORRUPTIONS), (5,)), [CPU, f"train.eval_batch_size={size}"]
+    again = evaluate_robustness(tiny_run / "best.pt", plan, overrides)
     assert list(again.rows) == [row for row in result.rows if row["severity"] == 5]
     if size == 41:
-        other = evaluate_robustness(tiny_run / "best.pt", ["corruption=all", "severity=5", CPU, "seed=1"])
+        other = evaluate_robustness(tiny_run / "best.pt", replace(plan, seed=1), [CPU])
         assert other.rows != again.rows
 
 
@@ -98,7 +100,7 @@ def test_clouds_too_small_for_the_model_are_filled_up_or_refused(tiny, one_threa
             f"run_dir={tmp_path / 'run'}",
         )
     )
-    result = evaluate_robustness(folder, ["corruption=global_drop", "severity=5", "points=8,24", CPU])
+    result = evaluate_robustness(folder, RobustnessPlan(("global_drop",), (5,), (8, 24)), [CPU])
     assert result.rows[0]["points"] == 8
     assert list(result.by_points) == [24]
     assert result.refused == {8: "8 points: the model's grouping needs 20"}
@@ -112,18 +114,38 @@ def test_clouds_too_small_for_the_model_are_filled_up_or_refused(tiny, one_threa
             ["corruption=jitter", "severity=6"],
             r"severity: unknown value '6', expected all or some of 1, 2, 3",
         ),
-        (["points=x"], r"points: expected whole numbers from 1 up, got 'x'"),
-        (["points=0"], r"points: expected whole numbers from 1 up, got '0'"),
+        (["points=x"], r"points: expected whole numbers, got 'x'"),
+        (["points=0"], r"points: expected whole numbers from 1 up, got 0"),
         (["severity=1"], r"corruption, points: expected at least one of them"),
-        (["corruption=jitter", "seed=-1"], r"seed: expected whole numbers from 0 up, got '-1'"),
+        (["corruption=jitter", "seed=-1"], r"seed: expected whole numbers, got '-1'"),
         (["corruption=jitter", "seed=1,2"], r"seed: expected one whole number, got '1,2'"),
         (["corruption=jitter", "split=dev"], r"split: expected one of test, train, val"),
+        (["split=dev"], r"split: expected one of test, train, val"),
         (["corruption=jitter", "data.rot=x"], r"data\.rot: unknown key"),
+        (["drop_strays=yes"], "drop_strays: expected true or false, got 'yes'"),
     ],
 )
-def test_mistakes(tiny_run, arguments, said):
+def test_mistakes_on_the_command_line(tiny_run, capsys, monkeypatch, arguments, said):
+    main = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))["main"]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", str(tiny_run / "best.pt"), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert re.search(said, str(ended.value.code))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"corruptions": ("fog",)}, "corruption: unknown value 'fog'"),
+        ({"corruptions": ("jitter",), "severities": (0,)}, "severity: unknown value '0'"),
+        ({"point_counts": (0,)}, "points: expected whole numbers from 1 up, got 0"),
+        ({"corruptions": ("jitter",), "seed": -1}, "seed: expected whole numbers from 0 up, got -1"),
+        ({}, "corruption, points: expected at least one of them"),
+    ],
+)
+def test_a_plan_checks_itself(options, said):
     with pytest.raises(ValueError, match=said):
-        evaluate_robustness(tiny_run / "best.pt", arguments)
+        RobustnessPlan(**options)
 
 
 def test_part_segmentation_is_refused(tiny, one_thread, tmp_path):
@@ -135,7 +157,7 @@ def test_part_segmentation_is_refused(tiny, one_thread, tmp_path):
     )
     folder = train(tiny(*options, f"run_dir={tmp_path / 'run'}"))
     with pytest.raises(ValueError, match="robustness is measured for classification, got PartSegmentation"):
-        evaluate_robustness(folder, ["corruption=jitter", CPU])
+        evaluate_robustness(folder, RobustnessPlan(("jitter",)), [CPU])
 
 
 def test_a_plan_reads_the_command_line():

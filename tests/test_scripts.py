@@ -261,7 +261,7 @@ def test_evaluation_of_the_split_that_selected(tiny_run, one_thread):
     rows = (tiny_run / "selection.csv").read_text().splitlines()
     logged = [dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in rows[1:]]
     best = max(float(row["OA"]) for row in logged)
-    assert evaluate_checkpoint(tiny_run / "best.pt", ["split=val"]).summary()["OA"] == pytest.approx(
+    assert evaluate_checkpoint(tiny_run / "best.pt", split="val").summary()["OA"] == pytest.approx(
         best, rel=1e-5
     )
 

@@ -10,6 +10,7 @@ from torch import nn
 from bixt3d.datasets.corruptions import CORRUPTIONS, corrupt_each
 from bixt3d.evaluation import evaluate_checkpoint, evaluate_robustness, rebuild
 from bixt3d.predictor import Predictor
+from bixt3d.robustness import RobustnessPlan
 from bixt3d.strays import WithoutStrays, find_strays
 
 CPU = "train.accelerator=cpu"
@@ -116,9 +117,9 @@ def test_a_checkpoint_is_measured_without_strays(tiny_run, one_thread, call, tmp
     one_class_alone = [
         pytest.approx(100 * (labels == label).mean(), abs=1e-3) for label in set(labels.tolist())
     ]
-    clean = evaluate_checkpoint(best, ["drop_strays=true", CPU], tmp_path).summary()
+    clean = evaluate_checkpoint(best, [CPU], drop_strays=True, out=tmp_path).summary()
     assert (
-        evaluate_checkpoint(best, ["drop_strays=false", CPU]).summary()
+        evaluate_checkpoint(best, [CPU], drop_strays=False).summary()
         == evaluate_checkpoint(best, [CPU]).summary()
     )
     status, out, err = call("evaluate.py", best, "corruption=clutter", "severity=5", "drop_strays=true", CPU)
@@ -128,10 +129,8 @@ def test_a_checkpoint_is_measured_without_strays(tiny_run, one_thread, call, tmp
         "bixt3d.strays.replace_strays", lambda points: points * 0
     )  # the model sees what this returns
     for result in (
-        evaluate_checkpoint(best, ["drop_strays=true", CPU]),
-        evaluate_robustness(best, ["corruption=clutter", "severity=5", "drop_strays=true", CPU]),
+        evaluate_checkpoint(best, [CPU], drop_strays=True),
+        evaluate_robustness(best, RobustnessPlan(("clutter",), (5,)), [CPU], drop_strays=True),
     ):
         accuracy = result.summary()["OA"] if not hasattr(result, "rows") else result.rows[0]["OA"]
         assert accuracy in one_class_alone
-    with pytest.raises(ValueError, match="drop_strays: expected true or false, got 'yes'"):
-        evaluate_checkpoint(best, ["drop_strays=yes", CPU])
