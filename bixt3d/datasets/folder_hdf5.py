@@ -64,9 +64,9 @@ class Hdf5Source:
         return split in self._splits
 
     def read(self, split: str, *, normals: bool = False) -> Hdf5Clouds:
-        """Read one split whole, in the order of file names and rows."""
+        """Read one split whole, in the order of file names and rows, in the precision of the files."""
         paths, group = self._splits[split]
-        return read_hdf5(paths, group=group, normals=normals)
+        return read_hdf5(paths, group=group, normals=normals, dtype=None)
 
 
 def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:

@@ -14,7 +14,7 @@ class Hdf5Clouds:
     """What one or more files hold of one split.
 
     Args:
-        points: ``(n, N, C)`` float32, C = 3, or 6 with normals.
+        points: ``(n, N, C)`` real, C = 3, or 6 with normals.
         labels: ``(n,)`` int64.
         part_labels: ``(n, N)`` int64, or None.
         names: where each cloud came from: ``"file:row"``.
@@ -29,7 +29,12 @@ class Hdf5Clouds:
 
 
 def read_hdf5(
-    paths: Sequence[Path], *, group: str = "", max_points: int | None = None, normals: bool = False
+    paths: Sequence[Path],
+    *,
+    group: str = "",
+    max_points: int | None = None,
+    normals: bool = False,
+    dtype: type | None = np.float32,
 ) -> Hdf5Clouds:
     """Read and join files that hold ``data`` and ``label``, and maybe ``normal``, ``pid``, ``names``.
 
@@ -38,12 +43,14 @@ def read_hdf5(
         group: group inside each file; empty for the top level.
         max_points: keep the first so many points of each cloud; None keeps all.
         normals: also read unit normals, from ``normal`` ``(n, N, 3)`` or columns 4 to 6 of ``data``.
+        dtype: what the points are cast to; None keeps the precision of the file, which map coordinates need
+            until they are centred.
 
     Raises:
         ValueError: a data set is missing or has the wrong shape, or there are no normals.
         RuntimeError: a file cannot be opened as HDF5.
     """
-    parts = [_read_one(path, group, max_points, normals) for path in paths]
+    parts = [_read_one(path, group, max_points, normals, dtype) for path in paths]
     sizes = {part.points.shape[1] for part in parts}
     if len(sizes) > 1:
         raise ValueError(
@@ -61,7 +68,9 @@ def read_hdf5(
     )
 
 
-def _read_one(path: Path, group: str, max_points: int | None, normals: bool) -> Hdf5Clouds:
+def _read_one(
+    path: Path, group: str, max_points: int | None, normals: bool, dtype: type | None
+) -> Hdf5Clouds:
     import h5py
 
     try:
@@ -82,7 +91,7 @@ def _read_one(path: Path, group: str, max_points: int | None, normals: bool) -> 
         if len(shape) != 3 or shape[2] not in (3, 6):
             raise ValueError(f"{where}: data: expected shape (n, N, 3) or (n, N, 6), got {shape}.")
         try:
-            points = np.asarray(node["data"][:, :max_points], dtype=np.float32)
+            points = np.asarray(node["data"][:, :max_points], dtype=dtype)
             labels = np.asarray(node["label"][()])
             extra = np.asarray(node["normal"][:, :max_points]) if normals and "normal" in node else None
             pid = np.asarray(node["pid"][:, :max_points]) if "pid" in node else None
@@ -100,7 +109,7 @@ def _read_one(path: Path, group: str, max_points: int | None, normals: bool) -> 
         raise ValueError(f"{where}: pid: expected one label per point, {points.shape[:2]}, got {pid.shape}.")
     if normals:
         if extra is not None:
-            points = np.concatenate([points[..., :3], extra.astype(np.float32)], axis=-1)
+            points = np.concatenate([points[..., :3], extra], axis=-1, dtype=dtype)
         elif shape[2] == 3:
             raise ValueError(
                 f"{where}: normals=True, but the file holds xyz alone; set normals=False, or use files that "

@@ -184,6 +184,23 @@ def test_up_becomes_y_in_hdf5_files(tmp_path):
     assert np.allclose(standing[..., 3:], [0, 1, 0])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_map_coordinates_in_hdf5_files_keep_their_shape(tmp_path, dtype):
+    """In float32 a unit cube there keeps three distinct values of y."""
+    rng = np.random.default_rng(0)
+    cubes = (rng.uniform(size=(2, 1024, 3)) * 1000 + [500e6, 5000e6, 300e3]).astype(dtype)  # millimetres
+    normals = np.broadcast_to(np.float32([0.6, 0.8, 0]), cubes.shape)
+    for split, cube in zip(("train", "test"), cubes, strict=True):
+        with h5py.File(tmp_path / f"{split}.h5", "w") as file:
+            file["data"], file["normal"], file["label"] = cube[None], normals[:1], [0]
+    clouds = Folder(tmp_path, num_points=8, stored_points=1024, normals=True).load("test").points[0]
+    centred = cubes[1] - cubes[1].mean(axis=0)
+    expected = centred / np.linalg.norm(centred, axis=1).max()
+    order, wanted = (np.lexsort(points[:, :3].T.round(5)) for points in (clouds, expected))
+    assert np.abs(clouds[order, :3] - expected[wanted]).max() < 1e-4
+    assert np.allclose(clouds[:, 3:], [0.6, 0.8, 0])
+
+
 def test_flat_hdf5_file_is_train_alone(tmp_path):
     with h5py.File(tmp_path / "flat.h5", "w") as file:
         hdf5(file, 10)
