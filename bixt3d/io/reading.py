@@ -42,9 +42,13 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
 
     What the formats hold: ``.ply`` ``.obj`` ``.off`` points or faces; ``.stl`` faces; ``.pcd`` ascii, binary
     and compressed; ``.xyz`` ``.pts`` ``.txt`` ``.csv`` rows of 3 or more numbers, separated by spaces,
-    commas, semicolons or tabs, with comment and header lines allowed; ``.npy`` an array ``(N, 3 or more)``;
-    ``.npz`` such an array under ``points``, ``pos``, ``xyz`` or ``data`` (or alone), optionally ``normals``.
-    In rows and bare arrays, columns 4 to 6 are taken as normals only when they are unit vectors.
+    commas, semicolons or tabs; ``.npy`` an array ``(N, 3 or more)``; ``.npz`` such an array under ``points``,
+    ``pos``, ``xyz`` or ``data`` (or alone), optionally ``normals``. In bare arrays and rows without a header,
+    columns 4 to 6 are taken as normals only when they are unit vectors.
+
+    A header of a text file has to name x, y and z, in any order and case; nx, ny and nz are the normals, and
+    further columns, which may hold words, are passed over. A comment above the rows is such a header where it
+    has one name for each column, x, y and z among them, and else is passed over.
 
     Args:
         path: the file.

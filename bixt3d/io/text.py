@@ -2,63 +2,168 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
-from bixt3d.io.cloud import Cloud, split_columns
+from bixt3d.io.cloud import Cloud, split_columns, unit_normals
 
-_COMMENTS = ("#", "//", "%", ";")
+_COMMENTS = ("#", "//", "%")
+_AXES = ["x", "y", "z"]
+_NORMALS = ["nx", "ny", "nz"]
+_FORTRAN_NUMBER = re.compile(r"\d\.?[dD][+-]?\d")  # in double precision Fortran writes 1.5 as 1.5D+00
+_FORTRAN = str.maketrans("Dd", "Ee")
 
 
 def read_text(path: Path) -> Cloud:
-    """Read rows of 3 or more numbers, and check them against a leading count where there is one."""
+    """Read rows of 3 or more numbers, and check them against a leading count where there is one.
+
+    A header finds the columns x, y, z and, where it has them, nx, ny, nz; without one the first three count.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise RuntimeError(f"{path}: expected text, got binary data; check the suffix.") from error
-    rows = [line for line in (line.strip() for line in lines) if line and not line.startswith(_COMMENTS)]
-    if any(";" in row and "," in row for row in rows[:2]):
-        # Could be a decimal comma or two separators: guessing wrong would move every point.
-        raise ValueError(f"{path}: rows use both ';' and ','; write decimals with a point.")
-    gap = next((row for row in rows if _EMPTY_FIELD.search(row)), None)
-    if gap is not None:
-        raise ValueError(f"{path}: a row has an empty field, got {gap[:60]!r}; fill it in or remove the row.")
-    rows = [row.translate(_SPACES) for row in rows]
-    while rows and not _is_numeric(rows[0]):
-        if any(_is_number(word) for word in rows[0].split()[:3]):
-            raise RuntimeError(f"{path}: the first row is not all numbers, got {rows[0][:60]!r}.")
-        rows = rows[1:]  # a header: names of columns
+    lines = [line for line in (line.strip() for line in lines) if line]
+    # a semicolon starts a comment, unless semicolons separate the columns and the first cell is empty
+    rows = [x for x in lines if not x.startswith(_COMMENTS) and (x[0] != ";" or ";" in x[1:])]
+    names, rows = _take_header(path, rows)
     count = None
-    if rows and len(rows[0].split()) == 1 and rows[0].isdigit():
+    if rows and rows[0].isdigit():
         count, rows = int(rows[0]), rows[1:]
     if not rows:
         raise ValueError(f"{path}: the file has no points; expected rows of at least 3 numbers.")
-    try:
-        table = np.loadtxt(rows, dtype=np.float64, ndmin=2, comments=None)
-    except ValueError as error:
-        raise RuntimeError(
-            f"{path}: cannot be read as rows of equally many numbers, it may be truncated: {error}"
-        ) from error
+    names = names or _commented_names(lines, rows[0])
+    table = _parse(path, rows, names)
     if count is not None and count != len(table):
         raise RuntimeError(
             f"{path}: expected {count} points by its first line, got {len(table)}; it may be truncated."
         )
-    return split_columns(path, table)
+    if not names:
+        return split_columns(path, table)
+    normals = unit_normals(table[:, 3:]) if table.shape[1] == 6 else None
+    return Cloud(path, np.ascontiguousarray(table[:, :3]), normals)
 
 
-_EMPTY_FIELD = re.compile(r"(^|[,;])\s*[,;]")
-_SPACES = str.maketrans(",;\t", "   ")
+def _take_header(path: Path, rows: list[str]) -> tuple[list[str], list[str]]:
+    """Return the names of the columns, none where there is no header, and the rows below it."""
+    for i, row in enumerate(rows):
+        cells = _cells(row)
+        if _names_axes(cells):
+            return cells, rows[i + 1 :]
+        if all(_is_number(cell) for cell in cells):
+            if i == 0:
+                return [], rows
+            # the first three columns would be a guess, and a wrong one where the first is an id
+            raise ValueError(
+                f"{path}: expected a header that names x, y and z once each, got {rows[i - 1][:60]!r}; rename its "
+                "columns, or put # before it to have the first three columns taken."
+            )
+        _check_cells(path, row)
+        if any(_is_number(cell) for cell in cells[:3]):
+            raise RuntimeError(f"{path}: the first row is not all numbers, got {row[:60]!r}.")
+    return [], []
 
 
-def _is_number(word: str) -> bool:
+def _commented_names(lines: Sequence[str], first_row: str) -> list[str]:
+    """Return the names in a comment above the rows: one for each column, with x, y and z among them."""
+    width = len(_cells(first_row))
+    for line in takewhile(lambda line: line is not first_row, lines):
+        cells = _cells(line.lstrip("#/%; \t"))
+        if len(cells) == width and _names_axes(cells):
+            return cells
+    return []
+
+
+def _parse(path: Path, rows: list[str], names: list[str]) -> np.ndarray:
+    """Turn rows into numbers: all columns, or those of the names x, y, z and maybe nx, ny, nz, in this order."""
+    _check_cells(path, rows[0], named=bool(names))
+    separator = _separator(rows[0])
+    columns: list[int] | None = None
+    if names:
+        wanted = _AXES + _NORMALS if set(_NORMALS) <= set(names) else _AXES
+        columns = [names.index(name) for name in wanted]
+        # numpy looks at these columns alone; where they are all, it finds a row of another width itself
+        _check_widths(path, rows if len(names) > len(wanted) else rows[:1], names)
+    elif separator and rows[0].endswith(separator):
+        rows = [row.removesuffix(separator) for row in rows]
+    if _FORTRAN_NUMBER.search(rows[0]):
+        rows = [row.translate(_FORTRAN) for row in rows]
     try:
-        float(word)
+        return np.loadtxt(
+            rows,
+            delimiter=separator,
+            quotechar='"',
+            usecols=columns,
+            comments=None,
+            ndmin=2,
+            dtype=np.float64,
+        )
+    except ValueError as error:
+        for row in rows:
+            _check_cells(path, row, named=bool(names))
+        raise RuntimeError(
+            f"{path}: cannot be read as rows of equally many numbers, it may be truncated: {error}"
+        ) from error
+
+
+def _check_widths(path: Path, rows: list[str], names: list[str]) -> None:
+    separator = _separator(rows[0])
+    for row in rows:
+        width = len(_cells(row)) if '"' in row else len(row.split(separator))
+        last_is_empty = separator is not None and row.endswith(separator)
+        if len(names) not in (width, width - last_is_empty):
+            raise ValueError(
+                f"{path}: the header names {len(names)} columns, but a row has {width}, got {row[:60]!r}; name "
+                "every column and fill in every cell."
+            )
+
+
+def _check_cells(path: Path, row: str, named: bool = False) -> None:
+    """Refuse a row of which it is not clear where one number ends and the next begins."""
+    cells = _cells(row)
+    if all(_is_number(cell) for cell in cells):
+        return
+    if "" in cells:
+        if not named and any(_is_number(cell) for cell in cells):
+            raise ValueError(
+                f"{path}: a row has an empty field, got {row[:60]!r}; fill it in or remove the row."
+            )
+    elif all(_is_number(word) for word in re.split(r'[,;\s"]+', row.strip(',; "'))):
+        # a decimal comma or two separators: a wrong guess would move every point
+        raise ValueError(
+            f"{path}: a row uses more than one separator, or decimal commas, got {row[:60]!r}; separate numbers in "
+            "one way and write decimals with a point."
+        )
+
+
+def _separator(row: str) -> str | None:
+    return next((mark for mark in ";," if mark in row), None)  # None is white space
+
+
+def _cells(row: str) -> list[str]:
+    """Split a row at its separator, without quotes; one separator at the end is passed over."""
+    separator = _separator(row)
+    if separator is None:
+        return [word.strip('"').lower() for word in row.split()]
+    try:
+        cells = next(csv.reader([row.removesuffix(separator)], delimiter=separator, skipinitialspace=True))
+    except csv.Error:  # a cell that is too long for a table
+        return [row]
+    return [cell.strip().lower() for cell in cells]
+
+
+def _names_axes(cells: list[str]) -> bool:
+    return all(cells.count(axis) == 1 for axis in _AXES)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.translate(_FORTRAN) if _FORTRAN_NUMBER.search(cell) else cell)
     except ValueError:
         return False
     return True
-
-
-def _is_numeric(row: str) -> bool:
-    return all(_is_number(word) for word in row.split())
