@@ -24,11 +24,11 @@ class Folder:
     *Folders*: ``root/train/<class>/<file>`` and ``root/test/<class>/<file>``, files of any format of
     :func:`bixt3d.io.read_points`, mixed as you like. Files of other suffixes are passed over.
 
-    *HDF5*: ``root`` is a folder with files named ``*train*.h5`` and ``*test*.h5``, or one ``.h5`` file with
-    the groups ``train`` and ``test``, or one with the data sets at the top (all of it is train). The data
-    sets are ``data`` ``(n, N, 3)`` (or 6, with normals), ``label`` ``(n,)`` or ``(n, 1)``, and where you
-    have them ``normal`` ``(n, N, 3)``, ``pid`` ``(n, N)`` part labels, ``names`` the class names; a file
-    ``shape_names.txt`` beside the files serves for the names too.
+    *HDF5*: ``root`` is a folder with files named ``*train*.h5`` and ``*test*.h5`` (never both), or one ``.h5`` file
+    with the groups ``train`` and ``test``, or one with the data sets at the top (all of it is train). These
+    are ``data`` ``(n, N, 3)`` (or 6, with normals), ``label`` ``(n,)`` or ``(n, 1)``, and where you have them
+    ``normal`` ``(n, N, 3)``, ``pid`` ``(n, N)`` part labels, ``names`` the class names; a file
+    ``shape_names.txt`` beside the files, one name a line, serves for the names too.
 
     A third folder, group or file called ``val`` is the validation split; without one, a part of train is
     held out class by class. Every cloud is brought to ``stored_points`` points in random order: a subset

@@ -16,13 +16,14 @@ class Hdf5Source:
 
     Args:
         root: one file (with groups ``train``, ``test``, ``val``, or flat: all train), or a folder with
-            files that have the word of the split in their name.
+            files that have the word of one split in their name.
         class_names: in label order; None takes those that the files bring.
         part_names: ``"class/part"`` in label order; None numbers them.
 
     Raises:
         FileNotFoundError: there is no train split.
-        ValueError: a file lacks a data set, or the labels do not fit the names.
+        ValueError: a file lacks a data set or has the words of two splits in its name, or the labels do not fit
+            the names.
         RuntimeError: a file cannot be opened as HDF5.
     """
 
@@ -71,7 +72,16 @@ class Hdf5Source:
 
 def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
     if root.is_dir():
-        found = {split: sorted(root.glob(f"*{split}*.h5")) for split in SPLITS}
+        found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+        for path in sorted(root.glob("*.h5")):
+            matches = [split for split in SPLITS if split in path.name]
+            if len(matches) > 1:
+                raise ValueError(
+                    f"{path}: expected the word of one split in its name, got {' and '.join(matches)}; rename it, or "
+                    "its clouds would be in each of them."
+                )
+            for split in matches:
+                found[split].append(path)
         return {split: (paths, "") for split, paths in found.items() if paths}
     import h5py
 
@@ -87,7 +97,10 @@ def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
 
 def _names_beside(root: Path) -> tuple[str, ...]:
     listing = (root if root.is_dir() else root.parent) / "shape_names.txt"
-    return tuple(listing.read_text().split()) if listing.is_file() else ()
+    if not listing.is_file():
+        return ()
+    lines = (line.strip() for line in listing.read_text(encoding="utf-8").splitlines())
+    return tuple(line for line in lines if line)  # a name may be two words
 
 
 def _part_names(root: Path, classes: tuple[str, ...], train: Hdf5Clouds) -> tuple[str, ...]:

@@ -47,7 +47,9 @@ def read_hdf5(
             until they are centred.
 
     Raises:
-        ValueError: a data set is missing or has the wrong shape, or there are no normals.
+        ValueError: a data set is missing or has the wrong shape, a label is not a whole number from 0 up, or
+            there are no normals.
+        TypeError: a data set does not hold numbers.
         RuntimeError: a file cannot be opened as HDF5.
     """
     parts = [_read_one(path, group, max_points, normals, dtype) for path in paths]
@@ -90,6 +92,8 @@ def _read_one(
         shape = node["data"].shape
         if len(shape) != 3 or shape[2] not in (3, 6):
             raise ValueError(f"{where}: data: expected shape (n, N, 3) or (n, N, 6), got {shape}.")
+        if node["data"].dtype.kind not in "fiu":
+            raise TypeError(f"{where}: data: expected real numbers, got dtype {node['data'].dtype}.")
         try:
             points = np.asarray(node["data"][:, :max_points], dtype=dtype)
             labels = np.asarray(node["label"][()])
@@ -119,8 +123,20 @@ def _read_one(
         points = np.ascontiguousarray(points[..., :3])
     return Hdf5Clouds(
         points=points,
-        labels=labels.reshape(-1).astype(np.int64),
-        part_labels=None if pid is None else pid.astype(np.int64),
+        labels=_as_labels(f"{where}: label", labels.reshape(-1)),
+        part_labels=None if pid is None else _as_labels(f"{where}: pid", pid),
         names=tuple(f"{path.name}:{row}" for row in range(shape[0])),
         classes=classes,
     )
+
+
+def _as_labels(where: str, values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{where}: expected whole numbers, got dtype {values.dtype}.")
+    labels = values.astype(np.int64) if np.isfinite(values).all() else np.full(values.shape, -1)
+    wrong = (labels != values) | (labels < 0)
+    if wrong.any():
+        raise ValueError(
+            f"{where}: expected whole numbers from 0 up, got {values[wrong][0]}; number them from 0."
+        )
+    return labels

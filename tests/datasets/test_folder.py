@@ -216,10 +216,45 @@ def test_hdf5_folder(tmp_path):
     for name, count in (("x_train0", 8), ("x_train1", 6), ("x_test", 4), ("x_val", 2)):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             hdf5(file, count)
-    (tmp_path / "shape_names.txt").write_text("cow\ndog\n")
+    (tmp_path / "shape_names.txt").write_text("night stand\ndog \n\n")
     folder = Folder(tmp_path, num_points=8, stored_points=16)
-    assert folder.classes == ("cow", "dog")
+    assert folder.classes == ("night stand", "dog")
     assert [len(folder.load(split)) for split in ("train", "val", "test")] == [14, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "both"), [("trainval", "train and val"), ("test_train_eval", "train and val and test")]
+)
+def test_a_file_of_two_splits_is_refused(tmp_path, name, both):
+    for stem in ("train", name):
+        with h5py.File(tmp_path / f"{stem}.h5", "w") as file:
+            hdf5(file, 4)
+    with pytest.raises(
+        ValueError, match=rf"{name}\.h5: expected the word of one split in its name, got {both};"
+    ):
+        Folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("label", 0.7), ("label", -1), ("label", np.nan), ("pid", 1.5), ("pid", -1)]
+)
+def test_labels_that_are_no_numbers_of_classes_are_refused(tmp_path, key, value):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        hdf5(file, 4)
+        labels = np.full_like(file[key][()], value, dtype=np.float64)
+        del file[key]
+        file[key] = labels
+    with pytest.raises(ValueError, match=rf"a\.h5: {key}: expected whole numbers from 0 up, got {value}"):
+        Folder(tmp_path / "a.h5")
+
+
+def test_labels_stored_as_float_are_read_where_they_are_whole(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        hdf5(file, 4)
+        del file["label"]
+        file["label"] = np.array([0.0, 1.0, 0.0, 1.0])
+    clouds = Folder(tmp_path / "a.h5", num_points=8, stored_points=16, val_fraction=0).load("train")
+    assert clouds.labels.tolist() == [0, 1, 0, 1]
 
 
 def test_hdf5_errors(tmp_path):
