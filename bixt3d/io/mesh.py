@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, unit_normals
+from bixt3d.io.damage import damaged
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,14 @@ def read_mesh(path: Path) -> Cloud | Mesh:
     """Read a mesh; a file without faces gives the points themselves."""
     import trimesh
 
-    try:
-        if path.suffix.lower() == ".obj" and _has_faces(path):
-            # several materials make several meshes: join them (which would drop loose points)
-            loaded = trimesh.load(path, process=False, force="mesh", skip_materials=True)
-        else:
-            loaded = trimesh.load(path, process=False)
-    # the parsers check little: a damaged file surfaces as any of these
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error) as error:
-        raise RuntimeError(
-            f"{path}: cannot be read as {path.suffix.lower()}, it may be truncated or damaged: {error}."
-        ) from error
+    suffix = path.suffix.lower()
+    with _stream(path) as stream:
+        # several materials or solids make several meshes: join them (which would drop loose points)
+        force = "mesh" if suffix == ".stl" or (suffix == ".obj" and _has_faces(stream)) else None
+        try:
+            loaded = trimesh.load(stream, suffix[1:], process=False, force=force, skip_materials=True)
+        except Exception as error:
+            raise damaged(path, suffix, error, otherwise=_otherwise(path)) from error
     vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64).reshape(-1, 3)
     faces = np.array(getattr(loaded, "faces", np.zeros((0, 3))), dtype=np.int64).reshape(-1, 3)
     raw = loaded.metadata.get("_ply_raw", {})
@@ -72,25 +71,58 @@ def read_mesh(path: Path) -> Cloud | Mesh:
     return Cloud(path, vertices, _ply_normals(raw))
 
 
-def _has_faces(path: Path) -> bool:
-    with path.open("rb") as lines:
-        return any(line.startswith(b"f ") for line in lines)
+def _stream(path: Path) -> IO[bytes]:
+    """Open a file, in the form that trimesh reads."""
+    suffix = path.suffix.lower()
+    if suffix == ".obj":  # it looks for keywords at the start of a line, with a space behind them
+        return io.BytesIO(re.sub(rb"(?m)^ +", b"", path.read_bytes().replace(b"\t", b" ")))
+    if suffix == ".ply" and b"element edge" in _ply_header(path):  # it makes edges a path, which needs scipy
+        header, end, body = path.read_bytes().partition(b"end_header")
+        return io.BytesIO(header.replace(b"element edge", b"element unused") + end + body)
+    return path.open("rb")
+
+
+def _ply_header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 16).partition(b"end_header")[0]
+
+
+def _otherwise(path: Path) -> str:
+    """Say what a file that cannot be read may be, if it is not damaged."""
+    if path.suffix.lower() == ".ply":
+        header = _ply_header(path)
+        if b"format binary" in header and b"property list" in header:
+            return (
+                ", or have faces of different numbers of corners (triangulate it, or save it as ascii .ply)"
+            )
+    return ""
+
+
+def _has_faces(stream: IO[bytes]) -> bool:
+    found = any(line.startswith(b"f ") for line in stream)
+    stream.seek(0)
+    return found
 
 
 def _check_counts(path: Path, ply: dict, num_vertices: int, num_faces: int) -> None:
-    """Compare with the header: the parsers take a file that ends early for a smaller one."""
+    """Compare with what the file announces: the parsers take a file that ends early for a smaller one."""
     if path.suffix.lower() == ".ply":
         expected = [int(ply.get(element, {}).get("length", 0)) for element in ("vertex", "face")]
     elif path.suffix.lower() == ".off":
         text = path.read_text(encoding="utf-8", errors="replace")
         header = re.match(r"\s*[A-Z]*OFF\s*(\d+)\s+(\d+)", re.sub(r"#.*", "", text))
         expected = [int(number) for number in header.groups()] if header else [0, 0]
+    elif (
+        path.suffix.lower() == ".stl" and path.stat().st_size != 84 + 50 * num_faces
+    ):  # not a whole binary file
+        facets = len(re.findall(rb"(?im)^[ \t]*facet\s+normal\s", path.read_bytes()))
+        expected = [3 * facets, facets]
     else:
         return
     # a polygon counts as one face in the header and becomes several triangles
     if num_vertices < expected[0] or num_faces < expected[1]:
         raise RuntimeError(
-            f"{path}: expected {expected[0]} vertices and {expected[1]} faces by its header, "
+            f"{path}: expected {expected[0]} vertices and {expected[1]} faces, as it announces, "
             f"got {num_vertices} and {num_faces}; it may be truncated."
         )
 

@@ -1,0 +1,20 @@
+"""What to say of a file that a parser gives up on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def damaged(path: Path, form: str, error: Exception, *, otherwise: str = "") -> RuntimeError:
+    """Make one sentence of whatever a library raised: on damaged bytes that may be any exception.
+
+    Args:
+        path: the file.
+        form: what it was read as.
+        error: what the library raised.
+        otherwise: another cause than damage, to follow ``"it may be truncated or damaged"``.
+    """
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return RuntimeError(
+        f"{path}: cannot be read as {form}, it may be truncated or damaged{otherwise}: {reason.rstrip('.')}."
+    )
