@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, split_columns, unit_normals
+from bixt3d.io.damage import damaged
 
 _POINT_KEYS = ("points", "pos", "xyz", "data")
 
@@ -31,13 +31,14 @@ def read_npz(path: Path) -> Cloud:
                 f"got {', '.join(sorted(keys)) or 'none'}."
             )
         try:
-            points = _numbers(path, archive[key])
-            normals = _numbers(path, archive["normals"]) if "normals" in keys else None
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-            raise RuntimeError(f"{path}: cannot be read as a numpy archive: {error}.") from error
-    cloud = split_columns(path, points)
+            points = archive[key]
+            normals = archive["normals"] if "normals" in keys else None
+        except Exception as error:
+            raise damaged(path, "a numpy archive", error) from error
+    cloud = split_columns(path, _numbers(path, points))
     if normals is None:
         return cloud
+    normals = _numbers(path, normals)
     if normals.shape != cloud.points.shape:
         raise ValueError(f"{path}: normals: expected shape {cloud.points.shape}, got {normals.shape}.")
     return Cloud(path, cloud.points, unit_normals(normals))
@@ -46,8 +47,8 @@ def read_npz(path: Path) -> Cloud:
 def _load(path: Path):
     try:
         return np.load(path, allow_pickle=False)  # a pickle can run code
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise RuntimeError(f"{path}: cannot be read as a numpy file: {error}.") from error
+    except Exception as error:
+        raise damaged(path, "a numpy file", error) from error
 
 
 def _numbers(path: Path, array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 # What turns an axis into y: which coordinate goes where, and its sign. z as Blender turns its scenes for glTF.
 _TO_Y = {"x": ((1, 0, 2), (-1, 1, 1)), "y": ((0, 1, 2), (1, 1, 1)), "z": ((0, 2, 1), (1, 1, -1))}
 
+_MOST_COLUMNS = 12  # of one point; a table of more columns than that and than rows lies on its side
+
 
 @dataclass(frozen=True)
 class Cloud:
@@ -116,6 +118,10 @@ def split_columns(path: Path, columns: np.ndarray) -> Cloud:
     if columns.ndim != 2 or columns.shape[1] < 3:
         raise ValueError(
             f"{path}: expected rows of at least 3 numbers (x y z), got an array of shape {columns.shape}."
+        )
+    if columns.shape[1] > max(len(columns), _MOST_COLUMNS):
+        raise ValueError(
+            f"{path}: expected one row for each point, got an array of shape {columns.shape}; transpose it."
         )
     columns = columns.astype(np.float64)
     normals = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, unit_normals
+from bixt3d.io.damage import damaged
 
 
 def read_pcd(path: Path) -> Cloud:
@@ -18,12 +18,8 @@ def read_pcd(path: Path) -> Cloud:
         raise ImportError("Reading .pcd files needs pypcd4: pip install pypcd4") from error
     try:
         cloud = PointCloud.from_path(path)
-    # the parser checks little: a damaged header or body surfaces as any of these
-    except (ValueError, RuntimeError, KeyError, IndexError, TypeError, EOFError, struct.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeError(
-            f"{path}: cannot be read as PCD, it may be truncated or damaged: {reason}."
-        ) from error
+    except Exception as error:
+        raise damaged(path, "PCD", error) from error
     missing = {"x", "y", "z"} - set(cloud.fields)
     if missing:
         raise ValueError(f"{path}: expected fields x, y and z, got {', '.join(cloud.fields)}.")

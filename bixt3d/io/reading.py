@@ -60,7 +60,7 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the suffix is unknown, the file has no points, too few columns, or NaN; or
+        ValueError: the path is a folder, the suffix is unknown, the file has no points, too few columns, or NaN; or
             ``num_samples`` is not positive.
         RuntimeError: the file is truncated or cannot be parsed.
         ImportError: the parser of the format is not installed.
@@ -68,11 +68,13 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
     path = Path(path)
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples: expected at least 1, got {num_samples}.")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file or folder; check the path.")
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file, got a folder; read its files one by one.")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path}: unknown format {path.suffix!r}, expected one of {', '.join(FORMATS)}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; check the path.")
     if path.stat().st_size == 0:
         raise RuntimeError(f"{path}: the file is empty (0 bytes); fetch or export it again.")
     found = reader(path)
