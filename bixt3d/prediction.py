@@ -76,20 +76,24 @@ def cut(count: int, size: int, least: int, *, seed: int, all_points: bool) -> np
     return np.resize(order, (passes, size))
 
 
-def as_cloud(points: Any, normals: np.ndarray | None) -> Cloud:
-    """Take a cloud, or an array ``(N, 3 or 6)``, as a checked :class:`Cloud`."""
+def as_cloud(points: Any, normals: Any) -> Cloud:
+    """Take a cloud, or an array ``(N, 3 or 6)``, as a checked :class:`Cloud`; a list or a tensor is an array too."""
     if isinstance(points, Cloud):
         return points
-    if isinstance(points, Tensor):
-        points = points.detach().cpu().numpy()
-    array = np.asarray(points)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"points: expected real numbers, got dtype {array.dtype}.")
+    array = _real_numbers("points", points)
     if array.ndim != 2 or array.shape[1] not in (3, 6):
         raise ValueError(f"points: expected shape (N, 3), or (N, 6) with normals, got {array.shape}.")
-    array = array.astype(np.float64)
     if array.shape[1] == 6:
         normals = array[:, 3:]
+    elif normals is not None:
+        normals = _real_numbers("normals", normals)
     if normals is not None and not np.isfinite(normals).all():
         raise ValueError("normals: expected finite numbers, got NaN or infinity; leave them out.")
     return Cloud(Path("points"), array[:, :3], normals)
+
+
+def _real_numbers(argument: str, values: Any) -> np.ndarray:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{argument}: expected real numbers, got dtype {array.dtype}.")
+    return array.astype(np.float64)

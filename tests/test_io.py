@@ -150,6 +150,18 @@ def test_unit_sphere_survives_a_large_offset():
     assert np.array_equal(unit_sphere(np.full((4, 3), 7.0)), np.zeros((4, 3)))
 
 
+@pytest.mark.parametrize("factor", [1e-300, 1e-200, 1e-30, 1e30, 1e200, 1e300])
+def test_any_unit_of_float64_gives_the_same_cloud(tmp_path, factor):
+    clouds = np.random.default_rng(0).normal(size=(2, 100, 3)) + 3
+    with np.errstate(all="raise", under="ignore"):
+        assert np.allclose(unit_sphere(clouds * factor), unit_sphere(clouds), atol=1e-6)
+        mixed = unit_sphere(clouds * np.array([1, factor])[:, None, None])  # each cloud for itself
+    assert np.allclose(mixed, unit_sphere(clouds), atol=1e-6)
+    corners = "".join(f"v {factor * x} {factor * y} 0\n" for x, y in ((0, 0), (1, 0), (1, 1), (0, 1)))
+    mesh = read_points(write(tmp_path / "m.obj", corners + "f 1 2 3\nf 1 3 4\n"), num_samples=2000)
+    assert np.abs(mesh.points.mean(axis=0) / factor - [0.5, 0.5, 0]).max() < 0.04
+
+
 BROKEN = {
     "short_row.txt": (b"1 2 3\n4 5\n", RuntimeError, "truncated"),
     "count.pts": (b"5\n1 2 3\n4 5 6\n", RuntimeError, "expected 5 points"),

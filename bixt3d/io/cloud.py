@@ -94,10 +94,24 @@ def unit_sphere(points: np.ndarray) -> np.ndarray:
     Returns:
         An array of the same shape, float32. A cloud whose points all coincide becomes all zeros.
     """
-    points = np.asarray(points, dtype=np.float64)
+    points = scale_to_one(np.asarray(points, dtype=np.float64))
     centred = points - points.mean(axis=-2, keepdims=True)
     radius = np.linalg.norm(centred, axis=-1).max(axis=-1)[..., None, None]
     return (centred / np.where(radius > 0, radius, 1.0)).astype(np.float32)
+
+
+def scale_to_one(points: np.ndarray) -> np.ndarray:
+    """Scale clouds by powers of two so that no square of a coordinate leaves the range of float64.
+
+    Args:
+        points: ``(..., N, 3)`` float64.
+
+    Returns:
+        An array of the same shape. The largest coordinate of each cloud is between 0.5 and 1 in size; no bit but
+        those of the exponents changes.
+    """
+    largest = np.maximum(points.max(axis=(-2, -1)), -points.min(axis=(-2, -1)))
+    return np.ldexp(points, -np.frexp(largest)[1][..., None, None])
 
 
 def unit_normals(vectors: np.ndarray) -> np.ndarray | None:

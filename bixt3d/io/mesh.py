@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from bixt3d.io.cloud import Cloud, unit_normals
+from bixt3d.io.cloud import Cloud, scale_to_one, unit_normals
 from bixt3d.io.damage import damaged
 
 
@@ -29,7 +29,8 @@ class Mesh:
         """
         if not np.isfinite(self.vertices).all():
             raise ValueError(f"{self.path}: a vertex has NaN or infinite coordinates; repair the mesh.")
-        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
+        near_one = scale_to_one(self.vertices)  # in which an area is a number
+        a, b, c = (near_one[self.faces[:, corner]] for corner in range(3))
         cross = np.cross(b - a, c - a)  # length: twice the area
         double_area = np.linalg.norm(cross, axis=1)
         total = double_area.sum()
@@ -39,7 +40,8 @@ class Mesh:
         u, v = rng.random((2, num_samples, 1))
         outside = u + v > 1
         u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
-        points = a[face] + u * (b - a)[face] + v * (c - a)[face]
+        a, b, c = (self.vertices[self.faces[face, corner]] for corner in range(3))
+        points = a + u * (b - a) + v * (c - a)
         return Cloud(self.path, points, cross[face] / double_area[face, None], from_mesh=True)
 
 
