@@ -57,7 +57,12 @@ def read_mesh(path: Path) -> Cloud | Mesh:
             loaded = trimesh.load(stream, suffix[1:], process=False, force=force, skip_materials=True)
         except Exception as error:
             raise damaged(path, suffix, error, otherwise=_otherwise(path)) from error
-    vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64).reshape(-1, 3)
+    vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64)
+    if vertices.ndim != 2 or vertices.shape[1] != 3:  # the parser cuts all rows to the length of the shortest
+        raise RuntimeError(
+            f"{path}: expected points of three coordinates, got an array of shape {vertices.shape}; it may be "
+            "truncated or damaged."
+        )
     faces = np.array(getattr(loaded, "faces", np.zeros((0, 3))), dtype=np.int64).reshape(-1, 3)
     raw = loaded.metadata.get("_ply_raw", {})
     _check_counts(path, raw, len(vertices), len(faces))
