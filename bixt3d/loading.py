@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pkgutil
+from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +36,26 @@ def load(
         seed: of the draw of points from large clouds.
         device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device where there is one.
         compile, drop_strays: as for :class:`Predictor`.
+        All but ``path`` hold for the classifier as well.
 
     Returns:
         A predictor of classes, or of parts where the checkpoint is of a segmenter.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the file is no checkpoint, or its weights are of another architecture.
+        ValueError: the file is no checkpoint, its weights are of another architecture, this machine has no such
+            device, or what :class:`Predictor` raises.
         RuntimeError: the file is damaged.
     """
     from .assembly import build_model, build_task  # bring metrics and loaders, which predicting does not need
 
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": usable_device(device),
+        "compile": compile,
+        "drop_strays": drop_strays,
+    }
     content = load_checkpoint(Path(path))
     config = from_yaml(content["config"])
     parts = content.get("parts", ())
@@ -51,22 +63,51 @@ def load(
     load_weights(model, content["model"], Path(path))
     if "num_parts" not in build_task(config, content["classes"], parts).model_arguments():
         parts = ()  # the data set has some, but the model classifies
-    options: dict[str, Any] = {
-        "batch_size": batch_size,
-        "device": device,
-        "compile": compile,
-        "drop_strays": drop_strays,
-    }
     return Predictor(
         model,
         classes=content["classes"],
         parts=parts,
-        num_points=config["data"].get("num_points", 1024),
+        num_points=training_points(config["data"]),
         takes_category=bool(getattr(model, "takes_category", False)),
         classifier=None if classifier is None else load(classifier, **options),
-        batch_size=batch_size,
-        seed=seed,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        compile=compile,
-        drop_strays=drop_strays,
+        **options,
     )
+
+
+def training_points(data: Mapping[str, Any]) -> int:
+    """Return how many points a model saw of each cloud.
+
+    Args:
+        data: the data node of a config: its ``num_points``, else the default of the class that it names.
+
+    Raises:
+        ValueError: neither says it.
+    """
+    if "num_points" in data:
+        return int(data["num_points"])
+    parameters = signature(pkgutil.resolve_name(data["_target_"])).parameters
+    default = parameters["num_points"].default if "num_points" in parameters else None
+    if not isinstance(default, int):
+        raise ValueError(
+            f"data.num_points: neither the config nor {data['_target_']} says how many points a cloud has; expected "
+            "a number, write it into the config."
+        )
+    return default
+
+
+def usable_device(name: str | None) -> str:
+    """Return a device after a first use of it; for None a CUDA device where there is one, else the CPU.
+
+    Raises:
+        ValueError: this machine or this build of torch has no such device.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ValueError(
+            f"device: {name!r} cannot be used here ({str(error).splitlines()[0]}); expected one of {', '.join(there)}."
+        ) from error
+    return name

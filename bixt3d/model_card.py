@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .loading import training_points
+
 # What a data set allows, by the name of the class that loads it.
 LICENCES = {
     "ModelNet40": "Trained on ModelNet40, whose terms allow academic research alone (the shapes belong to their "
@@ -106,7 +108,7 @@ def write_card(
         "",
         f"A `{model['_target_'].rpartition('.')[2]}` that {task}: {len(classes)} classes"
         + (f", {len(parts)} parts" if parts else "")
-        + f", {data['num_points']:,} points a cloud. {size:,} bytes, matrices in {dtype}.",
+        + f", {training_points(data):,} points a cloud. {size:,} bytes, matrices in {dtype}.",
         "",
         "```sh",
         f"python scripts/predict.py {name}.safetensors FILES...",
@@ -207,7 +209,7 @@ def _limits(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     lines = [
         "- An object of another class gets one of these all the same, and a high probability is no proof.",
     ]
-    augment, points = json.dumps(config["augment"]), f"{config['data']['num_points']:,} points a cloud"
+    augment, points = json.dumps(config["augment"]), f"{training_points(config['data']):,} points a cloud"
     if "RandomCorruption" in augment:
         lines.append(
             f"- Seen in training: {points} of single objects, in part corrupted by `RandomCorruption` as its config "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,16 @@ def cut(count: int, size: int, least: int, *, seed: int, all_points: bool) -> np
     passes = -(-count // size) if all_points else 1
     # the last pass is filled up with the first points drawn: distinct, so it is as dense as the others
     return np.resize(order, (passes, size))
+
+
+def batches(jobs: Sequence[Job], size: int) -> Iterator[list[tuple[int, int]]]:
+    """Group passes of equally many points, up to ``size`` of them: lists of (job, pass)."""
+    by_points: dict[int, list[tuple[int, int]]] = {}
+    for j, job in enumerate(jobs):
+        by_points.setdefault(job.pieces.shape[1], []).extend((j, k) for k in range(len(job.pieces)))
+    for passes in by_points.values():
+        for start in range(0, len(passes), size):
+            yield passes[start : start + size]
 
 
 def as_cloud(points: Any, normals: Any) -> Cloud:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from .compiled import compile_for_prediction
 from .io import Cloud, unit_sphere
 from .normals import estimate_normals
 from .ops import knn
-from .prediction import Job, Prediction, as_cloud, cut
+from .prediction import Job, Prediction, as_cloud, batches, cut
 from .strays import drop_strays
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class Predictor:
             of the nearest point that is left.
 
     Raises:
-        ValueError: the classifier knows none of the classes, or has parts itself.
+        ValueError: a number out of range; or the classifier knows none of the classes, has parts itself, or is
+            given to a model that predicts classes.
     """
 
     def __init__(
@@ -67,6 +68,10 @@ class Predictor:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}.")
+        if seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {seed}.")
+        if classifier is not None and not parts:
+            raise ValueError("classifier: this model predicts classes itself; leave the classifier out.")
         if classifier is not None and classifier.parts:
             raise ValueError(
                 "classifier: expected a checkpoint that predicts classes, got one that predicts parts."
@@ -112,7 +117,7 @@ class Predictor:
 
         Raises:
             ValueError: the cloud is empty, has NaN, or more than one point and no extent; or the category
-                is unknown, or needed and absent; or there is no such axis.
+                is unknown, needed and absent, or given to a classifier; or there is no such axis.
             TypeError: the points are no real numbers.
             ImportError: normals have to be estimated and open3d is not installed.
         """
@@ -125,8 +130,12 @@ class Predictor:
         normals: np.ndarray | None = None,
         category: str | None = None,
         up: str = "y",
+        whole: bool = False,
     ) -> Job:
-        """Check and normalise one cloud; takes and raises what a call does."""
+        """Check and normalise one cloud; takes and raises what a call does.
+
+        With ``whole`` a classifier, too, keeps all points, as :meth:`attention` shows them.
+        """
         cloud = as_cloud(points, normals).turned(up)
         where = cloud.path
         if len(cloud) > 1 and (cloud.points == cloud.points[0]).all():
@@ -137,8 +146,9 @@ class Predictor:
         cloud, speakers = drop_strays(cloud) if self.drop_strays else (cloud, None)
         strays = 0 if speakers is None else len(speakers) - len(cloud)
         xyz = unit_sphere(cloud.points)
-        pieces = self._pieces(len(xyz), all_points=bool(self.parts))
-        if not self.parts and len(xyz) > self.num_points:
+        whole = whole or bool(self.parts)
+        pieces = cut(len(xyz), self.num_points, self.min_points, seed=self.seed, all_points=whole)
+        if not whole and len(xyz) > self.num_points:
             # as in training: normalised after the draw
             kept = pieces[0]
             xyz, pieces = unit_sphere(cloud.points[kept]), np.arange(len(kept))[None]
@@ -154,7 +164,7 @@ class Predictor:
             for job in jobs
         ]
         with torch.inference_mode():
-            for batch in self._batches(jobs):
+            for batch in batches(jobs, self.batch_size):
                 points, category = self._tensors(jobs, batch)
                 rows = self._probabilities(points, category).cpu().numpy()
                 for (j, piece), row in zip(batch, rows, strict=True):
@@ -179,7 +189,7 @@ class Predictor:
         nearest to it. Of a cloud that is cut into K subsets, each subset's weights are divided by K.
 
         Args:
-            points: as in a call.
+            points: as in a call, or what :meth:`prepare` made of it with ``whole``.
             latents: numbers of the latents.
             layer: the layer, from 0; negative ones count from the last.
             category, up: as in a call.
@@ -188,14 +198,14 @@ class Predictor:
             ``(len(latents), N)`` float32.
 
         Raises:
-            ValueError: there is no such latent or layer; and what a call raises.
+            ValueError: the model has no latents, or no such latent or layer; and what a call raises.
         """
-        cloud = as_cloud(points, None).turned(up)
-        (job,) = self._with_category([self.prepare(cloud, category=category)])
-        cloud, speakers = drop_strays(cloud) if self.drop_strays else (cloud, None)
-        if not self.parts:  # the one subset that a classifier sees would leave the other points open
-            features = np.concatenate([unit_sphere(cloud.points), *self._normals(cloud)], axis=1)
-            job = Job(features, self._pieces(len(cloud), all_points=True))
+        if not hasattr(self.model, "forward_features"):
+            name = type(self.model).__name__
+            raise ValueError(f"attention: {name} has no latents; expected a model with cross-attention.")
+        if not isinstance(points, Job):
+            points = self.prepare(points, category=category, up=up, whole=True)
+        (job,) = self._with_category([points])
         weights = np.empty((len(latents), len(job.features)), dtype=np.float32)
         with torch.inference_mode():
             for piece, index in enumerate(job.pieces):
@@ -215,7 +225,18 @@ class Predictor:
                 if centers.shape[1] != batch.shape[1] or not torch.equal(centers, batch[..., :3]):
                     picked = picked[:, knn(batch[..., :3].contiguous(), centers, 1)[1][0, :, 0]]
                 weights[:, index] = picked.float().cpu().numpy() / len(job.pieces)
-        return weights if speakers is None else weights[:, speakers]
+        return weights if job.speakers is None else weights[:, job.speakers]
+
+    def check_category(self, category: str | None) -> None:
+        """Raise a ValueError that says what is wrong with the category of a cloud, if anything is."""
+        if category is not None and not self.parts:
+            raise ValueError(
+                "category: this model is a classifier, which says the class itself; leave it out."
+            )
+        if category is not None and category not in self.classes:
+            raise ValueError(
+                f"category: unknown value {category!r}, expected one of {', '.join(sorted(self.classes))}."
+            )
 
     def _normals(self, cloud: Cloud) -> list[np.ndarray]:
         """Return the cloud's normals where the model takes any, estimated where the cloud has none."""
@@ -227,17 +248,11 @@ class Predictor:
             logger.warning("%s: has no normals; they were estimated from neighbouring points", cloud.path)
         return [found.astype(np.float32)]
 
-    def _pieces(self, count: int, *, all_points: bool) -> np.ndarray:
-        return cut(count, self.num_points, self.min_points, seed=self.seed, all_points=all_points)
-
     def _category(self, where: Any, cloud: Cloud, category: str | None) -> tuple[int | None, Job | None]:
+        self.check_category(category)
         if not self.parts:
             return None, None
         if category is not None:
-            if category not in self.classes:
-                raise ValueError(
-                    f"category: unknown value {category!r}, expected one of {', '.join(sorted(self.classes))}."
-                )
             return self.classes.index(category), None
         if len(self.classes) == 1:
             return 0, None
@@ -262,15 +277,6 @@ class Predictor:
             known = [(p, n) for n, p in prediction.top(len(prediction.names)) if n in self.classes]
             jobs[j] = replace(jobs[j], category=self.classes.index(known[0][1]), classify_first=None)
         return jobs
-
-    def _batches(self, jobs: Sequence[Job]) -> Iterator[list[tuple[int, int]]]:
-        """Group passes of equal size: lists of (job, pass)."""
-        by_size: dict[int, list[tuple[int, int]]] = {}
-        for j, job in enumerate(jobs):
-            by_size.setdefault(job.pieces.shape[1], []).extend((j, k) for k in range(len(job.pieces)))
-        for passes in by_size.values():
-            for start in range(0, len(passes), self.batch_size):
-                yield passes[start : start + self.batch_size]
 
     def _tensors(self, jobs: Sequence[Job], batch: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
         """Return points ``(B, n, C)``, and the category ``(B,)`` where all have one (-1 for an open one)."""

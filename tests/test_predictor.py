@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bixt3d.layers import PointTokenizer
+from bixt3d.loading import load, training_points
 from bixt3d.models import BiXTClassifier, BiXTEncoder
 from bixt3d.predictor import Predictor
 
@@ -291,6 +292,63 @@ def test_attention_of_a_single_pass_is_the_models_own():
         predictor.attention(points, [4])
     with pytest.raises(ValueError, match="layers 0 to 1, got 2"):
         predictor.attention(points, [0], layer=2)
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_attention_with_strays_is_that_of_the_nearest_point_that_is_left(parts):
+    """A stray takes the weight of a point that stays; the others have the weights of the cloud without strays."""
+    surface = np.random.default_rng(0).normal(size=(90, 3))
+    surface /= np.linalg.norm(surface, axis=1, keepdims=True)
+    model = bixt().model
+    options = {"classes": CLASSES, "num_points": 64, "parts": PARTS if parts else ()}
+    clean = Predictor(model, **options).attention(surface, [0, 2])
+    dirty = Predictor(model, **options, drop_strays=True).attention(
+        np.concatenate([surface, [[0, 0, 40.0]]]), [0, 2]
+    )
+    np.testing.assert_allclose(dirty[:, :90], clean, atol=1e-7)
+    nearest = np.linalg.norm(surface - [0, 0, 40.0], axis=1).argmin()
+    assert (dirty[:, 90] == dirty[:, nearest]).all()
+
+
+def test_a_model_without_latents_has_no_attention():
+    with pytest.raises(ValueError, match=r"attention: RadiusClassifier has no latents"):
+        Predictor(RadiusClassifier(), classes=CLASSES).attention(cloud(30), [0])
+
+
+def test_what_a_classifier_would_not_use_is_refused():
+    classifier = Predictor(RadiusClassifier(), classes=CLASSES, num_points=64)
+    with pytest.raises(ValueError, match=r"category: this model is a classifier.*leave it out"):
+        classifier(cloud(30), category="cup")
+    with pytest.raises(ValueError, match=r"classifier: this model predicts classes itself"):
+        Predictor(RadiusClassifier(), classes=CLASSES, classifier=classifier)
+    with pytest.raises(ValueError, match=r"seed: expected 0 or more, got -1"):
+        Predictor(RadiusClassifier(), classes=CLASSES, seed=-1)
+
+
+def test_options_of_loading_hold_for_the_classifier_too(tiny_run, monkeypatch):
+    import bixt3d.loading
+
+    made = []
+    monkeypatch.setattr(bixt3d.loading, "Predictor", lambda model, **options: made.append(options))
+    load(tiny_run, classifier=tiny_run, seed=5, batch_size=3, device="cpu", drop_strays=True)
+    inner, outer = made
+    for name in ("seed", "batch_size", "device", "drop_strays", "compile"):
+        assert inner[name] == outer[name], name
+    assert (inner["seed"], inner["batch_size"], inner["drop_strays"]) == (5, 3, True)
+
+
+def test_a_device_that_is_not_there_is_one_sentence(tiny_run):
+    name = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(
+        ValueError, match=rf"device: '{name}' cannot be used here \(.*\); expected one of cpu"
+    ):
+        load(tiny_run, device=name)
+
+
+def test_points_of_training_are_those_of_the_config_or_of_the_data_set():
+    assert training_points({"_target_": "bixt3d.datasets.ShapeNetPart", "num_points": 77}) == 77
+    assert training_points({"_target_": "bixt3d.datasets.ShapeNetPart", "root": "x"}) == 2048
+    assert training_points({"_target_": "bixt3d.datasets.ModelNet40"}) == 1024
 
 
 @pytest.mark.slow

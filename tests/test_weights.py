@@ -239,3 +239,11 @@ def test_the_weights_that_come_along_are_the_model_of_their_card(path):
 def test_a_card_says_whether_clouds_were_corrupted_in_training(tiny, augment, said):
     facts = {"weights": "last", "epoch": 1, "steps": 2, "selection": {}}
     assert said in write_card("a", tiny(f"augment={augment}"), ["one"], [], facts, dtype="float32", size=1)
+
+
+def test_a_card_names_the_points_of_training_where_the_config_leaves_them_to_the_data_set(tiny):
+    config = tiny()
+    config["data"] = {"_target_": "bixt3d.datasets.ShapeNetPart", "root": "x"}
+    facts = {"weights": "last", "epoch": 1, "steps": 2, "selection": {}}
+    card = write_card("a", config, ["one"], [], facts, dtype="float32", size=1)
+    assert card.count("2,048 points a cloud") == 2
