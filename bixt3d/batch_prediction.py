@@ -1,9 +1,9 @@
-"""Predict many files: find them, share them out, go on after a bad one, write results and a summary."""
+"""Predict many files: name their results, go on after a bad one, write results and a summary."""
 
 from __future__ import annotations
 
-import glob
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,55 +12,56 @@ from typing import Any
 import numpy as np
 
 from .errors import USER_ERRORS
-from .io import FORMATS, Cloud, read_points
-from .io.writing import write_csv, write_json, write_npz, write_ply
+from .io import Cloud, read_points
+from .io.writing import check_folder, write_csv, write_json, write_npz, write_ply
 from .palette import part_colors
 from .prediction import Job, Prediction
 from .predictor import Predictor
 
 TOP = 5
+# What can be wrong with one file, without a reason to give up the others.
+UNUSABLE = (*USER_ERRORS, OSError, MemoryError)
 
 
-def find_files(arguments: Sequence[str | os.PathLike[str]], out: Path) -> list[Path]:
-    """List the files that arguments name, each once, in order.
+def read_cloud(file: Path, *, samples: int | None = None, seed: int = 0) -> Cloud:
+    """Read one file, as :func:`bixt3d.io.read_points` does, or say first that there is none."""
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: there is no such file or folder; check the path.")
+    return read_points(file, num_samples=samples, seed=seed)
 
-    Args:
-        arguments: files, folders (searched to any depth for known formats) or glob patterns.
-        out: folder of the results, which is passed over.
 
-    Raises:
-        ValueError: a folder or a pattern holds nothing to read.
-    """
-    found: dict[Path, None] = {}
-    for argument in map(str, arguments):
-        if Path(argument).is_dir():
-            inside = [p for p in sorted(Path(argument).rglob("*")) if p.is_file() and not _within(p, out)]
-            matches = [p for p in inside if p.suffix.lower() in FORMATS and not p.name.startswith(".")]
-        elif glob.has_magic(argument) and not Path(argument).exists():
-            matches = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if Path(p).is_file()]
-        else:
-            matches = [Path(argument)]  # one that does not exist is reported like any other bad file
-        if not matches:
-            raise ValueError(f"{argument}: nothing to read here; expected files of {', '.join(FORMATS)}.")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+def sentence(file: Path, error: BaseException) -> str:
+    """Say in one line what is wrong with a file."""
+    if isinstance(error, OSError) and error.strerror:  # the system's own, with a number before it
+        where = "" if error.filename is None else f"{error.filename}: "
+        message = f"{where}{error.strerror}"
+    else:
+        message = " ".join(str(error).split()) or type(error).__name__
+    return message if str(file) in message else f"{file}: {message}"
 
 
 def output_stems(files: Sequence[Path]) -> list[Path]:
     """Return a relative path without suffix for the results of each file, no two the same.
 
     The folders that the files have in common are left out; two files that differ in their suffix alone keep
-    it as part of the name.
+    it as part of the name, and a number goes behind a name that is taken.
     """
     absolute = [Path(os.path.abspath(file)) for file in files]
     common = Path(os.path.commonpath([file.parent for file in absolute])) if files else Path()
     relative = [file.relative_to(common) for file in absolute]
     plain = [path.with_suffix("") for path in relative]
-    repeated = {path for path in plain if plain.count(path) > 1} if len(set(plain)) < len(plain) else set()
-    return [
-        path.with_name(path.name.replace(".", "_")) if stem in repeated else stem
-        for path, stem in zip(relative, plain, strict=True)
-    ]
+    times = Counter(plain)
+    taken = {stem for stem in plain if times[stem] == 1}
+    stems = []
+    for path, stem in zip(relative, plain, strict=True):
+        if times[stem] > 1:
+            full = stem = path.with_name(path.name.replace(".", "_"))
+            number = 2
+            while stem in taken:
+                stem, number = full.with_name(f"{full.name}_{number}"), number + 1
+            taken.add(stem)
+        stems.append(stem)
+    return stems
 
 
 @dataclass
@@ -85,6 +86,12 @@ class BatchPredictor:
         png: also write a picture of the parts.
         up: the axis that is up in the files; models and pictures see it as y.
         report: called with each error, one sentence.
+        stop: asked before each file; where it says yes, the files that are left are not reached.
+
+    Raises:
+        ValueError: a number out of range; a category that the model cannot use; pictures of parts asked of a
+            classifier; or nothing can be written into ``out``.
+        ImportError: pictures are asked for and open3d is not installed.
     """
 
     predictor: Predictor
@@ -94,16 +101,31 @@ class BatchPredictor:
     png: bool = False
     up: str = "y"
     report: Callable[[str], None] = print
+    stop: Callable[[], bool] = lambda: False
     rows: dict[Path, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.samples is not None and self.samples < 1:
+            raise ValueError(f"samples: expected at least 1, got {self.samples}.")
+        if self.png and not self.predictor.parts:
+            raise ValueError("png: this model is a classifier, and pictures show parts; leave it out.")
+        self.predictor.check_category(self.category)
+        check_folder(self.out)
+        if self.png:
+            from .viewer import import_open3d
+
+            import_open3d()
 
     def run(self, files: Sequence[Path], stems: Sequence[Path]) -> Iterator[Path]:
         """Predict ``files``; yields each when it is done, failed ones too. See :attr:`rows`, :attr:`failed`."""
         waiting: list[_Pending] = []
         for file, stem in zip(files, stems, strict=True):
+            if self.stop():
+                return
             try:
-                cloud = read_points(file, num_samples=self.samples, seed=self.predictor.seed)
+                cloud = read_cloud(file, samples=self.samples, seed=self.predictor.seed)
                 job = self.predictor.prepare(cloud, category=self.category, up=self.up)
-            except USER_ERRORS as error:
+            except UNUSABLE as error:
                 yield self._fail(file, error)
                 continue
             waiting.append(_Pending(file, stem, cloud, job))
@@ -120,11 +142,15 @@ class BatchPredictor:
     def write_summary(self, files: Sequence[Path], suffix: str = "") -> list[Path]:
         """Write ``predictions.csv``, for a classifier ``predictions.json`` too, in the order of ``files``.
 
+        Where no file was predicted, nothing is written, so that the tables of an earlier run stay.
+
         Args:
             files: as given to :meth:`run`; those without a row were not reached.
             suffix: goes before the file's own, to tell the processes of a shared run apart.
         """
         rows = [self.rows[file] for file in files if file in self.rows]
+        if all("error" in row for row in rows):
+            return []
         table = self.out / f"predictions{suffix}.csv"
         columns = ["file", "points", *(["strays"] if self.predictor.drop_strays else [])]
         if self.predictor.parts:
@@ -132,16 +158,15 @@ class BatchPredictor:
             return [table]
         for place in range(1, min(TOP, len(self.predictor.classes)) + 1):
             columns += [f"class_{place}", f"probability_{place}"]
-        flat = [{k: v for k, v in row.items() if k != "top"} for row in rows]
-        for row, wide in zip(rows, flat, strict=True):
+        wide = [{k: v for k, v in row.items() if k != "top"} for row in rows]
+        deep = [dict(row) for row in wide]
+        for row, flat, entry in zip(rows, wide, deep, strict=True):
             for place, (name, probability) in enumerate(row.get("top", ()), start=1):
-                wide |= {f"class_{place}": name, f"probability_{place}": f"{probability:.6f}"}
-        write_csv(table, [*columns, "error"], flat)
+                flat |= {f"class_{place}": name, f"probability_{place}": f"{probability:.6f}"}
+                entry.setdefault("top", []).append({"class": name, "probability": probability})
+        write_csv(table, [*columns, "error"], wide)
         listed = self.out / f"predictions{suffix}.json"
-        for row in rows:
-            if "top" in row:
-                row["top"] = [{"class": name, "probability": probability} for name, probability in row["top"]]
-        write_json(listed, rows)
+        write_json(listed, deep)
         return [table, listed]
 
     def _flush(self, waiting: Sequence[_Pending]) -> Iterator[Path]:
@@ -158,7 +183,7 @@ class BatchPredictor:
                     row |= {"category": prediction.category, "parts": shares(prediction)}
                 else:
                     row["top"] = prediction.top(TOP)
-            except (*USER_ERRORS, OSError) as error:
+            except UNUSABLE as error:
                 yield self._fail(one.file, error)
                 continue
             self.rows[one.file] = row
@@ -187,9 +212,7 @@ class BatchPredictor:
             save_png(target.with_name(f"{target.name}_parts.png"), [scene])
 
     def _fail(self, file: Path, error: BaseException) -> Path:
-        message = " ".join(str(error).split()) or type(error).__name__
-        if str(file) not in message:
-            message = f"{file}: {message}"
+        message = sentence(file, error)
         self.rows[file] = {"file": str(file), "error": message}
         self.report(message)
         return file
@@ -200,7 +223,3 @@ def shares(prediction: Prediction) -> str:
     counts = np.bincount(prediction.labels, minlength=len(prediction.names))
     order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
     return "; ".join(f"{prediction.names[i]} {100 * counts[i] / counts.sum():.2f} %" for i in order)
-
-
-def _within(path: Path, folder: Path) -> bool:
-    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .batch_prediction import find_files
 from .checkpoint import load_checkpoint
 from .config import build, from_yaml
 from .io import read_points
+from .io.finding import find_files
 from .loading import load
 from .predictor import Predictor
 from .scene import Scene, attention_scene, part_scene, plain_scene
@@ -45,7 +45,7 @@ def scenes_of_files(
     """
     predictor = load(checkpoint, classifier=classifier, device=device)
     scenes = []
-    for file in find_files(files, Path(os.devnull)):
+    for file in find_files(files):
         cloud = read_points(file).turned(up)
         scenes.append(_scene(predictor, file.name, cloud, category, None, attention, layer))
     return scenes

@@ -8,7 +8,9 @@ torchrun --nproc_per_node=4 scripts/predict.py CHECKPOINT FILES...
 
 A classifier writes the five most probable classes of every file to predictions.csv and predictions.json. A
 segmenter writes FILE_parts.ply (coloured) and FILE_parts.npz (points, labels, probabilities, names) beside
-predictions.csv. A file that cannot be used is reported and passed over; the exit status is then 1.
+predictions.csv. A file that cannot be used is reported and passed over; the exit status is then 1. Ctrl-C and SIGTERM
+end the run after the files at hand, with a summary of those that are done and exit status 130 or 143; a second Ctrl-C
+ends it at once.
 """
 
 from __future__ import annotations
@@ -60,12 +62,18 @@ def predict(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from bixt3d.batch_prediction import BatchPredictor, find_files, output_stems
+    from bixt3d.batch_prediction import BatchPredictor, output_stems
+    from bixt3d.io.finding import find_files
     from bixt3d.loading import load
+    from bixt3d.signals import StopRequest
 
+    if options.category is not None and options.classifier is not None:
+        raise ValueError(
+            "--category, --classifier: expected at most one of them, since either says the class."
+        )
     keep_freed_memory()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    files = find_files(options.files, options.out)
+    files = find_files(options.files)
     stems = output_stems(files)
     files, stems = files[rank::world_size], stems[rank::world_size]
     device = options.device
@@ -83,14 +91,7 @@ def predict(options: argparse.Namespace) -> int:
         drop_strays=options.drop_strays,
         device=device,
     )
-    if options.category is not None and not predictor.parts:
-        raise ValueError(
-            "--category: the checkpoint is a classifier, which says the class itself; leave it out."
-        )
-    if options.category is not None and options.category not in predictor.classes:
-        raise ValueError(
-            f"--category: unknown value {options.category!r}, expected one of {', '.join(sorted(predictor.classes))}."
-        )
+    stop = StopRequest()
     console = Console(stderr=True)  # standard output is for the result
     batch = BatchPredictor(
         predictor,
@@ -102,23 +103,30 @@ def predict(options: argparse.Namespace) -> int:
         report=lambda message: console.print(
             f"error: {message}", highlight=False, markup=False, soft_wrap=True
         ),
+        stop=lambda: stop.requested is not None,
     )
-    try:
-        steps = batch.run(files, stems)
-        for _ in track(
-            steps,
-            "Predicting",
-            total=len(files),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ):
+    with stop:
+        try:
+            steps = batch.run(files, stems)
+            for _ in track(
+                steps,
+                "Predicting",
+                total=len(files),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            ):
+                pass
+        except KeyboardInterrupt:  # the second Ctrl-C
             pass
-    finally:  # also after Ctrl+C: what is done is kept
-        written = batch.write_summary(files, f"_rank{rank}" if world_size > 1 else "")
+        finally:  # whatever ended it, what is done is kept
+            written = batch.write_summary(files, f"_rank{rank}" if world_size > 1 else "")
     done = len(batch.rows) - batch.failed
     what = "parts" if predictor.parts else "classes"
-    print(f"{what} of {done} of {len(files)} files: {', '.join(map(str, written))}")
+    where = ", ".join(map(str, written)) or f"no table was written to {options.out}"
+    print(f"{'stopped; ' if stop.requested else ''}{what} of {done} of {len(files)} files: {where}")
+    if stop.requested:
+        return 128 + stop.requested
     return 1 if batch.failed else 0
 
 

@@ -1,6 +1,8 @@
 import csv
 import json
+import os
 import runpy
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from bixt3d.batch_prediction import BatchPredictor, find_files, output_stems
+from bixt3d.batch_prediction import BatchPredictor, output_stems
 from bixt3d.io import read_points
+from bixt3d.io.finding import find_files
 from bixt3d.predictor import Predictor
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "predict.py"
@@ -67,7 +70,7 @@ def predict(batch, files):
 def test_every_format_gives_the_same_labels_and_keeps_the_coordinates(tmp_path):
     points = np.random.default_rng(0).normal(size=(150, 3)) * 30 + [500_000.0, 4_000_000.0, 12.0]
     kinds = save_every_format(tmp_path / "in", points)
-    files = find_files([tmp_path / "in"], tmp_path / "out")
+    files = find_files([tmp_path / "in"])
     assert [file.stem for file in files] == kinds
     batch = BatchPredictor(segmenter(), tmp_path / "out")
     predict(batch, files)
@@ -104,7 +107,7 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
         np.save(tmp_path / f"{i}.npy", rng.normal(size=(20 + i, 3)))
     (tmp_path / "2.npy").write_bytes(b"no")
     np.save(tmp_path / "3.npy", np.ones((7, 3)))
-    files = [*find_files([tmp_path], tmp_path / "out"), tmp_path / "absent.ply"]
+    files = [*find_files([tmp_path]), tmp_path / "absent.ply"]
     said = []
     batch = BatchPredictor(segmenter(), tmp_path / "out", report=said.append)
     predict(batch, files)
@@ -162,13 +165,11 @@ def test_classes_go_to_tables(tmp_path):
 
 
 def test_find_files(tmp_path):
-    for name in ("b/2.ply", "b/1.txt", "b/deep/3.npy", "a.off", "b/notes.md", "b/.hidden.ply", "b/out/4.ply"):
+    for name in ("b/2.ply", "b/1.txt", "b/deep/3.npy", "a.off", "b/notes.md", "b/.hidden.ply"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    found = find_files(
-        [tmp_path / "a.off", tmp_path / "b", str(tmp_path / "b" / "*.ply")], tmp_path / "b" / "out"
-    )
+    found = find_files([tmp_path / "a.off", tmp_path / "b", str(tmp_path / "b" / "*.ply")])
     assert [str(path.relative_to(tmp_path)) for path in found] == [
         "a.off",
         "b/1.txt",
@@ -176,13 +177,180 @@ def test_find_files(tmp_path):
         "b/deep/3.npy",
     ]
     with pytest.raises(ValueError, match=r"\*\.stl: nothing to read here"):
-        find_files([str(tmp_path / "*.stl")], tmp_path / "out")
+        find_files([str(tmp_path / "*.stl")])
 
 
 def test_output_names_never_meet():
     files = [Path(p) for p in ("in/a/x.ply", "in/b/x.ply", "in/b/y.off", "in/b/y.txt", "in/z.v2.npy")]
     stems = [stem.as_posix() for stem in output_stems(files)]
     assert stems == ["a/x", "b/x", "b/y_off", "b/y_txt", "z.v2"]
+    files = [
+        Path("in", name) for name in ("x.xyz", "x.csv", "x_csv.xyz", "x_csv_2.xyz", "x_xyz.a.b", "x.a.b")
+    ]
+    for order in (files, files[::-1]):
+        stems = [stem.as_posix() for stem in output_stems(order)]
+        assert len(set(stems)) == len(files), stems
+        assert {"x_csv", "x_csv_2", "x_xyz.a", "x.a"} <= set(stems), "a name that only one has is kept"
+
+
+def test_a_file_is_found_once_whatever_its_path_and_folders_may_be_links(tmp_path, monkeypatch):
+    (tmp_path / "in" / "real").mkdir(parents=True)
+    (tmp_path / "far").mkdir()
+    for name in ("in/a.xyz", "in/real/b.xyz", "far/c.xyz"):
+        (tmp_path / name).write_text("0 0 0\n")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "in" / "real" / "loop").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    named = [str(p) for p in find_files(["in/a.xyz", tmp_path / "in" / "a.xyz", "in/../in/a.xyz"])]
+    assert named == ["in/a.xyz"]
+    assert len(find_files(["in/**/*.xyz"])) == 3
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "real")
+    assert [str(p) for p in find_files(["in"])] == ["in/a.xyz", "in/link/c.xyz", "in/real/b.xyz"]
+
+
+def test_results_are_no_inputs_unless_they_are_named(tmp_path, caplog):
+    points = np.random.default_rng(0).normal(size=(30, 3))
+    np.save(tmp_path / "a.npy", points)
+    batch = BatchPredictor(segmenter(), tmp_path)  # beside the input
+    predict(batch, [tmp_path / "a.npy"])
+    batch.write_summary([tmp_path / "a.npy"])
+    classifier = BatchPredictor(Predictor(Classifier(), classes=tuple("abcdefghi")), tmp_path / "more")
+    predict(classifier, [tmp_path / "a.npy"])
+    classifier.write_summary([tmp_path / "a.npy"], "_rank1")
+    assert len(list(tmp_path.rglob("*.*"))) == 6
+    for argument in (tmp_path, f"{tmp_path}/*.*", f"{tmp_path}/**/*.*"):
+        caplog.clear()
+        assert find_files([argument]) == [tmp_path / "a.npy"]
+        assert "results of earlier predictions are passed over" in caplog.text
+    with pytest.raises(ValueError, match="nothing to read here but results of earlier predictions"):
+        find_files([tmp_path / "more"])
+    (file,) = find_files([tmp_path / "a_parts.npz"])
+    assert np.array_equal(read_points(file).points, points)
+
+
+def test_a_file_name_that_is_no_text_costs_no_table(tmp_path):
+    name = os.fsdecode(b"caf\xe9.npy")
+    try:
+        np.save(tmp_path / name, np.random.default_rng(0).normal(size=(30, 3)))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes no such name")
+    files = find_files([tmp_path])
+    batch = BatchPredictor(Predictor(Classifier(), classes=tuple("abcdefghi")), tmp_path / "out")
+    predict(batch, files)
+    table, listed = batch.write_summary(files)
+    (row,) = csv.DictReader(table.open(encoding="utf-8"))
+    assert row["file"].endswith(r"caf\udce9.npy")
+    (entry,) = json.loads(listed.read_text(encoding="utf-8"))
+    assert os.fsencode(entry["file"]) == os.fsencode(files[0])
+
+
+def test_the_summary_can_be_written_again(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(30, 3)))
+    batch = BatchPredictor(Predictor(Classifier(), classes=tuple("abcdefghi")), tmp_path / "out")
+    predict(batch, [tmp_path / "a.npy"])
+    first = [path.read_text() for path in batch.write_summary([tmp_path / "a.npy"])]
+    assert [path.read_text() for path in batch.write_summary([tmp_path / "a.npy"])] == first
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "b.npy"), MemoryError()])
+def test_no_error_of_a_file_ends_the_run(tmp_path, monkeypatch, error):
+    import bixt3d.batch_prediction as module
+
+    files = [tmp_path / name for name in ("a.npy", "b.npy", "c.npy")]
+    for file in files:
+        np.save(file, np.random.default_rng(0).normal(size=(30, 3)))
+
+    def read(file, **options):
+        if file == files[1]:
+            raise error
+        return read_points(file, **options)
+
+    monkeypatch.setattr(module, "read_points", read)
+    said = []
+    batch = BatchPredictor(segmenter(), tmp_path / "out", report=said.append)
+    predict(batch, files)
+    assert batch.failed == 1
+    assert len(said) == 1
+    assert "b.npy" in said[0]
+    assert "Errno" not in said[0]
+
+
+def test_where_nothing_was_predicted_the_tables_of_the_run_before_stay(tmp_path):
+    (tmp_path / "predictions.csv").write_text("kept\n")
+    said = []
+    batch = BatchPredictor(segmenter(), tmp_path, report=said.append)
+    predict(batch, find_files([tmp_path / "scanz"]))
+    assert said == [f"{tmp_path / 'scanz'}: there is no such file or folder; check the path."]
+    assert batch.write_summary([tmp_path / "scanz"]) == []
+    assert (tmp_path / "predictions.csv").read_text() == "kept\n"
+
+
+def test_what_cannot_work_is_said_before_anything_is_read(tmp_path):
+    (tmp_path / "afile").write_text("")
+    classifier = Predictor(Classifier(), classes=tuple("abcdefghi"))
+    for out in (tmp_path / "afile", tmp_path / "afile" / "deep" / "er"):
+        with pytest.raises(ValueError, match=r"afile is no folder; expected one to write into"):
+            BatchPredictor(classifier, out)
+    with pytest.raises(ValueError, match=r"samples: expected at least 1, got 0"):
+        BatchPredictor(classifier, tmp_path, samples=0)
+    with pytest.raises(ValueError, match=r"png: this model is a classifier"):
+        BatchPredictor(classifier, tmp_path, png=True)
+    with pytest.raises(ValueError, match=r"category: this model is a classifier"):
+        BatchPredictor(classifier, tmp_path, category="a")
+
+
+class Interrupted(Segmenter):
+    """Gets signals in its second forward pass."""
+
+    def __init__(self, numbers):
+        super().__init__()
+        self.numbers, self.calls = numbers, 0
+
+    def forward(self, points, category=None):
+        self.calls += 1
+        if self.calls == 2:
+            for number in self.numbers:
+                signal.raise_signal(number)
+        return super().forward(points, category)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "status", "done"),
+    [([signal.SIGINT], 130, 8), ([signal.SIGTERM], 143, 8), ([signal.SIGINT, signal.SIGINT], 130, 4)],
+)
+def test_a_signal_leaves_a_summary_of_what_is_done(tmp_path, monkeypatch, capsys, numbers, status, done):
+    import bixt3d.loading
+
+    for i in range(20):
+        np.save(tmp_path / f"{i:02}.npy", np.random.default_rng(i).normal(size=(20, 3)))
+    predictor = Predictor(
+        Interrupted(numbers), classes=("cup", "hat"), parts=PARTS, num_points=32, batch_size=4
+    )
+    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: predictor)
+    out = tmp_path / "out"
+    main = runpy.run_path(str(SCRIPT))["main"]
+    assert main(["model.pt", str(tmp_path), "--out", str(out)]) == status
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    assert [Path(row["file"]).name for row in rows] == [f"{i:02}.npy" for i in range(done)]
+    assert len(list(out.glob("*_parts.npz"))) == done
+    assert capsys.readouterr().out == f"stopped; parts of {done} of 20 files: {out / 'predictions.csv'}\n"
+
+
+def test_the_command_leaves_old_tables_alone_where_it_predicts_nothing(tmp_path, monkeypatch, capsys):
+    import bixt3d.loading
+
+    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: segmenter())
+    monkeypatch.chdir(tmp_path)
+    Path("predictions").mkdir()
+    Path("predictions", "predictions.csv").write_text("kept\n")
+    main = runpy.run_path(str(SCRIPT))["main"]
+    assert main(["model.pt", "scanz"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "parts of 0 of 1 files: no table was written to predictions\n"
+    assert " ".join(err.split()) == "error: scanz: there is no such file or folder; check the path."
+    assert Path("predictions", "predictions.csv").read_text() == "kept\n"
+    with pytest.raises(SystemExit, match="--category, --classifier: expected at most one of them"):
+        main(["model.pt", "scanz", "--category", "cup", "--classifier", "c.pt"])
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -206,5 +374,5 @@ def test_the_command(tmp_path, monkeypatch, capsys, world_size):
     monkeypatch.setenv("RANK", "0")
     assert main(["model.pt", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "0.npy: the file is empty" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(SystemExit, match="error: --category: unknown value 'cat', expected one of cup, hat"):
+    with pytest.raises(SystemExit, match="error: category: unknown value 'cat', expected one of cup, hat"):
         main(["model.pt", str(tmp_path), "--category", "cat"])

@@ -14,6 +14,32 @@ from typing import Any
 import numpy as np
 
 
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Raise where no file can be written into a folder, which need not exist yet; makes nothing.
+
+    Raises:
+        ValueError: there is a file of that name, or of one of its parents, or no permission to write.
+    """
+    place = Path(os.path.abspath(folder))
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"{folder}: {place} is no folder; expected one to write into, name another.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: no permission to write into {place}; name another folder.")
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise where a file cannot be written, before the work that goes into it; makes nothing.
+
+    Raises:
+        ValueError: there is a folder of that name, or what :func:`check_folder` says of the folder it is in.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder; expected the name of a file to write.")
+    check_folder(Path(path).parent)
+
+
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a name to write to beside ``path``; what was written takes the place of ``path`` at the end.
@@ -91,17 +117,27 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write plain values as indented JSON; numbers that are not finite are refused."""
+    """Write plain values as indented JSON; numbers that are not finite are refused.
+
+    Bytes of a file name that are no UTF-8 become escapes such as ``\\udce9``, from which ``os.fsencode`` makes the
+    name again.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(
     path: str | os.PathLike[str], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write a table; a row without some column leaves that field empty."""
-    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    """Write a table; a row without some column leaves that field empty.
+
+    Bytes of a file name that are no UTF-8 become escapes such as ``\\udce9``, so that every program can read the rest.
+    """
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
