@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .batch_prediction import UNUSABLE, read_cloud, sentence
 from .checkpoint import load_checkpoint
 from .config import build, from_yaml
-from .io import read_points
 from .io.finding import find_files
 from .loading import load
+from .prediction import Job
 from .predictor import Predictor
 from .scene import Scene, attention_scene, part_scene, plain_scene
 
@@ -30,8 +31,9 @@ def scenes_of_files(
     layer: int = -1,
     up: str = "y",
     device: str | None = None,
+    report: Callable[[str], None] = print,
 ) -> list[Scene]:
-    """Predict files and make a scene of each.
+    """Predict files and make a scene of each that can be used.
 
     Args:
         checkpoint: of a segmenter, or of a classifier (which shows its class, or attention).
@@ -42,12 +44,23 @@ def scenes_of_files(
         layer: layer of that attention.
         up: the axis that is up in the files; model and pictures see it as y.
         device: where the model runs.
+        report: called with what is wrong with each of the other files, one sentence.
+
+    Raises:
+        ValueError: a folder or pattern holds nothing to read, or the model has no such category, latent or layer.
     """
+    found = find_files(files)
     predictor = load(checkpoint, classifier=classifier, device=device)
+    predictor.check_category(category)
     scenes = []
-    for file in find_files(files):
-        cloud = read_points(file).turned(up)
-        scenes.append(_scene(predictor, file.name, cloud, category, None, attention, layer))
+    for file in found:
+        try:
+            cloud = read_cloud(file).turned(up)
+            job = predictor.prepare(cloud, category=category, whole=attention is not None)
+        except UNUSABLE as error:
+            report(sentence(file, error))
+            continue
+        scenes.append(_scene(predictor, file.name, cloud.points, job, None, attention, layer))
     return scenes
 
 
@@ -77,6 +90,7 @@ def scenes_of_split(
         ValueError: there is no such shape, or the data set has other classes than the model.
     """
     predictor = load(checkpoint, classifier=classifier, device=device)
+    predictor.check_category(category)
     node: dict[str, Any] = dict(from_yaml(load_checkpoint(Path(checkpoint))["config"])["data"])
     if data_root is not None:
         node["root"] = data_root
@@ -93,24 +107,24 @@ def scenes_of_split(
         own = clouds.classes[clouds.labels[i]] if predictor.parts and classifier is None else None
         truth = None if clouds.part_labels is None else np.asarray(clouds.part_labels[i])
         points = np.asarray(clouds.points[i])
-        scenes.append(_scene(predictor, clouds.names[i], points, category or own, truth, attention, layer))
+        job = predictor.prepare(points, category=category or own, whole=attention is not None)
+        scenes.append(_scene(predictor, clouds.names[i], points[:, :3], job, truth, attention, layer))
     return scenes
 
 
 def _scene(
     predictor: Predictor,
     name: str,
-    cloud: Any,
-    category: str | None,
+    points: np.ndarray,
+    job: Job,
     truth: np.ndarray | None,
     attention: Sequence[int] | None,
     layer: int,
 ) -> Scene:
-    points = (cloud if isinstance(cloud, np.ndarray) else cloud.points)[:, :3]
     if attention is not None:
-        weights = predictor.attention(cloud, attention, layer=layer, category=category)
+        weights = predictor.attention(job, attention, layer=layer)
         return attention_scene(name, points, weights, attention)
-    prediction = predictor(cloud, category=category)
+    (prediction,) = predictor.run([job])
     if predictor.parts:
         return part_scene(name, points, prediction.labels, prediction.names, truth)
     best = ", ".join(f"{one} {100 * probability:.1f} %" for one, probability in prediction.top(2))

@@ -58,7 +58,10 @@ def save_png(path: str | os.PathLike[str], scenes: Sequence[Scene], *, size: int
         row, column = divmod(i, abreast)
         top = height - row * (inches + below + 0.35)
         left = column * views * inches
-        figure.text((left + 0.1) / width, (top - 0.16) / height, scene.name, fontsize=9, va="center")
+        # a file name may hold bytes that are no text, and dollars that start no formula
+        name = scene.name.encode("utf-8", "backslashreplace").decode("utf-8")
+        at = ((left + 0.1) / width, (top - 0.16) / height)
+        figure.text(*at, name, fontsize=9, va="center", parse_math=False)
         for j, (view, image) in enumerate(zip(scene.views, drawn, strict=True)):
             x, y = left + j * inches, top - 0.3 - inches
             axes = figure.add_axes((x / width, y / height, inches / width, inches / height))
@@ -68,10 +71,12 @@ def save_png(path: str | os.PathLike[str], scenes: Sequence[Scene], *, size: int
                 (x + 0.1) / width, (y - 0.08) / height, view.title, fontsize=9, weight="bold", va="top"
             )
             for k, entry in enumerate(view.legend):
-                at = (y - 0.32 - 0.17 * k) / height
+                row_at = (y - 0.32 - 0.17 * k) / height
                 color = tuple(channel / 255 for channel in entry.color)
-                figure.text((x + 0.1) / width, at, "\N{BLACK SQUARE}", fontsize=10, color=color, va="center")
-                figure.text((x + 0.27) / width, at, entry.text, fontsize=8, va="center")
+                figure.text(
+                    (x + 0.1) / width, row_at, "\N{BLACK SQUARE}", fontsize=10, color=color, va="center"
+                )
+                figure.text((x + 0.27) / width, row_at, entry.text, fontsize=8, va="center")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, facecolor="white")
 

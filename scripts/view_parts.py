@@ -7,7 +7,8 @@ python scripts/view_parts.py CHECKPOINT FILES... --save parts.html        # turn
 python scripts/view_parts.py CHECKPOINT FILES... --attention 0 5 9        # what these latents attend to
 
 Keys in the window: N and P next and previous shape; 1, 2, 3 prediction, ground truth, errors only; + and -
-point size; S screenshot; R look from the front; Q close. Attention works with a classifier too.
+point size; S screenshot; R look from the front; Q close. Attention works with a classifier too. A file that cannot
+be used is reported and passed over; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--attention", type=int, nargs="+", metavar="L", help="colour by what latent L attends to"
     )
-    made.add_argument("--layer", type=int, default=-1, help="layer of the attention (default: the last)")
+    made.add_argument("--layer", type=int, help="layer of the attention (default: the last)")
     made.add_argument("--category", help="class of all clouds, for parts")
     made.add_argument(
         "--classifier", type=Path, help="checkpoint that says the class of each cloud, for parts"
     )
     made.add_argument("--up", choices=("x", "y", "z"), help="axis that is up in the files (default: y)")
-    made.add_argument("--size", type=int, default=360, help="pixels of a view in a .png (default: 360)")
+    made.add_argument("--size", type=int, help="pixels of a view in a .png (default: 360)")
     made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
     return made
 
@@ -50,18 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def view(options: argparse.Namespace) -> int:
+    from bixt3d.io.writing import check_file
     from bixt3d.showing import scenes_of_files, scenes_of_split
     from bixt3d.viewer import check_display, import_open3d, save_png
 
-    if bool(options.files) == bool(options.split):
-        raise ValueError("expected either FILES or --split, got both or neither.")
-    if options.split and options.up:
-        raise ValueError(
-            "--up: is for FILES; a data set is shown as the model sees it, and data.up=z turns it when training."
-        )
     kind = None if options.save is None else options.save.suffix.lower()
-    if kind not in (None, ".html", ".png"):
-        raise ValueError(f"--save: unknown format {kind!r}, expected one of .html, .png.")
+    check_options(options, kind)
+    if options.save is not None:
+        check_file(options.save)
     # what cannot be shown is said before anything is computed
     if kind is None:
         check_display()
@@ -71,17 +68,27 @@ def view(options: argparse.Namespace) -> int:
         "category": options.category,
         "classifier": options.classifier,
         "attention": options.attention,
-        "layer": options.layer,
+        "layer": -1 if options.layer is None else options.layer,
         "device": options.device,
     }
+    failed = []
+
+    def report(message: str) -> None:
+        failed.append(message)
+        print(f"error: {message}", file=sys.stderr)
+
     if options.split:
         scenes = scenes_of_split(
             options.checkpoint, options.split, options.index, options.data_root, **choices
         )
     else:
-        scenes = scenes_of_files(options.checkpoint, options.files, up=options.up or "y", **choices)
+        scenes = scenes_of_files(
+            options.checkpoint, options.files, up=options.up or "y", report=report, **choices
+        )
+    if not scenes:
+        raise ValueError("nothing to show, since none of the files can be used.")
     if kind == ".png":
-        save_png(options.save, scenes, size=options.size)
+        save_png(options.save, scenes, size=options.size or 360)
     elif kind == ".html":
         from bixt3d.page import write_page
 
@@ -90,9 +97,33 @@ def view(options: argparse.Namespace) -> int:
         from bixt3d.window import show
 
         show(scenes)
-        return 0
-    print(f"saved {options.save}")
-    return 0
+    if options.save is not None:
+        print(f"saved {options.save}")
+    return 1 if failed else 0
+
+
+def check_options(options: argparse.Namespace, kind: str | None) -> None:
+    """Refuse options that contradict each other or would do nothing; ``kind`` is the suffix of ``--save``."""
+    if bool(options.files) == bool(options.split):
+        raise ValueError("expected either FILES or --split, got both or neither.")
+    if options.split and options.up:
+        raise ValueError(
+            "--up: is for FILES; a data set is shown as the model sees it, and data.up=z turns it when training."
+        )
+    if options.files and (options.index is not None or options.data_root is not None):
+        raise ValueError("--index, --data-root: are for --split; leave them out with FILES.")
+    if kind not in (None, ".html", ".png"):
+        raise ValueError(f"--save: unknown format {kind!r}, expected one of .html, .png.")
+    if options.size is not None and kind != ".png":
+        raise ValueError("--size: is for pictures; leave it out, or save one with --save FILE.png.")
+    if options.size is not None and options.size < 1:
+        raise ValueError(f"--size: expected at least 1, got {options.size}.")
+    if options.layer is not None and options.attention is None:
+        raise ValueError("--layer: is for --attention; leave it out, or name latents with --attention.")
+    if options.category is not None and options.classifier is not None:
+        raise ValueError(
+            "--category, --classifier: expected at most one of them, since either says the class."
+        )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_pictures_without_a_display(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import numpy as np; from test_viewer import scene; from bixt3d.viewer import render, save_png\n"
         "np.save(sys.argv[2] + '/images.npy', np.array(render([scene()], size=120)))\n"
-        "save_png(sys.argv[2] + '/a.png', [scene(), scene('b', truth=False)], size=120)\n"
+        "save_png(sys.argv[2] + '/a.png', [scene(), scene('b\\udce9 $x_', truth=False)], size=120)\n"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
     subprocess.run(
@@ -141,9 +141,61 @@ def test_points_shrink_as_they_grow_in_number():
             ["m.pt", "a.ply", "--save", "a.gif"],
             r"--save: unknown format '\.gif', expected one of \.html, \.png",
         ),
-        (["m.pt", "a.ply", "--save", "a.html"], r"m\.pt: no such checkpoint"),
+        (["m.pt", str(SCRIPT), "--save", "a.html"], r"m\.pt: no such checkpoint"),
+        (["m.pt", "a.ply", "--index", "3"], "--index, --data-root: are for --split"),
+        (["m.pt", "a.ply", "--data-root", "d"], "--index, --data-root: are for --split"),
+        (["m.pt", "a.ply", "--save", "a.html", "--size", "90"], "--size: is for pictures"),
+        (["m.pt", "a.ply", "--save", "a.png", "--size", "-5"], "--size: expected at least 1, got -5"),
+        (["m.pt", "a.ply", "--layer", "2"], "--layer: is for --attention"),
+        (
+            ["m.pt", "a.ply", "--category", "a", "--classifier", "c.pt"],
+            "--category, --classifier: .*at most one",
+        ),
+        (
+            ["m.pt", "a.ply", "--save", f"{SCRIPT}/a.html"],
+            r"view_parts\.py is no folder; expected one to write into",
+        ),
     ],
 )
 def test_the_command_says_what_is_wrong(arguments, words):
     with pytest.raises(SystemExit, match=f"error: .*{words}"):
         runpy.run_path(str(SCRIPT))["main"](arguments)
+
+
+def test_a_folder_of_the_name_to_save_is_found_before_the_work(tmp_path):
+    (tmp_path / "d.html").mkdir()
+    with pytest.raises(SystemExit, match=r"error: .*d\.html: is a folder; expected the name of a file"):
+        runpy.run_path(str(SCRIPT))["main"](["m.pt", "a.ply", "--save", str(tmp_path / "d.html")])
+
+
+def test_a_bad_file_is_passed_over(tiny_run, tmp_path, capsys):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    page, good = tmp_path / "page.html", tmp_path / "good.xyz"
+    np.savetxt(good, np.random.default_rng(0).normal(size=(50, 3)))
+    (tmp_path / "bad.txt").write_text("0 0 0\n1 1\n")
+    (tmp_path / "predictions.csv").write_text("file,points\n")
+    files = [str(tmp_path), str(tmp_path / "absent.ply")]
+
+    def call(names, *options):
+        return main([str(tiny_run), *names, "--save", str(page), "--device", "cpu", *options])
+
+    assert call(files) == 1
+    out, err = capsys.readouterr()
+    assert out == f"saved {page}\n"
+    assert [line.startswith("error: ") for line in err.splitlines() if str(tmp_path) in line] == [True, True]
+    assert "bad.txt" in err
+    assert "absent.ply: there is no such file or folder" in err
+    assert '"good.xyz"' in page.read_text()
+    assert "bad.txt" not in page.read_text()
+    page.unlink()
+    with pytest.raises(SystemExit, match="error: nothing to show, since none of the files can be used"):
+        call(files[1:])
+    assert not page.exists()
+    assert call([str(good)], "--attention", "0") == 0
+    capsys.readouterr()
+    # a mistake about the model is said once, not for each file
+    with pytest.raises(SystemExit, match=r"error: latent: the model has latents 0 to \d+, got 999"):
+        call([str(good)], "--attention", "999")
+    with pytest.raises(SystemExit, match="error: category: this model is a classifier"):
+        call([str(good)], "--category", "nosuch")
+    assert capsys.readouterr().err == ""
