@@ -6,7 +6,9 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from . import __version__
 from .checkpoint import load_checkpoint
 from .config import from_yaml
+from .io.writing import check_file
 from .layers import BidirectionalCrossAttention, CrossAttention, SelfAttention
 from .loading import load
 from .predictor import Predictor
@@ -55,7 +58,8 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Exported:
     """Write the model that a checkpoint serves, with any number of clouds and points, and check the file.
 
     The file maps ``points (B, N, C)`` float32, and ``category (B,)`` int64 where the model takes it, to
-    logits. It is read back and compared with the model on two other sizes than it was traced with.
+    logits. It is read back and compared with the model on two other sizes than it was traced with, and only
+    then takes the place of ``out``.
 
     Args:
         checkpoint: a ``last.pt`` or ``best.pt``, or a run folder.
@@ -63,7 +67,7 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Exported:
             toolkit's own ops as nodes ``bixt3d::...``: import ``bixt3d.ops`` before ``torch.export.load``.
 
     Raises:
-        ValueError: unknown format.
+        ValueError: unknown format, or no file can be written there.
         NotImplementedError: the model is made of ops that ONNX does not have.
         ImportError: onnx or onnxscript is not installed.
         RuntimeError: what was written computes something else than the model.
@@ -73,10 +77,10 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Exported:
         raise ValueError(f"{out}: unknown format {out.suffix!r}, expected one of {', '.join(FORMATS)}.")
     if out.suffix == ".onnx":
         _check_packages(out)
+    check_file(out)
     predictor = load(checkpoint, device="cpu")
     metadata = describe(predictor, from_yaml(load_checkpoint(checkpoint)["config"])["name"])
     program = trace(predictor)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".onnx":
         ops = sorted({node.removeprefix("bixt3d.").partition(".")[0] for node in own_ops(program)})
         if ops:
@@ -84,11 +88,14 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Exported:
                 f"{checkpoint}: ONNX has no {' and no '.join(ops)}, which this model is made of; only models "
                 f"without grouping can be written as ONNX, write {out.with_suffix('.pt2')} instead."
             )
-        return _write_onnx(predictor, program, metadata, out)
-    torch.export.save(program, out, extra_files={"metadata.json": json.dumps(metadata)})
-    module = torch.export.load(out).module()
-    difference = _compare(predictor, lambda *inputs: module(*inputs), out)
-    return Exported(out, metadata, difference, None, (0, 0))
+    write = _write_onnx if out.suffix == ".onnx" else _write_program
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # in a folder of its own, so that the file has its own name, which a .pt2 holds inside
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
+        file = Path(folder, out.name)
+        done = write(predictor, program, metadata, file)
+        os.replace(file, out)
+    return done._replace(path=out)
 
 
 def describe(predictor: Predictor, name: str) -> dict[str, str]:
@@ -181,6 +188,15 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def _write_program(
+    predictor: Predictor, program: torch.export.ExportedProgram, metadata: dict[str, str], out: Path
+) -> Exported:
+    torch.export.save(program, out, extra_files={"metadata.json": json.dumps(metadata)})
+    module = torch.export.load(out).module()
+    difference = _compare(predictor, lambda *inputs: module(*inputs), out)
+    return Exported(out, metadata, difference, None, (0, 0))
+
+
 def _write_onnx(
     predictor: Predictor, program: torch.export.ExportedProgram, metadata: dict[str, str], out: Path
 ) -> Exported:
@@ -222,8 +238,8 @@ def _compare(predictor: Predictor, run: Any, out: Path) -> float:
         worst = max(worst, difference)
         if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
             raise RuntimeError(
-                f"{out}: its logits differ from the model's by {difference:.2g} on {clouds} clouds of {points} "
-                f"points, expected at most {TOLERANCE:g}; do not use the file."
+                f"{out.name}: its logits differ from the model's by {difference:.2g} on {clouds} clouds of {points} "
+                f"points, expected at most {TOLERANCE:g}; no file was written, try another version of torch."
             )
     return worst
 

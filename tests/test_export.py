@@ -160,6 +160,25 @@ def test_a_file_that_computes_something_else_is_reported(checkpoint, tmp_path, m
         RuntimeError, match=r"model\.pt2: its logits differ from the model's by 0\.01 on 1 clouds"
     ):
         export_checkpoint(checkpoint("naive"), tmp_path / "model.pt2")
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"], "such a file is not left behind"
+
+
+def test_an_onnx_file_that_computes_something_else_is_not_left_behind(checkpoint, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    monkeypatch.setattr(importlib.import_module("bixt3d.export"), "TOLERANCE", -1.0)
+    with pytest.raises(RuntimeError, match=r"model\.onnx: its logits differ"):
+        export_checkpoint(checkpoint("naive"), tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_a_place_where_nothing_can_be_written_is_found_before_the_work(tmp_path):
+    (tmp_path / "afile").touch()
+    (tmp_path / "dir.pt2").mkdir()
+    with pytest.raises(ValueError, match=r"afile is no folder; expected one to write into"):
+        export_checkpoint(tmp_path / "absent.pt", tmp_path / "afile" / "m.pt2")
+    with pytest.raises(ValueError, match=r"dir\.pt2: is a folder; expected the name of a file"):
+        export_checkpoint(tmp_path / "absent.pt", tmp_path / "dir.pt2")
 
 
 def test_what_cannot_be_written(checkpoint, tmp_path, monkeypatch):
