@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import USER_ERRORS
+from .errors import USER_ERRORS, sentence
 from .io import Cloud, read_points
 from .io.writing import check_folder, write_csv, write_json, write_npz, write_ply
 from .palette import part_colors
@@ -20,23 +20,12 @@ from .predictor import Predictor
 
 TOP = 5
 # What can be wrong with one file, without a reason to give up the others.
-UNUSABLE = (*USER_ERRORS, OSError, MemoryError)
+UNUSABLE = (*USER_ERRORS, MemoryError)
 
 
-def read_cloud(file: Path, *, samples: int | None = None, seed: int = 0) -> Cloud:
-    """Read one file, as :func:`bixt3d.io.read_points` does, or say first that there is none."""
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: there is no such file or folder; check the path.")
-    return read_points(file, num_samples=samples, seed=seed)
-
-
-def sentence(file: Path, error: BaseException) -> str:
+def what_is_wrong(file: Path, error: BaseException) -> str:
     """Say in one line what is wrong with a file."""
-    if isinstance(error, OSError) and error.strerror:  # the system's own, with a number before it
-        where = "" if error.filename is None else f"{error.filename}: "
-        message = f"{where}{error.strerror}"
-    else:
-        message = " ".join(str(error).split()) or type(error).__name__
+    message = sentence(error)
     return message if str(file) in message else f"{file}: {message}"
 
 
@@ -123,7 +112,7 @@ class BatchPredictor:
             if self.stop():
                 return
             try:
-                cloud = read_cloud(file, samples=self.samples, seed=self.predictor.seed)
+                cloud = read_points(file, num_samples=self.samples, seed=self.predictor.seed)
                 job = self.predictor.prepare(cloud, category=self.category, up=self.up)
             except UNUSABLE as error:
                 yield self._fail(file, error)
@@ -212,7 +201,7 @@ class BatchPredictor:
             save_png(target.with_name(f"{target.name}_parts.png"), [scene])
 
     def _fail(self, file: Path, error: BaseException) -> Path:
-        message = sentence(file, error)
+        message = what_is_wrong(file, error)
         self.rows[file] = {"file": str(file), "error": message}
         self.report(message)
         return file

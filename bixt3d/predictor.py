@@ -230,9 +230,7 @@ class Predictor:
     def check_category(self, category: str | None) -> None:
         """Raise a ValueError that says what is wrong with the category of a cloud, if anything is."""
         if category is not None and not self.parts:
-            raise ValueError(
-                "category: this model is a classifier, which says the class itself; leave it out."
-            )
+            raise ValueError("category: this model is a classifier and needs none; leave it out.")
         if category is not None and category not in self.classes:
             raise ValueError(
                 f"category: unknown value {category!r}, expected one of {', '.join(sorted(self.classes))}."

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .batch_prediction import UNUSABLE, read_cloud, sentence
+from .batch_prediction import UNUSABLE, what_is_wrong
 from .checkpoint import load_checkpoint
 from .config import build, from_yaml
+from .io import read_points
 from .io.finding import find_files
 from .loading import load
 from .prediction import Job
@@ -55,10 +56,10 @@ def scenes_of_files(
     scenes = []
     for file in found:
         try:
-            cloud = read_cloud(file).turned(up)
+            cloud = read_points(file).turned(up)
             job = predictor.prepare(cloud, category=category, whole=attention is not None)
         except UNUSABLE as error:
-            report(sentence(file, error))
+            report(what_is_wrong(file, error))
             continue
         scenes.append(_scene(predictor, file.name, cloud.points, job, None, attention, layer))
     return scenes

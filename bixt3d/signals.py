@@ -7,6 +7,9 @@ import threading
 import time
 from types import FrameType
 
+# Seconds. One Ctrl-C in a terminal comes twice where torchrun hands it on to processes that have got it already.
+ONE_PRESS = 1.0
+
 
 class StopRequest:
     """Note Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C, a second later, interrupts at once.
@@ -37,6 +40,5 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested, self._since = number, time.monotonic()
-        # one Ctrl-C in a terminal comes twice where torchrun hands it on to the processes that got it already
-        elif number == signal.SIGINT and time.monotonic() - self._since > 1:
+        elif number == signal.SIGINT and time.monotonic() - self._since >= ONE_PRESS:
             raise KeyboardInterrupt

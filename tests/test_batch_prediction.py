@@ -321,6 +321,7 @@ class Interrupted(Segmenter):
 def test_a_signal_leaves_a_summary_of_what_is_done(tmp_path, monkeypatch, capsys, numbers, status, done):
     import bixt3d.loading
 
+    monkeypatch.setattr("bixt3d.signals.ONE_PRESS", 0.0)
     for i in range(20):
         np.save(tmp_path / f"{i:02}.npy", np.random.default_rng(i).normal(size=(20, 3)))
     predictor = Predictor(

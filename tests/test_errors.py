@@ -1,11 +1,14 @@
 """What a user sees of an error: one sentence, and an exit status."""
 
 import json
+import signal
+import time
 
 import pytest
 
 from bixt3d.config import build, build_settings
 from bixt3d.errors import placed, report_errors
+from bixt3d.signals import StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +85,14 @@ def test_an_error_whose_class_takes_more_than_a_message_keeps_its_words():
 def test_an_error_stays_of_its_kind_when_it_is_said_where(error, kind):
     assert type(placed(error, "data: ")) is kind
     assert str(placed(error, "data: ")).startswith("data: ")
+
+
+def test_one_ctrl_c_that_comes_twice_stops_once_and_a_later_one_interrupts(monkeypatch):
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested == signal.SIGINT
+        later = time.monotonic() + 2
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
