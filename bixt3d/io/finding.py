@@ -55,7 +55,7 @@ def find_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
             found.setdefault(_place(path), path)
     if results:
         logger.warning(
-            "%d results of earlier predictions are passed over (%s); name a file itself to have it read",
+            "results of earlier predictions are passed over: %d (%s); name a file itself to have it read",
             len(results),
             ", ".join(RESULTS),
         )
