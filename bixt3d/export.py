@@ -117,7 +117,7 @@ def describe(predictor: Predictor, name: str) -> dict[str, str]:
 
 def fewest_points(predictor: Predictor) -> int:
     """Return the fewest points that a written model takes: two of them have to be left at its last level."""
-    reduction = predictor.model.encoder.reduction
+    reduction = getattr(getattr(predictor.model, "encoder", None), "reduction", 1)
     return max(predictor.min_points, 2 * reduction) if reduction > 1 else predictor.min_points
 
 
