@@ -24,6 +24,20 @@ from .tasks import Task
 MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1}
 
 
+def build_dataset(config: Mapping[str, Any]) -> Any:
+    """Build the config's data set.
+
+    Raises:
+        ValueError: it does not say its classes.
+    """
+    dataset = build(config["data"], "data")
+    if not getattr(dataset, "classes", ()):
+        raise ValueError(
+            f"data: {type(dataset).__name__} does not say its classes; expected their names in label order."
+        )
+    return dataset
+
+
 def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> Task:
     """Build the config's task for a data set with these classes and parts."""
     return build(config["task"], "task", classes=tuple(classes), parts=tuple(parts))

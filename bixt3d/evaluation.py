@@ -9,9 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from .assembly import build_model, build_task, check_fit, make_eval_loader, make_fabric, make_loader
+from .assembly import (
+    build_dataset,
+    build_model,
+    build_task,
+    check_fit,
+    make_eval_loader,
+    make_fabric,
+    make_loader,
+)
 from .checkpoint import load_checkpoint, load_weights
-from .config import build, build_settings, from_yaml, override
+from .config import build_settings, from_yaml, override
 from .engine import evaluate
 from .report import print_result, write_report
 from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
@@ -53,7 +61,7 @@ def rebuild(path: str | Path, overrides: Sequence[str] = (), *, drop_strays: boo
     config = override(from_yaml(content["config"]), overrides)
     settings = build_settings(TrainSettings, config["train"], "train")
     fabric = make_fabric(settings)
-    dataset = build(config["data"], "data")
+    dataset = build_dataset(config)
     if list(dataset.classes) != content["classes"]:
         raise ValueError(
             f"{path}: was trained on other classes ({len(content['classes'])}, first {content['classes'][0]!r}) than "

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .assembly import (
+    build_dataset,
     build_model,
     build_task,
     check_fit,
@@ -68,7 +69,7 @@ def train(config: Mapping[str, Any]) -> Path:
         _check_same_run(from_yaml(resumed["config"]), config)
     folder = _run_folder(config, settings, fabric)
 
-    dataset = build(config["data"], "data")
+    dataset = build_dataset(config)
     torch.manual_seed(derive_seed(settings.seed))
     parts = getattr(dataset, "parts", ())
     task = build_task(config, dataset.classes, parts)

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from places import ROOT
 from torch import nn
 
-from bixt3d.assembly import build_model, check_fit
+from bixt3d.assembly import build_dataset, build_model, check_fit
 from bixt3d.datasets import CloudLoader, PointClouds, Shapes
 from bixt3d.datasets.transforms import Compose, Jitter
 from bixt3d.evaluation import evaluate_checkpoint
@@ -178,3 +178,12 @@ def test_clouds_in_another_form():
         TypeError, match=r"^data: expected bixt3d\.datasets\.PointClouds from load\(split\), got tuple"
     ):
         CloudLoader((np.ones((4, 8, 3)), [0, 1, 0, 1]), batch_size=4, num_points=8)
+
+
+def nameless(root: str = ""):
+    return object()
+
+
+def test_a_data_set_has_to_say_its_classes():
+    with pytest.raises(ValueError, match=r"^data: object does not say its classes; expected their names"):
+        build_dataset({"data": {"_target_": f"{__name__}.nameless"}})
