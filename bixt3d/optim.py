@@ -101,8 +101,9 @@ class ExponentialAverage(AveragedModel):
         tensors = (itertools.chain(m.parameters(), m.buffers()) for m in (self.module, model))
         pairs = [(mine.detach(), its.detach()) for mine, its in zip(*tensors, strict=True)]
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        # a few launches for hundreds of tensors
         torch._foreach_lerp_([mine for mine, _ in floats], [its for _, its in floats], weight)
-        for mine, its in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(its)
+        if counters:
+            torch._foreach_copy_([mine for mine, _ in counters], [its for _, its in counters])
         self.updates += 1
