@@ -145,6 +145,11 @@ def make_eval_loader(dataset: Any, split: str, task: Task, settings: TrainSettin
     )
 
 
+def points_measured(loader: Any, settings: TrainSettings) -> str:
+    """Say which points of each cloud a loader of :func:`make_eval_loader` measures."""
+    return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
+
+
 def make_fabric(settings: TrainSettings) -> Any:
     """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``."""
     from lightning.fabric import Fabric

@@ -17,6 +17,7 @@ from .assembly import (
     make_eval_loader,
     make_fabric,
     make_loader,
+    points_measured,
 )
 from .checkpoint import load_checkpoint, load_weights
 from .config import build_settings, from_yaml, override
@@ -172,11 +173,6 @@ def evaluate_robustness(
             written = result.write(Path(out), facts)
             print(f"written: {', '.join(map(str, written))}")
     return result
-
-
-def points_measured(loader: Any, settings: TrainSettings) -> str:
-    """Say which points of each cloud a loader of :func:`~bixt3d.assembly.make_eval_loader` measures."""
-    return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
 
 
 def _strays(made: Rebuilt) -> dict[str, bool]:

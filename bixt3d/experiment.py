@@ -20,13 +20,13 @@ from .assembly import (
     make_eval_loader,
     make_fabric,
     make_loader,
+    points_measured,
     relaunch_on_several_devices,
 )
 from .checkpoint import load_checkpoint, load_matching_weights, load_weights
 from .config import build, build_settings, differences, from_yaml, to_yaml
 from .curves import draw_curves, read_curves
 from .engine import Stopped, Trainer, evaluate
-from .evaluation import points_measured
 from .optim import ExponentialAverage, parameter_groups
 from .report import minutes_to, print_result, write_report
 from .reproducibility import derive_seed, environment
