@@ -152,17 +152,23 @@ i64 ball_rows(const Cloud& cloud, const float* query, V sq_radius, i64 k, i64* o
 i64 ball_buckets(const Buckets& b, const float* query, V sq_radius, i64 k, i64* out, i32* all) {
     const V x = splat(query[0]), y = splat(query[1]), z = splat(query[2]);
     i64 count = 0;
+    const auto visit = [&](i64 leaf) {
+        for (i64 p = leaf * LEAF, last = p + LEAF; p < last; p += W) {
+            const V d = sq_distance(load(&b.x[p]), load(&b.y[p]), load(&b.z[p]), x, y, z);
+            if (const u32 bits = less_equal(d, sq_radius)) {
+                compress(all + count, load(&b.index[p]), bits);
+                count += count_bits(bits);
+            }
+        }
+    };
+    // A query that is NaN is at distance 0 from every box, from those that only fill up their number as well.
     for (i64 i = 0; i < b.num_nodes; i += W)
-        for (u32 nodes = less_equal(b.nodes.bound(i, x, y, z), sq_radius); nodes; nodes &= nodes - 1)
-            for (i64 j = (i + lowest_bit(nodes)) * FAN, end = j + FAN; j < end; j += W)
+        for (u32 nodes = less_equal(b.nodes.bound(i, x, y, z), sq_radius); nodes; nodes &= nodes - 1) {
+            const i64 first = (i + lowest_bit(nodes)) * FAN, end = first + FAN;
+            for (i64 j = first; j < end && j < b.num_leaves; j += W)
                 for (u32 leaves = less_equal(b.leaves.bound(j, x, y, z), sq_radius); leaves; leaves &= leaves - 1)
-                    for (i64 p = (j + lowest_bit(leaves)) * LEAF, last = p + LEAF; p < last; p += W) {
-                        const V d = sq_distance(load(&b.x[p]), load(&b.y[p]), load(&b.z[p]), x, y, z);
-                        if (const u32 bits = less_equal(d, sq_radius)) {
-                            compress(all + count, load(&b.index[p]), bits);
-                            count += count_bits(bits);
-                        }
-                    }
+                    if (const i64 leaf = j + lowest_bit(leaves); leaf < b.num_leaves) visit(leaf);
+        }
     const i64 hits = count < k ? count : k;
     sort_lowest(all, count, hits);
     for (i64 j = 0; j < hits; ++j) out[j] = all[j];

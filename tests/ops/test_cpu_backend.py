@@ -156,6 +156,15 @@ def test_numbers_that_are_not_finite_stay_within_the_cloud():
 
 
 @compiled
+def test_a_query_of_no_numbers_reads_no_boxes_that_are_not_there():
+    """In a cloud of this size what lies behind the boxes belongs to nobody, and reading it ends the process."""
+    points = normal(1, 300_000, 3)
+    query = torch.full((1, 400, 3), float("nan"))
+    index = ball_query(query, points, 0.5, 9, backend="cpu")
+    assert ((index >= 0) & (index < 300_000)).all()
+
+
+@compiled
 def test_inputs_are_read_alone():
     points, start = normal(2, 3000, 3), torch.tensor([5, 6])
     before = points.clone()
