@@ -13,10 +13,11 @@ import numpy as np
 
 from .errors import USER_ERRORS, sentence
 from .io import Cloud, read_points
-from .io.writing import check_folder, write_csv, write_json, write_npz, write_ply
+from .io.writing import write_npz, write_ply
 from .palette import part_colors
 from .prediction import Job, Prediction
 from .predictor import Predictor
+from .writing import check_folder, write_csv, write_json
 
 TOP = 5
 # What can be wrong with one file, without a reason to give up the others.
@@ -143,7 +144,7 @@ class BatchPredictor:
         table = self.out / f"predictions{suffix}.csv"
         columns = ["file", "points", *(["strays"] if self.predictor.drop_strays else [])]
         if self.predictor.parts:
-            write_csv(table, (*columns, "category", "parts", "error"), rows)
+            write_csv(table, _table([*columns, "category", "parts", "error"], rows))
             return [table]
         for place in range(1, min(TOP, len(self.predictor.classes)) + 1):
             columns += [f"class_{place}", f"probability_{place}"]
@@ -153,7 +154,7 @@ class BatchPredictor:
             for place, (name, probability) in enumerate(row.get("top", ()), start=1):
                 flat |= {f"class_{place}": name, f"probability_{place}": f"{probability:.6f}"}
                 entry.setdefault("top", []).append({"class": name, "probability": probability})
-        write_csv(table, [*columns, "error"], wide)
+        write_csv(table, _table([*columns, "error"], wide))
         listed = self.out / f"predictions{suffix}.json"
         write_json(listed, deep)
         return [table, listed]
@@ -212,3 +213,8 @@ def shares(prediction: Prediction) -> str:
     counts = np.bincount(prediction.labels, minlength=len(prediction.names))
     order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
     return "; ".join(f"{prediction.names[i]} {100 * counts[i] / counts.sum():.2f} %" for i in order)
+
+
+def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Sequence[object]]:
+    """Return the rows of a CSV file, headings first; a row without some column leaves that field empty."""
+    return [columns, *([row.get(name, "") for name in columns] for row in rows)]

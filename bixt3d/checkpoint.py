@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import nn
 
 from .weights import SUFFIX, read_weights
+from .writing import atomic_file
 
 FORMAT = "bixt3d checkpoint"
 VERSION = 1
@@ -23,21 +22,12 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically: a crash leaves the old file or the new one, never a part.
 
     Args:
-        path: the file to write; its folder must exist.
+        path: the file to write; its folder is made where it does not exist.
         content: tensors, numbers, strings and containers of them (loadable with ``weights_only=True``).
     """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only the owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # an open file, because given a path torch would write the temporary name into the archive
+    with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:
+        torch.save({"format": FORMAT, "version": VERSION, **content}, file)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -45,10 +45,17 @@ def read_curves(folder: str | Path) -> Curves:
             f"{folder}: no train.csv here; expected the folder of a run of scripts/train_cls.py or train_partseg.py."
         )
     train = _read(folder / "train.csv", ("step", "loss"))
-    selection: dict[str, list[float]] = {}
-    if (folder / "selection.csv").is_file():
-        selection = _read(folder / "selection.csv", ("step",))
-    return Curves(dict(zip(map(int, train["step"]), train["loss"], strict=True)), selection)
+    return Curves(dict(zip(map(int, train["step"]), train["loss"], strict=True)), read_selection(folder))
+
+
+def read_selection(folder: Path) -> dict[str, list[float]]:
+    """Read the columns of ``selection.csv`` of a run; empty where nothing was selected.
+
+    Raises:
+        ValueError: the file lacks a column.
+    """
+    path = folder / "selection.csv"
+    return _read(path, ("step",)) if path.is_file() else {}
 
 
 def _read(path: Path, needed: Sequence[str]) -> dict[str, list[float]]:

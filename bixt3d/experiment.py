@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -32,6 +31,7 @@ from .report import minutes_to, print_result, write_report
 from .reproducibility import derive_seed, environment
 from .settings import TrainSettings
 from .signals import StopRequest
+from .writing import write_json, write_text
 
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
 OPTIM_KEYS = ("decay_all", "optimizer", "schedule")
@@ -102,9 +102,9 @@ def train(config: Mapping[str, Any]) -> Path:
     if rank_zero:
         from .progress import ConsoleObserver
 
-        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_text(folder / "config.yaml", to_yaml(config))
         stretch = "environment.json" if resumed is None else f"environment_step{step}.json"
-        (folder / stretch).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / stretch, environment())
         observer = ConsoleObserver(
             folder, step=step, samples_per_step=settings.batch_size * settings.accumulate * fabric.world_size
         )

@@ -10,8 +10,8 @@ from importlib import resources
 
 import numpy as np
 
-from .io.writing import atomic_file
 from .scene import Scene
+from .writing import write_text
 
 MAX_POINTS = 500_000
 
@@ -36,8 +36,7 @@ def write_page(path: str | os.PathLike[str], scenes: Sequence[Scene], *, title: 
     # "<" may end the script or open a comment in a name; as an escape it is the same JSON
     data = data.replace("<", "\\u003c")
     template = resources.files("bixt3d").joinpath("page.html").read_text(encoding="utf-8")
-    with atomic_file(path) as temporary:
-        temporary.write_text(template.replace("/*SCENES*/null", data), encoding="utf-8")
+    write_text(path, template.replace("/*SCENES*/null", data))
 
 
 def _scene(scene: Scene) -> dict[str, object]:

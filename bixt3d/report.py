@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .writing import write_csv, write_json
 
 
 def print_result(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -35,12 +36,12 @@ def write_report(folder: Path, results: Mapping[str, Any], facts: Mapping[str, A
         The files of the tables and of the picture.
     """
     summary = {**facts, "results": {which: result.summary() for which, result in results.items()}}
-    (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    # a figure of a task of one's own may be NaN, and would cost the report
+    write_json(folder / "results.json", summary, allow_nan=True)
     which, result = list(results.items())[-1]
     written = []
     for name, rows in result.tables().items():
-        with (folder / name).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+        write_csv(folder / name, rows)
         written.append(folder / name)
     figures = ", ".join(f"{name} {value:.2f} %" for name, value in result.summary().items())
     title = f"{facts['name']}, {facts['split']}, {which}: {figures}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from .datasets.corruption_base import SEVERITIES
 from .datasets.corruptions import CORRUPTIONS
 from .engine import evaluate
 from .robustness_plots import plot_robustness
+from .writing import write_csv, write_json
 
 POINT_COUNTS = (1024, 512, 256, 128, 64)
 COLUMNS = ("corruption", "severity", "level", "points", "OA", "mAcc")
@@ -142,15 +141,11 @@ class RobustnessResult:
     def write(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         """Write ``robustness.csv``, ``robustness.json`` and ``robustness.png``; returns their paths."""
         paths = [folder / f"robustness.{kind}" for kind in ("csv", "json", "png")]
-        with paths[0].open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerow({"corruption": "none", "severity": 0, "points": facts["points"], **self.clean})
-            writer.writerows(self.rows)
-            writer.writerows(
-                {"corruption": "points", "points": count, **figures}
-                for count, figures in self.by_points.items()
-            )
+        rows = [{"corruption": "none", "severity": 0, "points": facts["points"], **self.clean}, *self.rows]
+        rows += [
+            {"corruption": "points", "points": count, **figures} for count, figures in self.by_points.items()
+        ]
+        write_csv(paths[0], [COLUMNS, *([row.get(name, "") for name in COLUMNS] for row in rows)])
         content = {
             **facts,
             "clean": self.clean,
@@ -158,7 +153,7 @@ class RobustnessResult:
             "measured": list(self.rows),
             "by_points": {str(count): figures for count, figures in self.by_points.items()},
         }
-        paths[1].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(paths[1], content)
         curves: dict[str, dict[int, float]] = {}
         for row in self.rows:
             curves.setdefault(row["corruption"], {})[row["severity"]] = row["OA"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FINISHED = "finished.json"
+from .curves import NOT_FIGURES, read_selection
+from .writing import write_csv, write_json, write_text
 
-# Columns of selection.csv that are no figures of the model.
-BESIDES = ("step", "epoch", "minutes")
+FINISHED = "finished.json"
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class Run:
 
     def finish(self, seconds: float) -> None:
         """Mark the run as finished, after so many seconds of training and selecting over all stretches."""
-        content = json.dumps({"minutes": round(seconds / 60, 3)}) + "\n"
-        (self.folder / FINISHED).write_text(content, encoding="utf-8")
+        write_json(self.folder / FINISHED, {"minutes": round(seconds / 60, 3)})
 
     @property
     def minutes(self) -> float:
@@ -53,9 +51,8 @@ class Run:
 
     def figures(self) -> dict[str, float]:
         """Return what a finished run measured on the validation split at its end, in percent."""
-        with (self.folder / "selection.csv").open(newline="", encoding="utf-8") as file:
-            last = list(csv.DictReader(file))[-1]
-        return {name: float(value) for name, value in last.items() if name not in BESIDES}
+        selection = read_selection(self.folder)
+        return {name: values[-1] for name, values in selection.items() if name not in NOT_FIGURES}
 
 
 def write_tables(runs: Sequence[Run], failures: Mapping[Run, str], out: Path) -> None:
@@ -68,16 +65,15 @@ def write_tables(runs: Sequence[Run], failures: Mapping[Run, str], out: Path) ->
     """
     done = {run: run.figures() for run in runs if run.finished}
     names = list(next(iter(done.values()), {}))
-    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["setting", "seed", *names, "minutes", "failure", "overrides"])
-        for run in runs:
-            if run in done or run in failures:
-                figures = [done.get(run, {}).get(name, "") for name in names]
-                minutes = f"{run.minutes:.2f}" if run in done else ""
-                overrides = " ".join(run.overrides)
-                writer.writerow([run.setting, run.seed, *figures, minutes, failures.get(run, ""), overrides])
-    (out / "results.md").write_text(markdown_table(runs, failures), encoding="utf-8")
+    rows: list[list[object]] = [["setting", "seed", *names, "minutes", "failure", "overrides"]]
+    for run in runs:
+        if run in done or run in failures:
+            figures = [done.get(run, {}).get(name, "") for name in names]
+            minutes = f"{run.minutes:.2f}" if run in done else ""
+            overrides = " ".join(run.overrides)
+            rows.append([run.setting, run.seed, *figures, minutes, failures.get(run, ""), overrides])
+    write_csv(out / "results.csv", rows)
+    write_text(out / "results.md", markdown_table(runs, failures))
 
 
 def markdown_table(runs: Sequence[Run], failures: Mapping[Run, str]) -> str:

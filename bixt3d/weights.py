@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .writing import atomic_file
 
 SUFFIX = ".safetensors"
 FORMAT = "bixt3d weights"
@@ -33,7 +33,7 @@ def save_weights(
     they are.
 
     Args:
-        path: the ``.safetensors`` file to write; its folder must exist.
+        path: the ``.safetensors`` file to write; its folder is made where it does not exist.
         content: what :func:`bixt3d.checkpoint.load_checkpoint` returned.
         facts: what is known about the weights (figures, command, seed): anything that JSON can hold.
         dtype: ``"bfloat16"`` or ``"float32"``.
@@ -69,15 +69,8 @@ def save_weights(
             f"{path}: would have {len(data):,} bytes in {dtype}, expected at most {max_bytes:,}; {advice} raise the "
             "limit with --max-mb."
         )
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only the owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path, durable=True) as temporary:
+        temporary.write_bytes(data)
     return len(data)
 
 

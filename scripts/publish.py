@@ -38,6 +38,7 @@ def publish(options: argparse.Namespace) -> int:
     from bixt3d.checkpoint import load_checkpoint
     from bixt3d.model_card import gather_facts, public_config, write_card
     from bixt3d.weights import save_weights
+    from bixt3d.writing import write_text
 
     content = load_checkpoint(options.checkpoint)
     if "facts" in content:
@@ -47,7 +48,6 @@ def publish(options: argparse.Namespace) -> int:
     config = public_config(from_yaml(content["config"]))
     facts = gather_facts(options.checkpoint, content, options.robustness)
     name = options.name or config["name"]
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{name}.safetensors"
     size = save_weights(
         path,
@@ -66,7 +66,7 @@ def publish(options: argparse.Namespace) -> int:
         size=size,
         note=options.note,
     )
-    path.with_suffix(".md").write_text(card, encoding="utf-8")
+    write_text(path.with_suffix(".md"), card)
     print(f"written: {path} ({size:,} bytes), {path.with_suffix('.md')}")
     return 0
 

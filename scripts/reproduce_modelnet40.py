@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bixt3d.errors import report_errors
+from bixt3d.writing import write_text
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("naive", "grouping", "hierarchy", "speedrun", "cpu", "cpu_hierarchy")
@@ -187,7 +188,7 @@ def write_table(options: argparse.Namespace) -> None:
     note = "In percent, on the test split; minutes of training and selecting; OA corrupted: the mean over corruptions "
     note += "and severities of the selected weights. Means come with the standard deviation over seeds."
     text = "\n".join([*lines, "", *(f"- {mean}" for mean in means), *([""] if means else []), note, ""])
-    (options.out / "results.md").write_text(text, encoding="utf-8")
+    write_text(options.out / "results.md", text)
     print(f"{text}\nwritten: {options.out / 'results.md'}", flush=True)
 
 

@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from bixt3d.writing import atomic_file
 
 
 def cached_array(
@@ -88,11 +89,8 @@ def cached_rows(
             numbered.append(np.insert(rows, 0, i, axis=1).astype(np.float32))
         joined = np.concatenate(numbered)
 
-        def fill(temporary: Path) -> None:
-            with temporary.open("wb") as file:  # given a path, numpy would append .npy
-                np.save(file, joined)
-
-        _write(target, fill)
+        with atomic_file(target) as temporary:
+            np.save(temporary, joined)
         _remove_stale(target, subject)
         cached = _open_rows(target, channels, len(files))
     if cached is None:
@@ -162,13 +160,12 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _build(name: str, target: Path, shape: tuple[int, ...], parse: Callable[[int], np.ndarray]) -> None:
-    def fill(temporary: Path) -> None:
+    with atomic_file(target) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         for i in _progress(name, shape[0]):
             array[i] = parse(i)
         array.flush()
-
-    _write(target, fill)
+        del array  # Windows replaces no file that is mapped
 
 
 def _progress(name: str, count: int) -> Iterable[int]:
@@ -177,15 +174,3 @@ def _progress(name: str, count: int) -> Iterable[int]:
 
     console = Console(stderr=True)  # standard output belongs to the caller
     return track(range(count), f"Reading {name}", console=console, transient=True, disable=count < 100)
-
-
-def _write(target: Path, fill: Callable[[Path], None]) -> None:
-    """Let ``fill`` write a file beside the target, then put it in the target's place."""
-    # not mkstemp: its files are for their owner alone, and a cache may be shared by a group
-    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        fill(temporary)
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()

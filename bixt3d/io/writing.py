@@ -1,63 +1,13 @@
-"""Write results: coloured .ply, .npz, .json, .csv, each file whole or not at all."""
+"""Write clouds: coloured .ply and .npz, each file whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import json
 import os
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
-
-def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Raise where no file can be written into a folder, which need not exist yet; makes nothing.
-
-    Raises:
-        ValueError: there is a file of that name, or of one of its parents, or no permission to write.
-    """
-    place = Path(os.path.abspath(folder))
-    while not os.path.lexists(place):
-        place = place.parent
-    if not place.is_dir():
-        raise ValueError(f"{folder}: {place} is no folder; expected one to write into, name another.")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder}: no permission to write into {place}; name another folder.")
-
-
-def check_file(path: str | os.PathLike[str]) -> None:
-    """Raise where a file cannot be written, before the work that goes into it; makes nothing.
-
-    Raises:
-        ValueError: there is a folder of that name, or what :func:`check_folder` says of the folder it is in.
-    """
-    if Path(path).is_dir():
-        raise ValueError(f"{path}: is a folder; expected the name of a file to write.")
-    check_folder(Path(path).parent)
-
-
-@contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a name to write to beside ``path``; what was written takes the place of ``path`` at the end.
-
-    A crash, or an error inside the ``with`` block, leaves the old file or none, never a part.
-
-    Args:
-        path: the file to write; its folder is made where it does not exist.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the suffix stays, since several writers choose the format by it or append it where it lacks
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from bixt3d.writing import atomic_file
 
 
 def write_ply(
@@ -114,30 +64,3 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
     """Write named arrays as .npz; with ``points`` among them, :func:`bixt3d.io.read_points` reads it."""
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for its own options
-
-
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write plain values as indented JSON; numbers that are not finite are refused.
-
-    Bytes of a file name that are no UTF-8 become escapes such as ``\\udce9``, from which ``os.fsencode`` makes the
-    name again.
-    """
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_file(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-
-
-def write_csv(
-    path: str | os.PathLike[str], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Write a table; a row without some column leaves that field empty.
-
-    Bytes of a file name that are no UTF-8 become escapes such as ``\\udce9``, so that every program can read the rest.
-    """
-    with (
-        atomic_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,11 +1,9 @@
-import json
-
 import numpy as np
 import pytest
 import trimesh
 
 from bixt3d.io import read_points
-from bixt3d.io.writing import atomic_file, write_csv, write_json, write_npz, write_ply
+from bixt3d.io.writing import write_npz, write_ply
 
 RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (50, 3)).astype(np.uint8)
@@ -49,26 +47,7 @@ def test_ply_refuses_what_does_not_fit(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_npz_json_csv(tmp_path):
+def test_npz_is_read_back(tmp_path):
     points = RNG.normal(size=(5, 3))
     write_npz(tmp_path / "a.npz", {"points": points, "names": np.array(["a/b"])})
     assert np.array_equal(read_points(tmp_path / "a.npz").points, points)
-    write_json(tmp_path / "a.json", [{"name": "é", "p": 0.5}])
-    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == [{"name": "é", "p": 0.5}]
-    write_csv(tmp_path / "a.csv", ("a", "b"), [{"a": 1, "b": 'x, "y"'}, {"b": 2}])
-    assert (tmp_path / "a.csv").read_text().splitlines() == ["a,b", '1,"x, ""y"""', ",2"]
-
-
-def test_an_error_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-
-    def fail_halfway():
-        with atomic_file(path) as temporary:
-            temporary.write_text("half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail_halfway()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
