@@ -38,7 +38,7 @@ def train_one_step(config):
     )
     scheduler = build(config["optim"]["schedule"])(optimizer, epochs=settings.epochs, steps_per_epoch=3)
     assert model.min_points <= config["data"]["num_points"]
-    assert model.in_channels == 3 + 3 * config["data"]["normals"]
+    assert model.in_channels == 3 + 3 * config["data"].get("normals", False)
 
     n = max(32, model.min_points)
     points = torch.randn(2, n, model.in_channels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -131,4 +132,14 @@ def check_point_counts(num_points: int, stored_points: int | None) -> None:
         raise ValueError(
             f"stored_points: expected at least num_points ({num_points}), got {stored_points}; raise it or "
             "lower num_points."
+        )
+
+
+def check_stored(path: Path, available: int, num_points: int, stored_points: int | None) -> None:
+    """Reject files whose clouds hold fewer points than were asked for."""
+    wanted = stored_points or num_points
+    if available < wanted:
+        raise ValueError(
+            f"{path}: holds {available} points a cloud, but {wanted} were asked for; lower num_points (or "
+            "stored_points)."
         )

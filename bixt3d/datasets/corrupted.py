@@ -42,7 +42,7 @@ class CorruptedLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Iterate over the batches, from batch number ``start`` on; all epochs are the same."""
-        rows = self.loader._order(0).split(self.loader.batch_size)[start:]
+        rows = self.loader.order(0).split(self.loader.batch_size)[start:]
         for index, batch in zip(rows, self.loader.epoch(0, start), strict=True):
             # the loader's own index lies on the CPU: reading the batch's would wait for the device
             points = corrupt_each(self.corruption, batch.points, index.tolist(), self.seed)

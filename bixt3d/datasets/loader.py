@@ -146,15 +146,8 @@ class CloudLoader:
             raise ValueError(f"start: expected 0 to {len(self)}, the batches of an epoch, got {start}.")
         return self._batches(epoch, start)
 
-    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        order = self._order(epoch)
-        if isinstance(self._points, Tensor):  # moved once: a copy for each batch would wait for the device
-            order = order.to(self._points.device)
-        for number in range(start, len(self)):
-            index = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield self._batch(index, epoch, number)
-
-    def _order(self, epoch: int) -> Tensor:
+    def order(self, epoch: int) -> Tensor:
+        """Return which clouds this rank sees in an epoch, in order: ``(n,)`` int64 on the CPU."""
         count = len(self.clouds)
         order = torch.arange(count)
         if self.shuffle:  # without the rank: all ranks share one permutation and take turns in it
@@ -162,6 +155,14 @@ class CloudLoader:
         if self.drop_last:
             order = order[: len(self) * self.batch_size * self.world_size]
         return order[self.rank :: self.world_size]
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        order = self.order(epoch)
+        if isinstance(self._points, Tensor):  # moved once: a copy for each batch would wait for the device
+            order = order.to(self._points.device)
+        for number in range(start, len(self)):
+            index = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield self._batch(index, epoch, number)
 
     def _batch(self, index: Tensor, epoch: int, number: int) -> Batch:
         generator = _generator(self.device, self.seed, epoch, number, self.rank)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bixt3d.datasets.cache import cached_array
-from bixt3d.datasets.clouds import PointClouds, check_point_counts
+from bixt3d.datasets.clouds import PointClouds, check_point_counts, check_stored
 from bixt3d.datasets.hdf5 import read_hdf5
 from bixt3d.datasets.split import check_split, hold_out, stratified_split
 from bixt3d.io import unit_sphere
@@ -102,12 +102,7 @@ class ModelNet40:
                 "python scripts/prepare_data.py modelnet40"
             )
         found = read_hdf5(paths, max_points=self.stored_points)
-        wanted = self.stored_points or self.num_points
-        if found.points.shape[1] < wanted:
-            raise ValueError(
-                f"{self.root}: the files hold {found.points.shape[1]} points a cloud, but {wanted} were "
-                "asked for; lower num_points (or stored_points)."
-            )
+        check_stored(self.root, found.points.shape[1], self.num_points, self.stored_points)
         return PointClouds(found.points, found.labels, self.classes, found.names)
 
     def _load_text(self, official: str) -> PointClouds:
@@ -129,10 +124,7 @@ class ModelNet40:
                 f"them: python scripts/prepare_data.py {TEXT_FOLDER}"
             )
         stored = self.stored_points or len(read_rows(files[0]))
-        if stored < self.num_points:
-            raise ValueError(
-                f"{files[0]}: holds {stored} points, but num_points is {self.num_points}; lower it."
-            )
+        check_stored(files[0], stored, self.num_points, None)
         # with the normals, so that one cache serves both settings
         points = cached_array(
             name=official,

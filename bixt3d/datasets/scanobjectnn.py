@@ -1,0 +1,117 @@
+"""ScanObjectNN: scanned objects of 15 classes, cut out of rooms, on the official split into train and test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bixt3d.datasets.clouds import PointClouds, check_point_counts, check_stored
+from bixt3d.datasets.hdf5 import read_hdf5
+from bixt3d.datasets.split import check_split, hold_out, stratified_split
+from bixt3d.io import unit_sphere
+
+CLASSES = (
+    "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door", "shelf", "table", "bed", "pillow", "sink",
+    "sofa", "toilet",
+)  # fmt: skip
+# Folder and file of each variant; train files begin with "training_", test files with "test_".
+VARIANTS = {
+    "obj_only": ("main_split_nobg", "objectdataset.h5"),
+    "obj_bg": ("main_split", "objectdataset.h5"),
+    "pb_t25": ("main_split", "objectdataset_augmented25_norot.h5"),
+    "pb_t25_r": ("main_split", "objectdataset_augmented25rot.h5"),
+    "pb_t50_r": ("main_split", "objectdataset_augmentedrot.h5"),
+    "pb_t50_rs": ("main_split", "objectdataset_augmentedrot_scale75.h5"),
+}
+WHERE = (
+    "ScanObjectNN is handed out by its authors alone (https://hkust-vgd.github.io/scanobjectnn); unpack their "
+    "h5_files and give that folder as data.root"
+)
+
+
+class ScanObjectNN:
+    """ScanObjectNN in the HDF5 form in which it is published: ``data`` ``(n, 2048, 3)``, ``label``, y up.
+
+    Nothing is ever downloaded; its authors hand it out on request. Clouds are centred and scaled as all others here;
+    which points are background (``mask``) is not read.
+
+    There is no official validation split: ``val`` is a part of train held out class by class. **Of the perturbed
+    variants (``pb_...``) val holds other perturbations of objects that are in train**, since the files do not say
+    which clouds show one object: accuracy on val is then too high, and a choice by it favours memory. Report the
+    last weights, or choose on ``obj_bg``.
+
+    Args:
+        root: the folder that holds ``main_split`` and ``main_split_nobg``, or its parent.
+        variant: ``"obj_only"`` (objects alone), ``"obj_bg"`` (with what stands around them), or moved by up to 25
+            or 50 % of the box (``"pb_t25"``), turned too (``"pb_t25_r"``, ``"pb_t50_r"``), scaled too
+            (``"pb_t50_rs"``, the hardest, which most papers report).
+        num_points: points that a model is to see per cloud; a check, the files must hold at least these.
+        stored_points: keep the first so many points of each cloud; None keeps all. With more than
+            ``num_points``, training can draw another subset each time.
+        val_fraction: share of train held out as val, in [0, 1); with 0, train is the full official one.
+        val_seed: picks which clouds are held out.
+
+    Raises:
+        FileNotFoundError: the variant is not under ``root``.
+        ValueError: the variant is unknown, or a number is out of range.
+
+    Source: Uy et al., "Revisiting Point Cloud Classification", ICCV 2019; order of the classes by its authors'
+        public files.
+    """
+
+    classes = CLASSES
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        variant: str = "pb_t50_rs",
+        num_points: int = 1024,
+        stored_points: int | None = None,
+        val_fraction: float = 0.1,
+        val_seed: int = 0,
+    ) -> None:
+        if variant not in VARIANTS:
+            raise ValueError(
+                f"variant: unknown value {variant!r}, expected one of {', '.join(sorted(VARIANTS))}."
+            )
+        check_point_counts(num_points, stored_points)
+        stratified_split(np.zeros(0), val_fraction, val_seed)  # a bad fraction fails here, not after reading
+        self.variant = variant
+        self.num_points = num_points
+        self.stored_points = stored_points
+        self.val_fraction = val_fraction
+        self.val_seed = val_seed
+        folder, name = VARIANTS[variant]
+        places = [Path(root, folder), Path(root, "h5_files", folder)]
+        found = [place for place in places if (place / f"training_{name}").is_file()]
+        if not found:
+            raise FileNotFoundError(f"{places[0] / f'training_{name}'}: no such file; {WHERE}.")
+        self.root = found[0]
+
+    def load(self, split: str) -> PointClouds:
+        """Read one split.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            The clouds in the order of the file, ``(n, N, 3)``; train and val together are the official train split.
+
+        Raises:
+            FileNotFoundError: the file is missing.
+            RuntimeError: the file is damaged.
+            ValueError: the split is unknown or empty, or the clouds hold fewer than ``num_points`` points.
+        """
+        check_split(split, self.val_fraction)
+        path = self.root / f"{'test' if split == 'test' else 'training'}_{VARIANTS[self.variant][1]}"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; {WHERE}.")
+        found = read_hdf5([path])
+        check_stored(path, found.points.shape[1], self.num_points, self.stored_points)
+        # centred whole, as a cloud is that is predicted
+        points = np.ascontiguousarray(unit_sphere(found.points)[:, : self.stored_points])
+        clouds = PointClouds(points, found.labels, self.classes, found.names)
+        return clouds if split == "test" else hold_out(clouds, split, self.val_fraction, self.val_seed)
