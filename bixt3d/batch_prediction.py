@@ -13,11 +13,10 @@ import numpy as np
 
 from .errors import USER_ERRORS, sentence
 from .io import Cloud, read_points
-from .io.writing import write_npz, write_ply
+from .io.writing import check_folder, write_csv, write_json, write_npz, write_ply
 from .palette import part_colors
 from .prediction import Job, Prediction
 from .predictor import Predictor
-from .writing import check_folder, write_csv, write_json
 
 TOP = 5
 # What can be wrong with one file, without a reason to give up the others.

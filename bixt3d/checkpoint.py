@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .io.writing import atomic_file
 from .weights import SUFFIX, read_weights
-from .writing import atomic_file
 
 FORMAT = "bixt3d checkpoint"
 VERSION = 1

@@ -26,12 +26,12 @@ from .checkpoint import load_checkpoint, load_matching_weights, load_weights
 from .config import build, build_settings, differences, from_yaml, to_yaml
 from .curves import draw_curves, read_curves
 from .engine import Stopped, Trainer, evaluate
+from .io.writing import write_json, write_text
 from .optim import ExponentialAverage, parameter_groups
 from .report import minutes_to, print_result, write_report
 from .reproducibility import derive_seed, environment
 from .settings import TrainSettings
 from .signals import StopRequest
-from .writing import write_json, write_text
 
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
 OPTIM_KEYS = ("decay_all", "optimizer", "schedule")

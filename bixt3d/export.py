@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from . import __version__
 from .checkpoint import load_checkpoint
 from .config import from_yaml
+from .io.writing import check_file
 from .layers import BidirectionalCrossAttention, CrossAttention, SelfAttention
 from .loading import load
 from .predictor import Predictor
-from .writing import check_file
 
 FORMATS = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # of logits, as a share of the largest where that is above 1

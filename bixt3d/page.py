@@ -10,8 +10,8 @@ from importlib import resources
 
 import numpy as np
 
+from .io.writing import write_text
 from .scene import Scene
-from .writing import write_text
 
 MAX_POINTS = 500_000
 

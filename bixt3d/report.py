@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .writing import write_csv, write_json
+from .io.writing import write_csv, write_json
 
 
 def print_result(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

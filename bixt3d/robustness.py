@@ -11,8 +11,8 @@ from .datasets.corrupted import CorruptedLoader
 from .datasets.corruption_base import SEVERITIES
 from .datasets.corruptions import CORRUPTIONS
 from .engine import evaluate
+from .io.writing import write_csv, write_json
 from .robustness_plots import plot_robustness
-from .writing import write_csv, write_json
 
 POINT_COUNTS = (1024, 512, 256, 128, 64)
 COLUMNS = ("corruption", "severity", "level", "points", "OA", "mAcc")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .curves import NOT_FIGURES, read_selection
-from .writing import write_csv, write_json, write_text
+from .io.writing import write_csv, write_json, write_text
 
 FINISHED = "finished.json"
 

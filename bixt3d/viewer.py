@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .io.writing import atomic_file
 from .scene import Scene
-from .writing import atomic_file
 
 # the shared libraries that open3d loads, and the Debian or Ubuntu packages that bring them
 _PACKAGES = {

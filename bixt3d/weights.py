@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .writing import atomic_file
+from .io.writing import atomic_file
 
 SUFFIX = ".safetensors"
 FORMAT = "bixt3d weights"

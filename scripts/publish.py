@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def publish(options: argparse.Namespace) -> int:
     from bixt3d.checkpoint import load_checkpoint
+    from bixt3d.io.writing import write_text
     from bixt3d.model_card import gather_facts, public_config, write_card
     from bixt3d.weights import save_weights
-    from bixt3d.writing import write_text
 
     content = load_checkpoint(options.checkpoint)
     if "facts" in content:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bixt3d.errors import report_errors
-from bixt3d.writing import write_text
+from bixt3d.io.writing import write_text
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("naive", "grouping", "hierarchy", "speedrun", "cpu", "cpu_hierarchy")

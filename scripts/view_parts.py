@@ -51,9 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def view(options: argparse.Namespace) -> int:
+    from bixt3d.io.writing import check_file
     from bixt3d.showing import scenes_of_files, scenes_of_split
     from bixt3d.viewer import check_display, import_open3d, save_png
-    from bixt3d.writing import check_file
 
     kind = None if options.save is None else options.save.suffix.lower()
     check_options(options, kind)

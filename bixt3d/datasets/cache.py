@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bixt3d.writing import atomic_file
+from bixt3d.io.writing import atomic_file
 
 
 def cached_array(

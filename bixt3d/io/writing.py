@@ -1,13 +1,101 @@
-"""Write clouds: coloured .ply and .npz, each file whole or not at all."""
+"""Write texts, tables and clouds, each file whole or not at all; say beforehand where that cannot be."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import json
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bixt3d.writing import atomic_file
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Raise where no file can be written into a folder, which need not exist yet; makes nothing.
+
+    Raises:
+        ValueError: there is a file of that name, or of one of its parents, or no permission to write.
+    """
+    place = Path(os.path.abspath(folder))
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"{folder}: {place} is no folder; expected one to write into, name another.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: no permission to write into {place}; name another folder.")
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise where a file cannot be written, before the work that goes into it; makes nothing.
+
+    Raises:
+        ValueError: there is a folder of that name, or what :func:`check_folder` says of the folder it is in.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder; expected the name of a file to write.")
+    check_folder(Path(path).parent)
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
+    """Give a name to write to beside ``path``; what was written takes the place of ``path`` at the end.
+
+    A crash, or an error inside the ``with`` block, leaves the old file or none, never a part.
+
+    Args:
+        path: the file to write; its folder is made where it does not exist.
+        durable: wait until the disk has the content, so that not even a power cut leaves a part; takes some
+            milliseconds, and seconds for gigabytes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays, since several writers choose the format by it or append it where it lacks. Not mkstemp: its
+    # files are for their owner alone, and what is written here may be shared by a group.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(
+            OSError
+        ):  # replaced, or never made; one that is still mapped stays on Windows
+            temporary.unlink()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8.
+
+    Bytes of a file name that are no UTF-8 become escapes such as ``\\udce9``, from which ``os.fsencode`` makes the
+    name again.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: str | os.PathLike[str], content: Any, *, allow_nan: bool = False) -> None:
+    """Write plain values as indented JSON, bytes of file names as :func:`write_text` does.
+
+    Raises:
+        ValueError: a number is not finite, which JSON has no word for, and ``allow_nan`` (``NaN``, as Python reads
+            it) is not set.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, its headings in the first row, bytes of file names as :func:`write_text` does."""
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        csv.writer(file).writerows(rows)
 
 
 def write_ply(
