@@ -15,14 +15,18 @@ from bixt3d.datasets.folder_hdf5 import Hdf5Source
 from bixt3d.datasets.split import check_split, hold_out, stratified_split
 from bixt3d.io import FORMATS, read_points, turn_to_y, unit_sphere
 
-LAYOUT = "expected root/train/<class>/<file> and root/test/<class>/<file>, or HDF5 files named *train*.h5"
+LAYOUT = (
+    "expected root/train/<class>/<file> and root/test/<class>/<file>, or root/<class>/train/<file> and so on, or HDF5 "
+    "files named *train*.h5"
+)
 
 
 class Folder:
     """Read clouds of your own, in any unit: each is centred, scaled to the unit sphere, and turned so that y is up.
 
-    *Folders*: ``root/train/<class>/<file>`` and ``root/test/<class>/<file>``, files of any format of
-    :func:`bixt3d.io.read_points`, mixed as you like. Files of other suffixes are passed over.
+    *Folders*: ``root/train/<class>/<file>`` and ``root/test/<class>/<file>``, or the class first, as in the meshes of
+    ModelNet: ``root/<class>/train/<file>``. Files of any format of :func:`bixt3d.io.read_points`, mixed as you like;
+    files of other suffixes are passed over.
 
     *HDF5*: ``root`` is a folder with files named ``*train*.h5`` and ``*test*.h5`` (never both), or one ``.h5`` file
     with the groups ``train`` and ``test``, or one with the data sets at the top (all of it is train). These
@@ -85,6 +89,7 @@ class Folder:
         self._hdf5: Hdf5Source | None = None
         if not self.root.exists():
             raise FileNotFoundError(f"{self.root}: there is no such folder or file; {LAYOUT}.")
+        self._class_first = False
         if self.root.is_file() or any(self.root.glob("*train*.h5")):
             self._hdf5 = Hdf5Source(self.root, class_names=class_names, part_names=part_names)
             self.classes = self._hdf5.classes
@@ -95,6 +100,9 @@ class Folder:
                     "class_names and part_names: name what HDF5 files number; in a tree of folders the folders name "
                     "the classes, so leave both out."
                 )
+            self._class_first = not (self.root / "train").is_dir() and any(
+                map(_is_cloud, self.root.glob("*/train/*"))
+            )
             self.classes = self._class_folders()
             self.parts = ()
 
@@ -124,29 +132,39 @@ class Folder:
         return hold_out(clouds, split, self.val_fraction, self.val_seed)
 
     def _has(self, split: str) -> bool:
-        return self._hdf5.has(split) if self._hdf5 is not None else (self.root / split).is_dir()
+        if self._hdf5 is not None:
+            return self._hdf5.has(split)
+        return bool(self._folders(split)) if self._class_first else (self.root / split).is_dir()
+
+    def _folders(self, split: str) -> dict[str, Path]:
+        """Return the folder of each class that has one in the split."""
+        if self._class_first:
+            places = {name: self.root / name / split for name in _folders(self.root)}
+            return {name: place for name, place in places.items() if place.is_dir()}
+        return {name: self.root / split / name for name in _folders(self.root / split)}
 
     def _class_folders(self) -> tuple[str, ...]:
         if not self._has("train"):
             raise FileNotFoundError(f"{self.root}: there is no train folder here; {LAYOUT}.")
-        classes = _folders(self.root / "train")
+        classes = self._folders("train")
         if not classes:
             raise ValueError(f"{self.root / 'train'}: there is no class folder here; {LAYOUT}.")
         for split in ("val", "test"):
-            unknown = set(_folders(self.root / split)) - set(classes) if self._has(split) else set()
+            found = self._folders(split) if self._has(split) else {}
+            unknown = set(found) - set(classes)
             if unknown:
                 raise ValueError(
-                    f"{self.root / split}: class {min(unknown)!r} is not in train; add clouds of it to "
-                    f"{self.root / 'train'} or remove it. Classes of train: {', '.join(classes)}."
+                    f"{found[min(unknown)].parent}: class {min(unknown)!r} is not in train; add clouds of it to train "
+                    f"or remove it. Classes of train: {', '.join(classes)}."
                 )
-        for name in classes:
-            _files(self.root / "train" / name)  # complain at once about a class without clouds
-        return classes
+        for place in classes.values():
+            _files(place)  # complain at once about a class without clouds
+        return tuple(classes)
 
     def _load_folders(self, split: str) -> PointClouds:
         files, labels = [], []
-        for name in _folders(self.root / split):
-            found = _files(self.root / split / name)
+        for name, place in self._folders(split).items():
+            found = _files(place)
             files += found
             labels += [self.classes.index(name)] * len(found)
         names = tuple(file.relative_to(self.root).as_posix() for file in files)
@@ -228,10 +246,14 @@ def _folders(parent: Path) -> tuple[str, ...]:
 
 def _files(folder: Path) -> list[Path]:
     found = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
-    clouds = sorted(p for p in found if p.suffix.lower() in FORMATS)
+    clouds = sorted(filter(_is_cloud, found))
     if not clouds:
         raise ValueError(
             f"{folder}: none of the {len(found)} files of this class is of a known format; add files of one "
             f"of {', '.join(FORMATS)}, or remove the folder."
         )
     return clouds
+
+
+def _is_cloud(path: Path) -> bool:
+    return path.suffix.lower() in FORMATS
