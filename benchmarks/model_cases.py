@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bixt3d.config import build, compose
 from bixt3d.layers import BidirectionalCrossAttention, CrossAttention
 from bixt3d.layers.residual import ResidualMLP
+from bixt3d.operations import count_operations
 
 CONFIGS = Path(__file__).parents[1] / "cfgs"
 CLASSES, PARTS, CATEGORIES = 40, 50, 16
@@ -163,17 +164,8 @@ def inputs(row: Row, model: Any, device: str) -> tuple[Tensor, ...]:
 def count(model: str, points: int) -> tuple[int, int]:
     """Return parameters, and floating-point operations of a forward pass of one cloud.
 
-    A multiplication with an addition is two; only matrix products count. Shapes are enough, so nothing is computed.
-    The attention is counted as the formula has it, one similarity and two products, whichever backend runs.
+    See :func:`bixt3d.operations.count_operations` for what counts.
     """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
     row = Row(model, "reference", "inference", 1, points)
-    made = make_model(row).eval()
-    parameters = sum(p.numel() for p in made.parameters())
-    shapes = [x.to("meta") for x in inputs(row, made, "cpu")]
-    # with gradients: the counter fails on the latents, an expanded parameter, in inference mode
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        made.to("meta")(*shapes)
-    return parameters, counter.get_total_flops()
+    made = make_model(row)
+    return sum(p.numel() for p in made.parameters()), count_operations(made, *inputs(row, made, "cpu"))

@@ -63,6 +63,7 @@ RULES = {
     "model_card": ({"loading"}, set()),
     "models": ({"layers", "ops"}, {"torch"}),
     "normals": (set(), {"numpy", "open3d"}),
+    "operations": ({"layers"}, {"torch"}),
     "ops": (set(), {"pointnet2_ops", "torch", "torch_cluster", "triton"}),
     "optim": (set(), {"torch"}),
     "page": ({"scene", "io"}, {"numpy"}),

@@ -1,0 +1,60 @@
+"""Operations of a forward pass, against counts by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from bixt3d.layers import PointTokenizer, iterative_cross, sequential_cross
+from bixt3d.models import BiXTClassifier, BiXTEncoder
+from bixt3d.operations import count_operations
+
+
+def product(rows, inner, columns):
+    return 2 * rows * inner * columns
+
+
+def test_plain_maps_by_hand():
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 5, bias=False)).train()
+    assert count_operations(model, torch.rand(7, 3)) == product(7, 3, 8) + product(7, 8, 5)
+    assert model.training
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def attention(queries, keys, d, products=2):
+    """Similarities, and what each side gets of the values of the other."""
+    return products * product(queries, d, keys)
+
+
+def maps(rows, d, outputs):
+    return product(rows, d, outputs * d)
+
+
+N, M, D = 50, 6, 16
+MLP = 2 * 4  # ratio 4, there and back
+SELF = maps(M, D, 4) + attention(M, M, D) + maps(M, D, MLP)
+READ = maps(M, D, 2) + maps(N, D, 2) + attention(M, N, D) + maps(M, D, MLP)  # the latents read the tokens
+CROSS = {
+    "bidirectional": maps(M + N, D, 3) + attention(M, N, D, products=3) + maps(M + N, D, MLP),
+    "sequential": READ + maps(N, D, 2) + maps(M, D, 2) + attention(N, M, D) + maps(N, D, MLP),
+    "iterative": READ,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("bidirectional", {}),
+        ("sequential", {"cross": sequential_cross}),
+        ("iterative", {"cross": iterative_cross}),
+    ],
+)
+@pytest.mark.parametrize("chunk", [None, 10])
+def test_attention_by_hand(kind, options, chunk):
+    encoder = BiXTEncoder(depth=3, dim=D, num_heads=2, num_latents=M, chunk=chunk, **options)
+    model = BiXTClassifier(4, tokenizer=PointTokenizer(D, dims_per_axis=8), encoder=encoder)
+    ends = product(N, 24, D) + product(1, D, 4)
+    expected = ends + 2 * CROSS[kind] + READ + 3 * SELF
+    assert count_operations(model, torch.rand(1, N, 3)) == expected
+    # the learnt latents are mapped once for all clouds: to references and values, or to queries alone
+    once = maps(M, D, 2 if kind == "bidirectional" else 1)
+    assert count_operations(model, torch.rand(5, N, 3)) == 5 * (expected - once) + once
