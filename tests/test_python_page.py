@@ -1,0 +1,77 @@
+"""docs/python.md: its examples run as they stand, and what it promises of threads holds."""
+
+import re
+import threading
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from places import ROOT
+
+import bixt3d
+
+PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+WEIGHTS = ROOT / "weights" / "modelnet40_cpu_mix.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in ("cfgs", "weights"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    cup = np.random.default_rng(0).normal(size=(700, 3)) * [30, 50, 30] + 900
+    trimesh.PointCloud(cup).export(tmp_path / "cup.ply")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_examples_run_in_order(folder, one_thread):
+    names = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    # the shapes that the page writes beside them
+    assert [names[n].shape for n in ("latents", "tokens", "centers")] == [
+        (8, 32, 128),
+        (8, 64, 256),
+        (8, 64, 3),
+    ]
+    assert names["embedding"].shape == (8, 128)
+    assert names["maps"].latents_from_tokens.shape == (8, 4, 32, 512)
+    assert names["maps"].tokens_from_latents.shape == (8, 4, 512, 32)
+    assert names["seen"].shape == (8, 512, 3)
+    assert names["weights"].shape == (2, 700)
+    assert names["layers"][-1].maps.tokens_from_latents is None
+    for each in names["predictions"]:  # in a batch sums round otherwise
+        np.testing.assert_allclose(each.probabilities, names["prediction"].probabilities, rtol=1e-4)
+    assert names["mine"](names["clouds"][0]).name in names["mine"].classes
+    assert names["operations"] > 10 * names["parameters"]
+    assert (names["folder"] / "results.json").is_file()
+    assert 0 <= names["result"].summary()["OA"] <= 100
+
+
+def test_what_the_head_reads_is_the_embedding():
+    model = bixt3d.load(WEIGHTS, device="cpu").model
+    points = torch.rand(2, 512, 3)
+    with torch.no_grad():
+        latents = model.forward_features(points)[0]
+        torch.testing.assert_close(model.head(model.norm(latents.mean(dim=1))), model(points))
+
+
+def test_threads_may_share_a_predictor():
+    predictor = bixt3d.load(WEIGHTS, device="cpu")
+    clouds = [np.random.default_rng(i).normal(size=(400 + 100 * i, 3)) for i in range(6)]
+    alone = [predictor(cloud).probabilities for cloud in clouds]
+    found = {}
+
+    def work(first):
+        for i in range(first, len(clouds), 2):
+            found[i] = predictor(clouds[i]).probabilities
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, expected in enumerate(alone):
+        np.testing.assert_array_equal(found[i], expected)
