@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedule, on top of torch's own."""
+"""Parameter groups and learning-rate schedules, on top of torch's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, SequentialLR
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -66,6 +66,37 @@ def cosine_with_warmup(
     )
     warmup = LinearLR(optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps)
     return SequentialLR(optimizer, [warmup, cosine], milestones=[warmup_steps])
+
+
+def step_decay(
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    every_epochs: int = 40,
+    factor: float = 0.5,
+    min_lr: float = 0.0,
+) -> LRScheduler:
+    """Multiply the learning rate by a factor whenever so many epochs are over, down to a floor.
+
+    Args:
+        optimizer: its ``lr`` is that of the first epochs.
+        epochs, steps_per_epoch: length of the whole run; only the steps of an epoch matter here.
+        every_epochs: epochs between two changes.
+        factor: above 0 and at most 1.
+        min_lr: the learning rate does not fall below this one.
+
+    Raises:
+        ValueError: ``every_epochs`` is below 1, or ``factor`` is out of range.
+    """
+    if every_epochs < 1:
+        raise ValueError(f"every_epochs: expected at least 1, got {every_epochs}.")
+    if not 0 < factor <= 1:
+        raise ValueError(f"factor: expected above 0 and at most 1, got {factor}.")
+    floor = min_lr / optimizer.defaults["lr"]
+    return LambdaLR(
+        optimizer, lambda step: max(factor ** (step // (every_epochs * steps_per_epoch)), min(floor, 1.0))
+    )
 
 
 class ExponentialAverage(AveragedModel):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bixt3d.experiment import build_model
-from bixt3d.optim import ExponentialAverage, cosine_with_warmup, parameter_groups
+from bixt3d.optim import ExponentialAverage, cosine_with_warmup, parameter_groups, step_decay
 
 
 def schedule(steps, peak=0.5, **options):
@@ -40,6 +40,30 @@ def test_schedule_against_its_formula(warmup_epochs, min_lr):
 def test_warmup_that_does_not_fit_is_refused(warmup_epochs):
     with pytest.raises(ValueError, match=r"^warmup_epochs: expected at least 0 and below the 3 epochs"):
         schedule(1, epochs=3, steps_per_epoch=2, warmup_epochs=warmup_epochs)
+
+
+def test_steps_of_the_learning_rate_by_hand():
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=0.003)
+    scheduler = step_decay(optimizer, epochs=9, steps_per_epoch=3, every_epochs=2, min_lr=0.0005)
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.003] * 6 + [0.0015] * 6 + [0.00075] * 6 + [0.0005] * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_epochs": 0}, "every_epochs: expected at least 1"),
+        ({"factor": 0.0}, "factor: expected above 0"),
+    ],
+)
+def test_steps_that_cannot_be_are_refused(options, message):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(ValueError, match=message):
+        step_decay(optimizer, epochs=2, steps_per_epoch=2, **options)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])

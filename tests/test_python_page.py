@@ -50,6 +50,14 @@ def test_the_examples_run_in_order(folder, one_thread):
     assert 0 <= names["result"].summary()["OA"] <= 100
 
 
+def test_the_model_of_the_readme():
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(from functools.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["logits"].shape == (8, 40)
+
+
 def test_what_the_head_reads_is_the_embedding():
     model = bixt3d.load(WEIGHTS, device="cpu").model
     points = torch.rand(2, 512, 3)

@@ -1,11 +1,14 @@
 """What a BiXT classifier and its encoder promise, whatever their weights."""
 
+import math
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from bixt3d.layers import (
+    DropPath,
     GroupRefinement,
     PointTokenizer,
     bidirectional_cross,
@@ -152,7 +155,44 @@ def test_sharing_leaves_the_parameters_of_one_layer():
 def test_published_size():
     """SPEC of the tiny model: 14.79 M parameters on points, 15.12 M with the image tokeniser and 1000 classes."""
     model = BiXTClassifier(40, tokenizer=PointTokenizer(192), encoder=BiXTEncoder())
-    assert sum(p.numel() for p in model.parameters()) == 14_794_408
+    parameters = sum(p.numel() for p in model.parameters())
+    assert parameters == 14_794_408
+    # for images: patches of 16 x 16 pixels of 3 colours and 2 axes of position to 192, and 1,000 classes
+    image = (16 * 16 * 3 * 192 + 192) + (2 * 32 * 192 + 192) + (192 * 1000 + 1000)
+    ours = sum(p.numel() for module in (model.tokenizer, model.head) for p in module.parameters())
+    assert round((parameters - ours + image) / 1e6, 2) == 15.12
+
+
+def test_weights_start_as_published():
+    """Latents normal, std 0.02; linear maps Xavier-uniform with zero biases; a head of zeros."""
+    torch.manual_seed(0)
+    refinement = partial(GroupRefinement, num_neighbors=4)
+    encoder = BiXTEncoder(depth=3, num_latents=256, refinement=refinement)
+    model = BiXTClassifier(40, tokenizer=PointTokenizer(192), encoder=encoder)
+    assert encoder.latents.std().item() == pytest.approx(0.02, rel=0.03)
+    assert encoder.latents.mean().item() == pytest.approx(0, abs=0.001)
+    maps = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    for layer in maps:
+        assert layer.bias is None or not layer.bias.any()
+        if layer is model.head:
+            assert not layer.weight.any()
+            continue
+        limit = math.sqrt(
+            6 / sum(layer.weight.shape)
+        )  # of a uniform distribution, whose std is limit / sqrt(3)
+        assert layer.weight.abs().max() <= limit
+        assert layer.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.05)
+    assert len(maps) > 30
+
+
+@pytest.mark.parametrize("depth", [1, 12])
+def test_stochastic_depth_grows_linearly(depth):
+    """0 in the first layer, 0.1 in the last, on every branch of a layer."""
+    encoder = BiXTEncoder(depth=depth, dim=24, num_heads=2, num_latents=2)
+    for i, block in enumerate(encoder.blocks):
+        rates = [m.rate for m in block.modules() if isinstance(m, DropPath)]
+        assert len(rates) == (4 if i == depth - 1 else 6)
+        assert rates == pytest.approx([0.1 * i / max(depth - 1, 1)] * len(rates))
 
 
 def test_one_projection_less_than_two_cross_attentions():
