@@ -51,8 +51,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_page_has_an_example_of_each():
-    assert sorted(FILES) == ["mydata.py", "mydata.yaml", "mynet.py", "mynet.yaml", "mynoise.py"]
-    assert [shlex.split(command)[2] for command in COMMANDS] == list(SMALL)
+    assert sorted(FILES) == [
+        *("mydata.py", "mydata.yaml", "myloss.py", "mynet.py", "mynet.yaml"),
+        *("mynoise.py", "myschedule.py", "mytokens.py"),
+    ]
+    started = {shlex.split(command)[2] for command in COMMANDS}
+    assert started == set(SMALL)
+    assert len(COMMANDS) == 6
 
 
 @pytest.mark.parametrize("command", COMMANDS)
