@@ -91,9 +91,14 @@ def as_cloud(points: Any, normals: Any) -> Cloud:
     """Take a cloud, or an array ``(N, 3 or 6)``, as a checked :class:`Cloud`; a list or a tensor is an array too."""
     if isinstance(points, Cloud):
         return points
-    array = _real_numbers("points", points)
+    several = "; several clouds go through predictor.run([predictor.prepare(cloud), ...])"
+    try:
+        array = _real_numbers("points", points)
+    except ValueError as error:  # numpy's, of rows that do not fit together
+        raise ValueError(f"points: expected one cloud, got rows of several shapes{several}.") from error
     if array.ndim != 2 or array.shape[1] not in (3, 6):
-        raise ValueError(f"points: expected shape (N, 3), or (N, 6) with normals, got {array.shape}.")
+        hint = several if array.ndim == 3 else ""
+        raise ValueError(f"points: expected shape (N, 3), or (N, 6) with normals, got {array.shape}{hint}.")
     if array.shape[1] == 6:
         normals = array[:, 3:]
     elif normals is not None:

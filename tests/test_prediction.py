@@ -27,3 +27,9 @@ def test_points_and_normals_come_as_array_list_or_tensor(form):
 def test_normals_that_are_none_are_refused(normals, error, words):
     with pytest.raises(error, match=words):
         as_cloud(POINTS, normals)
+
+
+@pytest.mark.parametrize("several", [np.zeros((2, 9, 3)), [np.zeros((9, 3)), np.ones((8, 3))]])
+def test_several_clouds_are_told_where_to_go(several):
+    with pytest.raises(ValueError, match=r"^points: expected .*; several clouds go through predictor\.run"):
+        as_cloud(several, None)
