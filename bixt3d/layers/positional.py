@@ -33,7 +33,7 @@ class SinusoidalEncoding(nn.Module):
             not a positive finite number.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 2, "Positional encodings"; Vaswani et al. 2017,
-    section 3.5. The paper leaves scale and temperature for point coordinates open; ``docs/results.md``
+    section 3.5. The paper leaves scale and temperature for point coordinates open; ``docs/search.md``
     holds the measurement behind the values in ``cfgs/model``.
     """
 
