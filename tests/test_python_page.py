@@ -50,6 +50,53 @@ def test_the_examples_run_in_order(folder, one_thread):
     assert 0 <= names["result"].summary()["OA"] <= 100
 
 
+def official_state(depth=12, dim=192):
+    """Weights of the size of BiXT-Ti for images, under the names of its authors."""
+    norms = {"weight": (dim,), "bias": (dim,)}
+
+    def linear(out, width):
+        return {"weight": (out, width), "bias": (out,)}
+
+    mlp = {f"fc1.{k}": v for k, v in linear(4 * dim, dim).items()}
+    mlp |= {f"fc2.{k}": v for k, v in linear(dim, 4 * dim).items()}
+    shapes = {"latents": (1, 64, dim), "fc_norm.weight": (dim,), "fc_norm.bias": (dim,)}
+    shapes |= {f"head.{k}": v for k, v in linear(1000, dim).items()} | {"patch_embed.proj.bias": (dim,)}
+    for i in range(depth):
+        sides = ("lat",) if i == depth - 1 else ("lat", "pat")
+        cross = {"norm1_lat": norms, "norm1_pat": norms, "attn.rv_patches": linear(2 * dim, dim)}
+        latents = ("attn.r_latents", dim) if i == depth - 1 else ("attn.rv_latents", 2 * dim)
+        cross[latents[0]] = linear(latents[1], dim)
+        for side in sides:
+            cross |= {f"attn.proj_{side}": linear(dim, dim), f"norm2_{side}": norms, f"mlp_{side}": mlp}
+        own = {"norm1": norms, "attn.qkv": linear(3 * dim, dim), "attn.proj": linear(dim, dim)}
+        own |= {"norm2": norms, "mlp": mlp}
+        for prefix, parts in (("cross_attention_latents_token", cross), ("self_attention_latents", own)):
+            for name, members in parts.items():
+                shapes |= {f"blocks.{i}.{prefix}.{name}.{k}": v for k, v in members.items()}
+    return {name: torch.randn(shape) * 0.02 for name, shape in shapes.items()}
+
+
+def test_weights_of_images_are_where_points_begin(tmp_path):
+    (block,) = (b for b in BLOCKS if "def from_images" in b)
+    names = {"torch": torch}
+    exec(compile(block, "docs/python.md", "exec"), names)
+    state = official_state()
+    torch.save({"state_dict": state}, tmp_path / "bixt_ti.pth")
+    model = names["from_images"](tmp_path / "bixt_ti.pth")
+    ours = model.encoder
+    torch.testing.assert_close(ours.latents.data, state["latents"])
+    for mine, theirs in (
+        (ours.blocks[3].cross.attention.token_proj, "blocks.3.cross_attention_latents_token.attn.proj_pat"),
+        (ours.blocks[11].cross.mlp.mlp.fc2, "blocks.11.cross_attention_latents_token.mlp_lat.fc2"),
+        (ours.blocks[7].self_attention[0].attention.qkv, "blocks.7.self_attention_latents.attn.qkv"),
+    ):
+        torch.testing.assert_close(mine.weight.data, state[f"{theirs}.weight"])
+    assert sum(v.numel() for k, v in state.items() if k.startswith(("blocks.", "latents"))) == sum(
+        p.numel() for p in ours.parameters()
+    )
+    assert model(torch.rand(1, 64, 3)).shape == (1, 40)
+
+
 def test_the_model_of_the_readme():
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```python\n(from functools.*?)^```", page, re.DOTALL | re.MULTILINE)
