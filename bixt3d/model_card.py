@@ -103,6 +103,7 @@ def write_card(
     task = "segments parts" if parts else "classifies shapes"
     root = f", files of `{Path(data['root']).name}`" if data.get("root") else ""
     held_out = data.get("val_fraction")
+    told = bool(parts) and len(classes) > 1
     lines = [
         f"# {name}",
         "",
@@ -111,8 +112,9 @@ def write_card(
         + f", {training_points(data):,} points a cloud. {size:,} bytes, matrices in {dtype}.",
         "",
         "```sh",
-        f"python scripts/predict.py {name}.safetensors FILES...",
-        f"python scripts/evaluate.py {name}.safetensors data.root=DIR",
+        f"python scripts/predict.py {name}.safetensors FILES..."
+        + (f" --category {classes[0]}" if told else ""),
+        f"python scripts/evaluate.py {name}.safetensors" + (" data.root=DIR" if data.get("root") else ""),
         "```",
         "",
         "## Trained on what",
@@ -141,7 +143,16 @@ def write_card(
     )
     lines += [f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps{whole}.", ""]
     lines += ["## Measured how", "", *_measured(facts, config), ""]
-    lines += ["## Intended use", "", *_use(config, parts), "", "## Limits", "", *_limits(config, facts), ""]
+    lines += [
+        "## Intended use",
+        "",
+        *_use(config, parts),
+        "",
+        "## Limits",
+        "",
+        *_limits(config, facts, told),
+        "",
+    ]
     lines += ["## Licence", "", LICENCES.get(dataset, OTHER_LICENCE), ""]
     return "\n".join(lines)
 
@@ -205,10 +216,15 @@ def _use(config: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
     ]
 
 
-def _limits(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def _limits(config: Mapping[str, Any], facts: Mapping[str, Any], told: bool) -> list[str]:
     lines = [
         "- An object of another class gets one of these all the same, and a high probability is no proof.",
     ]
+    if told:
+        lines = [
+            "- It does not tell the class: say it (`--category`) or have it predicted (`--classifier CHECKPOINT`). "
+            "What is said is believed, and a high probability is no proof.",
+        ]
     augment, points = json.dumps(config["augment"]), f"{training_points(config['data']):,} points a cloud"
     if "RandomCorruption" in augment:
         lines.append(

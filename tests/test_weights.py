@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 
 from bixt3d.checkpoint import load_checkpoint, load_weights
 from bixt3d.config import from_yaml
-from bixt3d.datasets import ModelNet40
+from bixt3d.datasets import ModelNet40, Shapes
 from bixt3d.evaluation import evaluate_checkpoint
 from bixt3d.loading import load
 from bixt3d.model_card import public_command, write_card
+from bixt3d.part_metrics import PartMeter, PartTarget
 from bixt3d.showing import scenes_of_split
 from bixt3d.weights import read_weights, save_weights
 
@@ -247,3 +248,30 @@ def test_a_card_names_the_points_of_training_where_the_config_leaves_them_to_the
     facts = {"weights": "last", "epoch": 1, "steps": 2, "selection": {}}
     card = write_card("a", config, ["one"], [], facts, dtype="float32", size=1)
     assert card.count("2,048 points a cloud") == 2
+
+
+def test_a_card_of_parts_says_who_tells_the_class(tiny):
+    config, facts = tiny(), {"weights": "last", "epoch": 1, "steps": 2, "selection": {}}
+    parts = ["mug/body", "mug/handle", "lamp/pole", "lamp/shade"]
+    card = write_card("a", config, ["mug", "lamp"], parts, facts, dtype="float32", size=1)
+    assert "predict.py a.safetensors FILES... --category mug\n" in card
+    assert "python scripts/evaluate.py a.safetensors\n" in card  # nothing to say where procedural shapes lie
+    assert "--classifier CHECKPOINT" in card
+    card = write_card("a", config, ["mug"], parts[:2], facts, dtype="float32", size=1)
+    assert "--category" not in card
+
+
+def test_the_parts_that_come_along_are_those_of_their_card():
+    """Of procedural shapes, so that nobody needs a file to try them."""
+    predictor = load(ROOT / "weights" / "shapes_partseg.safetensors")
+    clouds = Shapes(num_test=48, num_points=512, normals=True).load("test")
+    meter = PartMeter(clouds.classes, clouds.parts)
+    rows = zip(clouds.points, clouds.part_labels, clouds.labels, strict=True)
+    for i, (points, part_labels, label) in enumerate(rows):
+        found = predictor(points, category=clouds.classes[label])
+        logits = torch.from_numpy(found.probabilities)[None]
+        truth = PartTarget(torch.from_numpy(part_labels)[None], torch.tensor([label]), torch.tensor([i]))
+        meter.update(logits, truth)
+    card = (ROOT / "weights" / "shapes_partseg.md").read_text(encoding="utf-8")
+    stated = float(re.search(r"\| test \(400 clouds, all points\) \| ([\d.]+) \|", card)[1])
+    assert 100 * meter.compute().instance_miou("A") > stated - 5
