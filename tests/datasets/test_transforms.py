@@ -130,7 +130,8 @@ def test_shift_moves_a_cloud_as_one():
     out = RandomShift(0.2)(points, generator=seeded())
     shift = (out - points)[..., :3]
     assert (shift - shift[:, :1]).abs().max() < 1e-6
-    assert 0.19 < shift.abs().max() <= 0.2 + 1e-6
+    assert 0.19 < shift.max() <= 0.2 + 1e-6
+    assert -0.19 > shift.min() >= -0.2 - 1e-6
     assert torch.equal(out[..., 3:], points[..., 3:])
 
 
@@ -160,6 +161,19 @@ def test_rotation_keeps_its_axis_and_distances(axis):
     assert torch.allclose((out[..., :3] * out[..., 3:]).sum(-1), (points[..., :3] * points[..., 3:]).sum(-1))
 
 
+def test_what_is_not_said_is_as_published():
+    """PointMLP scales by 2/3 to 3/2 and shifts by 0.2; PointNet++ drops up to 7/8; y is up."""
+    ones = torch.ones(3000, 1, 3)
+    factor, moved = RandomScale()(ones, generator=seeded()), RandomShift()(ones, generator=seeded()) - 1
+    assert [float(factor.min()), float(factor.max())] == pytest.approx([2 / 3, 3 / 2], abs=0.005)
+    assert [float(moved.min()), float(moved.max())] == pytest.approx([-0.2, 0.2], abs=0.002)
+    points = torch.arange(300.0)[None, :, None].expand(500, -1, 3)
+    dropped = (PointDropout()(points, generator=seeded()) != points)[..., 0].float().mean(dim=1)
+    assert float(dropped.mean()) == pytest.approx(0.875 / 2, abs=0.03)
+    turned = RandomRotation()(cloud(channels=3), generator=seeded())
+    assert torch.allclose(turned[..., 1], cloud(channels=3)[..., 1])
+
+
 def test_rotation_matrices_agree_with_scipy():
     quaternions = torch.nn.functional.normalize(
         torch.randn(50, 4, generator=seeded(), dtype=torch.float64), dim=1
@@ -177,7 +191,11 @@ def test_full_rotation_is_uniform_and_a_small_one_small():
     assert np.abs(expected - np.linspace(0, 1, 4000)).max() < 0.03  # Kolmogorov-Smirnov, p < 0.1 %
     assert matrix.mean(dim=0).abs().max() < 0.04
     small = RandomRotation("any", 15)(basis, generator=seeded()).transpose(1, 2)
-    assert 14.5 < np.degrees(Rotation.from_matrix(small.numpy()).magnitude()).max() <= 15 + 1e-6
+    turned = Rotation.from_matrix(small.numpy()).as_rotvec(degrees=True)
+    angle = np.linalg.norm(turned, axis=1, keepdims=True)
+    assert 14.5 < angle.max() <= 15 + 1e-6
+    # of axes uniform on the sphere the mean of a a^T is a third of the identity
+    assert np.abs(np.einsum("ni,nj->ij", *[turned / angle] * 2) / 4000 - np.eye(3) / 3).max() < 0.03
 
 
 def test_dropout_repeats_the_first_kept_point_with_its_label():
@@ -190,6 +208,9 @@ def test_dropout_repeats_the_first_kept_point_with_its_label():
     assert torch.equal(parts, torch.where(moved, first, labels))
     # the ratio is uniform on [0, 0.875]
     assert moved.float().mean() == pytest.approx(0.875 / 2, abs=0.03)
+    assert moved.float().mean(dim=1).std() == pytest.approx(
+        0.875 / 12**0.5, abs=0.03
+    )  # each cloud has its own
     everything = PointDropout(1.0)(torch.rand(200, 1, 3), generator=seeded())
     assert everything.shape == (200, 1, 3)
 
