@@ -43,3 +43,14 @@ def test_select_picks_everything_in_step():
 def test_what_does_not_fit_is_refused(changes, error, words):
     with pytest.raises(error, match=words):
         make(**changes)
+
+
+def test_a_cloud_far_down_is_named_by_its_own_number():
+    """Clouds are checked a thousand at a time."""
+    many = {"labels": np.zeros(2000, np.int64), "names": tuple(map(str, range(2000)))}
+    points, parts = np.zeros((2000, 1, 3), np.float32), np.zeros((2000, 1), np.int64)
+    points[1500, 0, 1], parts[1600] = np.inf, 1
+    with pytest.raises(ValueError, match=r"cloud 1500 \(1500\) has NaN or infinite"):
+        make(points=points, part_labels=None, **many)
+    with pytest.raises(ValueError, match=r"cloud 1600 \(1600\) of class 'a' has part label 1"):
+        make(points=np.zeros_like(points), part_labels=parts, **many)

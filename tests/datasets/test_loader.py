@@ -76,6 +76,12 @@ def test_epochs_batches_ranks_and_seeds_differ():
         assert not torch.equal(base, other)
 
 
+def test_the_order_of_an_epoch_is_another_draw_than_its_first_batch():
+    settings = {"batch_size": 12, "num_points": 12, "shuffle": True, "sampling": "random"}
+    batch = next(CloudLoader(clouds(count=12, stored=12), **settings).epoch(0))
+    assert not torch.equal(batch.index, batch.points[0, :, 1].long())
+
+
 def test_global_random_state_has_no_say_and_is_left_alone():
     loader = CloudLoader(clouds(), batch_size=4, num_points=6, transform=RECIPE, shuffle=True)
     torch.manual_seed(1)
@@ -87,7 +93,11 @@ def test_global_random_state_has_no_say_and_is_left_alone():
 
 def test_shuffled_orders_change_from_epoch_to_epoch():
     loader = CloudLoader(clouds(), batch_size=23, num_points=4, shuffle=True)
-    orders = [next(loader.epoch(e)).index.tolist() for e in range(3)]
+    batches = [next(loader.epoch(e)) for e in range(3)]
+    for batch in batches:  # points and label belong to the same cloud
+        assert torch.equal(batch.points[..., 0], batch.index[:, None].float().expand(-1, 4))
+        assert torch.equal(batch.labels, batch.index % 3)
+    orders = [batch.index.tolist() for batch in batches]
     assert all(sorted(order) == list(range(23)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
 

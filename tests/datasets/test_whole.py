@@ -17,11 +17,11 @@ def clouds(counts=(5, 2, 9)) -> PointClouds:
         part_labels[i] = own % 2
     return PointClouds(
         points=points,
-        labels=np.zeros(n, dtype=np.int64),
-        classes=("cow",),
+        labels=np.arange(n, dtype=np.int64) % 2,
+        classes=("cow", "calf"),
         names=tuple(f"cloud {i}" for i in range(n)),
         part_labels=part_labels,
-        parts=("cow/leg", "cow/head"),
+        parts=("leg", "head"),
         counts=np.array(counts, dtype=np.int64),
     )
 
@@ -38,9 +38,17 @@ def test_each_point_counts_once(world_size):
             own = batch.part_labels >= 0
             number = batch.points[..., 0].long()
             assert torch.equal(number // 100, batch.index[:, None].expand_as(number))  # fillers are its own
+            assert torch.equal(batch.labels, batch.index % 2)
             assert torch.equal(batch.part_labels[own], (number[own] % 100) % 2)
             seen += number[own].tolist()
     assert sorted(seen) == [*range(5), 100, 101, *range(200, 209)]
+
+
+def test_the_last_piece_is_filled_up_with_the_first_points():
+    batches = list(WholeCloudLoader(clouds(), batch_size=2, num_points=4).epoch(0))
+    pieces = [row for batch in batches for row in batch.points[..., 0].tolist()]
+    assert pieces[:3] == [[0, 1, 2, 3], [4, 0, 1, 2], [100, 101, 100, 101]]
+    assert pieces[3:] == [[200, 201, 202, 203], [204, 205, 206, 207], [208, 200, 201, 202]]
 
 
 def test_the_same_every_time():
