@@ -59,6 +59,14 @@ def test_severities_of_the_same_cloud_are_draws_of_their_own(points):
     )
 
 
+def test_corruptions_of_the_same_cloud_are_draws_of_their_own(points):
+    class Other(CORRUPTIONS["jitter"]):
+        pass
+
+    one, two = (corrupt_each(make(3), points[:1], [0], 0) for make in (CORRUPTIONS["jitter"], Other))
+    assert not torch.equal(one, two)
+
+
 @pytest.mark.parametrize("make", ALL)
 @pytest.mark.parametrize("channels", [3, 6])
 def test_an_ordinary_transform(make, channels, shapes):
@@ -176,6 +184,8 @@ def test_local_clutter_lies_in_blobs_at_the_cloud(points):
             assert float(blob.std(dim=0).mean()) == pytest.approx(0.1, rel=0.4)
             center = blob.mean(dim=0)
             assert float((points[cloud, :, :3] - center).norm(dim=1).min()) < 0.12
+    centers = torch.stack([added[:, i::4].mean(dim=1) for i in range(4)], dim=1)
+    assert float(torch.cdist(centers, centers).sum(dim=(1, 2)).min()) > 1, "four blobs, not one"
 
 
 def test_density_falls_along_one_direction():
@@ -207,6 +217,17 @@ def test_occlusion_drops_what_lies_behind(axis, sign):
     near, far = (1, 0) if sign > 0 else (0, 1)
     assert int((left == near).sum()) == 576
     assert int((left == far).sum()) == 1152 - round(0.45 * 1152) - 576
+
+
+def test_occlusion_hides_nothing_beside_what_is_in_front():
+    """Of a wall half of which stands behind a nearer one, points of that half alone are dropped."""
+    side, along = torch.linspace(0.1, 0.8, 20), torch.linspace(-0.8, 0.8, 20)
+    far = torch.cartesian_prod(torch.cat([-side, side]), along, torch.tensor([-0.25]))
+    near = torch.cartesian_prod(-side, along, torch.tensor([0.25]))
+    labels = torch.cat([(far[:, 0] < 0).long(), torch.full((400,), 2)])[None]
+    view = torch.tensor([[[0.0, 0, 1], [1, 0, 0]]])
+    _, left = CORRUPTIONS["occlusion"](2)._corrupt(torch.cat([far, near])[None], labels, view)
+    assert left[0].bincount().tolist() == [400, 400 - round(0.3 * 1200), 400]
 
 
 def test_occlusion_looks_from_any_side():
@@ -244,6 +265,7 @@ def test_the_loader_corrupts_by_index_on_every_rank_and_fills_up(shapes):
     assert torch.equal(torch.cat([b.labels for b in batches]), torch.from_numpy(shapes.labels))
     expected = corrupt_each(whole.corruption, torch.from_numpy(shapes.points[:, :100]), range(24), 1)
     assert torch.equal(points, expected)
+    assert all(b.part_labels is None for b in batches), "those of the clean clouds no longer fit"
     for rank in (0, 1):
         for batch in load(batch_size=4, rank=rank, world_size=2).epoch(0):
             assert torch.equal(batch.points, points[batch.index])
