@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bixt3d.part_metrics import IGNORED, PartMeter, PartTarget
+from bixt3d.part_metrics import IGNORED, PartMeter, PartTarget, owners
 
 CLASSES = ("lamp", "mug")
 PARTS = ("lamp/foot", "lamp/shade", "lamp/bulb", "mug/body", "mug/handle")
@@ -102,6 +102,23 @@ def test_pieces_of_a_cloud_are_counted_together_and_fillers_not():
     assert len(result.categories) == 1
     assert result.instance_miou("A") == pytest.approx(whole.instance_miou("A"))
     assert result.truth.tolist() == whole.truth.tolist()
+
+
+def test_pieces_may_come_in_any_order():
+    """A lamp in two pieces around a mug: each cloud keeps its category and its own points."""
+    meter = PartMeter(CLASSES, PARTS)
+    truth = torch.tensor([[0, 0], [3, 4], [1, 2]])
+    target = PartTarget(truth, torch.tensor([0, 1, 0]), torch.tensor([9, 2, 9]))
+    meter.update(logits([[0, 1], [3, 4], [1, 2]]), target)
+    result = meter.compute()
+    assert result.categories.tolist() == [1, 0]  # by the number of the cloud
+    assert result.truth.tolist() == [[0, 0, 0, 1, 1], [2, 1, 1, 0, 0]]
+    assert result.cloud_ious("A").tolist() == pytest.approx([1, (1 / 2 + 1 / 2 + 1) / 3])
+
+
+def test_a_part_belongs_to_the_class_of_its_whole_name():
+    table = owners(("cup/body", "cupboard/door", "home/cup/handle"), ("cup", "cupboard", "home/cup"))
+    assert table.tolist() == torch.eye(3).bool().tolist()
 
 
 def test_picture_and_tables(tmp_path):

@@ -60,6 +60,23 @@ def test_the_loss_is_the_cross_entropy_of_each_point():
     torch.testing.assert_close(task.loss(logits, target), by_hand)
 
 
+def test_smoothing_spreads_a_share_over_all_parts():
+    task = PartSegmentation(("cup",), ("cup/body", "cup/handle"), label_smoothing=0.2)
+    target = type("Target", (), {"part_labels": torch.tensor([[1]])})
+    found = task.loss(torch.tensor([[[0.0, 2.0]]]), target)
+    per_part = torch.log1p(torch.exp(torch.tensor([2.0, -2.0])))  # cross-entropy if it were that part
+    torch.testing.assert_close(found, 0.1 * per_part[0] + 0.9 * per_part[1])
+
+
+def test_losses_are_float32_whatever_the_logits():
+    logits, labels = torch.tensor([[3.0, -1.7, 0.4], [0.1, 2.2, -5.0]]).bfloat16(), torch.tensor([2, 1])
+    parts = PartSegmentation(("cup",), ("cup/a", "cup/b", "cup/c"))
+    points = type("Target", (), {"part_labels": labels[None]})
+    by_hand = -logits.double().log_softmax(dim=1)[[0, 1], labels].mean().float()
+    for found in (Classification(("a", "b", "c")).loss(logits, labels), parts.loss(logits[None], points)):
+        torch.testing.assert_close(found, by_hand)
+
+
 def test_the_first_convention_selects():
     parts = ("cup/body", "cup/handle")
     assert PartSegmentation(("cup",), parts).selects == "instance mIoU A"
