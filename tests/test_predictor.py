@@ -1,12 +1,15 @@
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from torch import nn
 
-from bixt3d.layers import PointTokenizer
+from bixt3d.io import unit_sphere
+from bixt3d.layers import GroupRefinement, PointTokenizer
 from bixt3d.loading import load, training_points
 from bixt3d.models import BiXTClassifier, BiXTEncoder
 from bixt3d.predictor import Predictor
@@ -112,7 +115,9 @@ def test_small_clouds_are_filled_up_by_repetition(count):
     points = cloud(count)
     prediction = segmenter(model)(points)
     assert model.seen[0].shape == (1, 20, 3)
-    assert len(model.seen[0][0].unique(dim=0)) == count
+    times = model.seen[0][0].unique(dim=0, return_counts=True)[1]
+    assert len(times) == count
+    assert times.max() - times.min() <= 1
     assert prediction.labels.shape == (count,)
     if count > 1:
         assert np.array_equal(prediction.labels, expected_labels(points))
@@ -169,6 +174,15 @@ def test_the_category_reaches_a_model_that_takes_it():
     assert model.categories == [None]
 
 
+def test_classes_need_not_be_in_the_order_of_the_alphabet():
+    model = HeightSegmenter()
+    parts = ("hat/brim", "hat/crown", "ball/all", "cup/body", "cup/handle")
+    predictor = segmenter(model, ("hat", "ball", "cup"), parts, takes_category=True)
+    assert set(predictor(cloud(100), category="hat").labels) <= {0, 1}
+    assert set(predictor(cloud(100), category="cup").labels) <= {3, 4}
+    assert torch.cat(model.categories).tolist() == [0, 0, 2, 2]
+
+
 def test_a_missing_category_is_asked_for_or_the_only_one():
     with pytest.raises(ValueError, match=r"give --category NAME .* one of ball, cup, hat, or --classifier"):
         segmenter(takes_category=True)(cloud(10))
@@ -190,6 +204,23 @@ def test_a_classifier_says_the_category():
         segmenter(classifier=Predictor(RadiusClassifier(0, 2), classes=("cat", "dog")))
     with pytest.raises(ValueError, match="classifier: expected a checkpoint that predicts classes"):
         segmenter(classifier=segmenter())
+
+
+def test_the_classifier_that_says_the_category_sees_the_cloud_upright():
+    points, model = cloud(60), RadiusClassifier()
+    predictor = segmenter(classifier=Predictor(model, classes=CLASSES, num_points=64))
+    predictor(points)
+    predictor(points[:, [0, 2, 1]] * [1, -1, 1], up="z")
+    torch.testing.assert_close(*model.seen)
+
+
+def test_a_model_that_was_in_training_predicts_in_evaluation():
+    class Forgetful(RadiusClassifier):
+        def forward(self, points):
+            return nn.functional.dropout(super().forward(points), training=self.training)
+
+    predictor = Predictor(Forgetful().train(), classes=CLASSES, num_points=64)
+    assert len({predictor(cloud(30)).probabilities.max() for _ in range(20)}) == 1
 
 
 def test_a_classifier_sees_one_normalised_subset():
@@ -259,12 +290,12 @@ def test_bad_input_is_one_sentence(name):
     assert "\n" not in str(caught.value)
 
 
-def bixt():
+def bixt(**options):
     torch.manual_seed(0)
     model = BiXTClassifier(
         len(CLASSES),
         tokenizer=PointTokenizer(dim=24, in_channels=3, scale=20.0, temperature=100.0),
-        encoder=BiXTEncoder(depth=2, dim=24, num_latents=4, num_heads=2),
+        encoder=BiXTEncoder(depth=2, dim=24, num_latents=4, num_heads=2, **options),
     )
     return Predictor(model, classes=CLASSES, num_points=64)
 
@@ -292,6 +323,19 @@ def test_attention_of_a_single_pass_is_the_models_own():
         predictor.attention(points, [4])
     with pytest.raises(ValueError, match="layers 0 to 1, got 2"):
         predictor.attention(points, [0], layer=2)
+
+
+def test_attention_where_tokens_are_fewer_is_that_of_the_nearest_token():
+    predictor = bixt(refinement=partial(GroupRefinement, num_neighbors=4, width=8, reduction=2))
+    points = unit_sphere(np.random.default_rng(0).normal(size=(50, 3)))
+    with torch.no_grad():
+        layers = predictor.model.forward_features(torch.from_numpy(points)[None], return_attention=True)[-1]
+    for layer, tokens in ((0, 25), (1, 12)):
+        maps, centers = layers[layer]
+        nearest = cKDTree(centers[0].numpy()).query(points)[1]
+        assert len(set(nearest)) == tokens
+        expected = maps.latents_from_tokens[0].mean(dim=0)[2].numpy()[nearest]
+        assert np.allclose(predictor.attention(points, [2], layer=layer)[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("parts", [False, True])
