@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from torch import nn
 
 from bixt3d.batch_prediction import BatchPredictor, output_stems
-from bixt3d.io import read_points
+from bixt3d.io import read_points, unit_sphere
 from bixt3d.io.finding import find_files
+from bixt3d.palette import PALETTE
 from bixt3d.predictor import Predictor
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "predict.py"
@@ -101,6 +103,35 @@ def test_files_that_lie_or_have_strays_are_labelled_as_those_that_do_not(tmp_pat
     assert (row["points"], row["strays"]) == ("152", "2")
 
 
+def test_results_lie_as_the_file_does_and_pictures_stand(tmp_path, monkeypatch):
+    lying = np.random.default_rng(0).normal(size=(90, 3)).astype(np.float32).astype(np.float64)
+    normals = lying / np.linalg.norm(lying, axis=1, keepdims=True)
+    np.save(tmp_path / "a.npy", np.hstack([lying, normals]))
+    drawn = {}
+    monkeypatch.setattr("bixt3d.viewer.import_open3d", lambda: None)
+    monkeypatch.setattr("bixt3d.viewer.save_png", lambda path, scenes: drawn.update({path.name: scenes}))
+    batch = BatchPredictor(segmenter(), tmp_path / "out", png=True, up="z")
+    predict(batch, [tmp_path / "a.npy"])
+    saved = np.load(tmp_path / "out" / "a_parts.npz")
+    assert np.allclose(saved["normals"], normals)
+    (scene,) = drawn["a_parts.png"]
+    assert np.allclose(scene.points, unit_sphere(lying[:, [0, 2, 1]] * [1, 1, -1]), atol=1e-6)
+    # in file and picture a part has the colour of its place within its class
+    colors = PALETTE[np.array([0, 1, 0])[saved["labels"]]]
+    assert np.array_equal(scene.views[0].colors, colors)
+    assert np.array_equal(trimesh.load(tmp_path / "out" / "a_parts.ply").colors[:, :3], colors)
+
+
+def test_files_of_the_same_name_do_not_share_a_result(tmp_path):
+    files = [tmp_path / folder / "x.npy" for folder in "ab"]
+    for count, file in enumerate(files, start=20):
+        file.parent.mkdir()
+        np.save(file, np.random.default_rng(count).normal(size=(count, 3)))
+    predict(BatchPredictor(segmenter(), tmp_path / "out"), files)
+    for count, folder in ((20, "a"), (21, "b")):
+        assert np.load(tmp_path / "out" / folder / "x_parts.npz")["labels"].shape == (count,)
+
+
 def test_a_bad_file_does_not_stop_the_others(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(5):
@@ -133,10 +164,11 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
 
 def test_meshes_are_sampled_and_the_category_is_kept(tmp_path):
     (tmp_path / "m.off").write_text("OFF\n3 1 0\n0 0 0\n900 0 0\n0 900 0\n3 0 1 2\n")
-    batch = BatchPredictor(segmenter(), tmp_path / "out", category="cup", samples=77)
+    batch = BatchPredictor(segmenter(seed=5), tmp_path / "out", category="cup", samples=77)
     predict(batch, [tmp_path / "m.off"])
     saved = np.load(tmp_path / "out" / "m_parts.npz")
     assert saved["labels"].shape == (77,)
+    assert np.array_equal(saved["points"], read_points(tmp_path / "m.off", num_samples=77, seed=5).points)
     assert set(saved["labels"]) <= {0, 1}
     assert np.allclose(np.abs(saved["normals"]), [0, 0, 1])
     assert batch.rows[tmp_path / "m.off"]["category"] == "cup"
