@@ -104,13 +104,34 @@ def test_steps_are_those_of_a_loop_by_hand(make_trainer, data):
 
 
 def test_two_batches_of_eight_make_the_step_of_one_of_sixteen(make_trainer, data):
-    whole, halves = make_trainer(), make_trainer(accumulate=2)
+    losses = []
+    note = SimpleNamespace(stepped=lambda trainer, loss, end: losses.append(float(loss)))
+    whole, halves = make_trainer(observer=note), make_trainer(accumulate=2, observer=note)
     before = weights(whole.model).clone()
     whole.fit(Loader(*data, 16))
     halves.fit(Loader(*data, 8))
     assert whole.progress.step == halves.progress.step == 3
     torch.testing.assert_close(weights(halves.model), weights(whole.model))
+    assert losses[:3] == pytest.approx(losses[3:])
     assert not torch.allclose(weights(whole.model), before)
+
+
+def test_what_a_step_draws_follows_seed_and_step_alone(make_trainer, data):
+    def drawn(seed):
+        numbers = []
+
+        class Drawing(Regression):
+            def predict(self, model, batch):
+                numbers.append(float(torch.rand(())))
+                return super().predict(model, batch)
+
+        make_trainer(task=Drawing(), epochs=2, seed=seed).fit(Loader(*data, 16))
+        return numbers
+
+    first = drawn(0)
+    torch.manual_seed(99)
+    assert drawn(0) == first
+    assert len({*first, *drawn(1)}) == 12, "no two steps drop the same"
 
 
 def test_batches_that_do_not_fill_a_step_are_left_out(make_trainer, data):
@@ -229,8 +250,17 @@ def test_max_steps_ends_within_an_epoch(make_trainer, data):
 
 
 def test_the_running_average_is_what_counts(make_trainer, data, tmp_path):
-    trainer = make_trainer(ema=0.9, epochs=3)
+    looked_at = []
+
+    class Watched(Regression):
+        def predict(self, model, batch):
+            if not torch.is_grad_enabled():
+                looked_at.append(model)
+            return super().predict(model, batch)
+
+    trainer = make_trainer(ema=0.9, epochs=3, task=Watched())
     trainer.fit(Loader(*data, 16), Loader(*data, 16))
+    assert looked_at == [trainer.result_model] * 9, "the average is what is selected"
     averaged = load_checkpoint(tmp_path / "last.pt")["model"]
     assert trainer.result_model is not trainer.model
     for key, value in trainer.result_model.state_dict().items():
