@@ -31,8 +31,14 @@ def has_hooks_inside(module: nn.Module) -> bool:
 
 
 def is_plain(kinds: dict[nn.Module, type[nn.Module]]) -> bool:
-    """Whether every module is of the class it was built as and has no hook, so that an op may stand for it."""
-    return not any(type(module) is not kind or has_hooks(module) for module, kind in kinds.items())
+    """Whether an op may stand for modules: each is of the class it was built as, has no hook and lacks no bias.
+
+    A norm without weights has no bias either; what never has one, such as an activation, need not.
+    """
+    return not any(
+        type(module) is not kind or has_hooks(module) or module._parameters.get("bias", module) is None
+        for module, kind in kinds.items()
+    )
 
 
 class Chunked(nn.Module):

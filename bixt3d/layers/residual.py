@@ -136,8 +136,8 @@ class ResidualMLP(Chunked):
         )
 
     def _is_plain(self) -> bool:
-        """Whether nothing but the formula of the op happens: no layer scale, replaced module or hook."""
+        """Whether nothing but the formula of the op happens: no layer scale, replaced module, hook or GELU by tanh."""
         kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
         kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch, self.branch.scale: nn.Identity}
         kinds |= {self.branch.drop_path: DropPath}
-        return is_plain(kinds)
+        return is_plain(kinds) and self.mlp.act.approximate == "none"

@@ -31,9 +31,10 @@ def test_periods_run_from_finest_to_coarsest(axes):
     assert encode(point).shape == (1, 32 * axes)
 
 
-def test_half_precision_points_are_encoded_in_float32():
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_points_of_any_precision_are_encoded_in_float32(dtype):
     encode = SinusoidalEncoding(3, scale=100.0, temperature=100.0)
-    points = torch.rand(5, 3, dtype=torch.float16)
+    points = torch.rand(5, 3, dtype=dtype)
     assert encode(points).dtype == torch.float32
     torch.testing.assert_close(encode(points), encode(points.float()))
 

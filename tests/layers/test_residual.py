@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from bixt3d.layers import DropPath, LinearNormAct, PointwiseResidual
+from bixt3d.layers.residual import ResidualMLP
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():
@@ -38,3 +39,28 @@ def test_pointwise_layers_equal_one_by_one_convolutions():
 @pytest.mark.parametrize("shape", [(5, 4), (2, 5, 4), (2, 3, 5, 4)])
 def test_any_number_of_axes(shape):
     assert LinearNormAct(4, 7)(torch.randn(shape)).shape == (*shape[:-1], 7)
+
+
+class Halved(nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("mlp.act", nn.GELU(approximate="tanh")),
+        ("mlp.fc1", nn.Linear(24, 96, bias=False)),
+        ("norm", nn.LayerNorm(24, elementwise_affine=False)),
+        ("branch.drop_path", Halved()),
+    ],
+)
+def test_an_mlp_is_what_its_modules_are(name, other):
+    """Also where a module was replaced by one of the same class that computes something else."""
+    torch.manual_seed(0)
+    layer, x = ResidualMLP(24).eval(), torch.randn(2, 9, 24)
+    parent, _, leaf = name.rpartition(".")
+    setattr(layer.get_submodule(parent), leaf, other)
+    mlp = layer.mlp
+    by_hand = x + layer.branch.drop_path(mlp.fc2(mlp.act(mlp.fc1(layer.norm(x)))))
+    torch.testing.assert_close(layer(x), by_hand, rtol=1e-6, atol=1e-6)
