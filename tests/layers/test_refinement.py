@@ -142,3 +142,14 @@ def test_reuses_neighbors_of_the_same_points():
     wrong = torch.zeros_like(neighbors)
     other, _, _ = module(tokens, centers, wrong)
     assert not torch.allclose(first, other)
+    fewer, _, _ = module(tokens, centers, wrong[..., :3])  # of a layer with other groups: of no use here
+    torch.testing.assert_close(fewer, first, atol=0, rtol=0)
+
+
+def test_the_factor_scales_what_is_added():
+    torch.manual_seed(0)
+    module = GroupRefinement(16, 16, num_neighbors=5, width=8, layer_scale=1.0).eval()
+    tokens, centers = torch.randn(2, 30, 16), torch.rand(2, 30, 3)
+    whole = module(tokens, centers)[0] - tokens
+    torch.nn.init.constant_(module.scale.gamma, 0.25)
+    torch.testing.assert_close(module(tokens, centers)[0] - tokens, 0.25 * whole, atol=1e-6, rtol=1e-5)

@@ -24,6 +24,7 @@ VARIANTS = {
     "grouping after": {"refinement": REFINEMENT, "refine": "after"},
     "grouping in layer 1": {"refinement": REFINEMENT, "refinement_layers": [1]},
     "hierarchy": {"refinement": partial(REFINEMENT, reduction=2)},
+    "hierarchy after": {"refinement": partial(REFINEMENT, reduction=2), "refine": "after"},
     "widening hierarchy": {
         "refinement": partial(REFINEMENT, reduction=2),
         "token_dim": 12,
@@ -141,6 +142,27 @@ def test_bfloat16_autocast_stays_close():
         half = model(points).float()
     exact = model(points)
     assert (half - exact).norm() / exact.norm() < 0.05
+
+
+def test_a_new_model_starts_as_the_paper_s():
+    """Latents of standard deviation 0.02, linear maps Xavier-uniform without bias, and no opinion."""
+    torch.manual_seed(0)
+    encoder = BiXTEncoder(depth=2, dim=96, num_latents=200, num_heads=3)
+    model = BiXTClassifier(7, tokenizer=PointTokenizer(96), encoder=encoder)
+    assert float(encoder.latents.detach().std()) == pytest.approx(0.02, rel=0.05)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            assert not module.bias.any(), name
+            if module is not model.head:
+                limit = (6 / sum(module.weight.shape)) ** 0.5
+                assert float(module.weight.detach().abs().max()) == pytest.approx(limit, rel=0.01), name
+    assert not model(torch.rand(2, 32, 3)).any()
+
+
+def test_stochastic_depth_grows_from_none_to_all_of_its_rate():
+    blocks = classifier(drop_path=0.3).encoder.blocks
+    rates = [{m.rate for m in block.modules() if isinstance(m, DropPath)} for block in blocks]
+    assert rates == [{0.0}, {0.15}, {0.3}]
 
 
 def test_sharing_leaves_the_parameters_of_one_layer():
