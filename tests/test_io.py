@@ -139,6 +139,15 @@ def test_quads_become_triangles_and_loose_points_stay(tmp_path):
     assert np.array_equal(loose.points, [[0, 0, 0], [1, 0, 0], [1, 1, 0]])
 
 
+def test_a_face_looks_where_its_corners_run_counterclockwise(tmp_path):
+    up, down = (
+        write(tmp_path / f"{f}.off", f"OFF\n3 1 0\n0 0 0\n2 0 0\n0 2 0\n3 {f}\n") for f in ("0 1 2", "0 2 1")
+    )
+    assert np.allclose(read_points(up, num_samples=5).normals, [0, 0, 1])
+    assert np.allclose(read_points(down, num_samples=5).normals, [0, 0, -1])
+    assert len(read_points(up)) == 10_000
+
+
 def test_unit_sphere_survives_a_large_offset():
     rng = np.random.default_rng(0)
     local = rng.normal(size=(500, 3))

@@ -48,10 +48,19 @@ def test_page_fetches_nothing_and_names_cannot_end_the_script(tmp_path):
 
 def test_large_clouds_are_thinned_and_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MAX_POINTS", 10)
-    write_page(tmp_path / "a.html", scenes(95))
+    (scene,) = scenes(95)
+    write_page(tmp_path / "a.html", [scene])
     _, data = embedded(tmp_path / "a.html")
-    assert len(base64.b64decode(data["scenes"][0]["points"])) == 10 * 12
-    assert data["scenes"][0]["note"] == "10 of 95 points shown"
+    (shown,) = data["scenes"]
+    points = np.frombuffer(base64.b64decode(shown["points"]), "<f4").reshape(-1, 3)
+    assert shown["note"] == "10 of 95 points shown"
+    places = [int(np.flatnonzero((scene.points == point).all(axis=1))[0]) for point in points]
+    assert len(places) == 10
+    assert places[0] == 0
+    assert places[-1] == 94
+    assert set(np.diff(places)) <= {10, 11}
+    colors = np.frombuffer(base64.b64decode(shown["views"][0]["colors"]), np.uint8).reshape(-1, 3)
+    assert np.array_equal(colors, scene.views[0].colors[places])
 
 
 def test_nothing_to_show(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bixt3d.palette import CORRECT, PALETTE, WRONG
+from bixt3d.palette import CORRECT, PALETTE, WRONG, ramp_colors
 from bixt3d.scene import attention_scene, part_scene
 
 PARTS = ("cup/body", "cup/handle", "hat/brim")
@@ -26,6 +26,14 @@ def test_prediction_truth_and_errors_share_their_legend():
     assert np.array_equal(scene.views[2].colors, [CORRECT, CORRECT, WRONG, WRONG])
 
 
+def test_every_line_of_a_legend_has_the_colour_of_its_share_of_the_points():
+    labels, truth = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1])
+    for view in part_scene("a", POINTS, labels, PARTS, truth).views:
+        shares = [(view.colors == entry.color).all(axis=1).mean() for entry in view.legend]
+        assert shares == [entry.share for entry in view.legend], view.title
+        assert sum(shares) == 1
+
+
 def test_parts_of_several_classes_keep_their_class():
     legend = part_scene("a", POINTS, np.array([0, 0, 2, 2]), PARTS).views[0].legend
     assert [entry.name for entry in legend] == ["cup/body", "hat/brim"]
@@ -44,3 +52,13 @@ def test_attention_is_darkest_where_it_is_largest():
     darkness = -scene.views[0].colors.astype(int).sum(axis=1)
     assert darkness.argsort().tolist() == [0, 1, 2, 3]
     assert scene.views[1].colors.astype(int).sum(axis=1).argmin() == 0
+
+
+def test_attention_is_scaled_by_its_own_percentile():
+    """Of 101 weights from 0 to 100 the percentile is 99; a latent with a tenth of them looks the same."""
+    weights = np.stack([np.arange(101.0), np.arange(101.0) / 10])
+    one, two = attention_scene("a", np.eye(3)[np.arange(101) % 3], weights, [0, 1]).views
+    assert np.array_equal(one.colors, two.colors)
+    assert np.array_equal(one.colors, ramp_colors(np.arange(101) / 99))
+    assert [entry.text for entry in one.legend] == ["no attention", "2.0 times the mean, or more"]
+    assert [entry.color for entry in one.legend] == [tuple(one.colors[0]), tuple(one.colors[99])]
