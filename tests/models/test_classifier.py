@@ -83,6 +83,28 @@ def test_clouds_of_a_batch_do_not_see_each_other(model):
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
+def test_the_head_reads_the_norm_of_the_mean_latent():
+    model, points = classifier(in_channels=6).eval(), torch.rand(2, 32, 6)
+    torch.nn.init.normal_(model.norm.weight)
+    latents, _, centers = model.forward_features(points)
+    mean = latents.mean(dim=1)
+    spread = ((mean - mean.mean(dim=1, keepdim=True)) ** 2).mean(dim=1, keepdim=True)
+    normed = (mean - mean.mean(dim=1, keepdim=True)) / (spread + 1e-6).sqrt()
+    by_hand = (normed * model.norm.weight + model.norm.bias) @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model(points), by_hand, atol=1e-5, rtol=1e-5)
+    assert torch.equal(centers, points[..., :3])
+
+
+def test_dropout_of_the_head_rests_in_evaluation():
+    encoder = BiXTEncoder(depth=1, dim=24, num_latents=5, num_heads=3, drop_path=0.0)
+    model = BiXTClassifier(7, tokenizer=PointTokenizer(24), encoder=encoder, dropout=0.5)
+    torch.nn.init.normal_(model.head.weight)
+    points = torch.rand(2, 32, 3)
+    assert not torch.equal(model(points), model(points))
+    model.eval()
+    assert torch.equal(model(points), model(points))
+
+
 def test_attention_maps_are_distributions_over_the_layer_s_tokens(model):
     model.eval()
     points = torch.rand(2, 32, 3)

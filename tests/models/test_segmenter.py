@@ -101,6 +101,20 @@ def test_the_category_is_read_where_it_enters(model):
         model(points)
 
 
+@pytest.mark.parametrize("category_at", ["head", None])
+def test_the_head_reads_each_normed_token_and_the_category(category_at):
+    model = segmenter(category_at=category_at, in_channels=6).eval()
+    torch.nn.init.normal_(model.norm.bias)
+    points, category = cloud(model), torch.tensor([2, 0])
+    _, tokens, centers = model.forward_features(points, category)
+    normed = torch.nn.functional.layer_norm(tokens, (24,), model.norm.weight, model.norm.bias, eps=1e-6)
+    by_hand = normed @ model.head.weight[:, :24].T + model.head.bias
+    if category_at == "head":
+        by_hand = by_hand + model.head.weight[:, 24 + category].T[:, None]
+    torch.testing.assert_close(model(points, category), by_hand, atol=1e-5, rtol=1e-5)
+    assert torch.equal(centers, points[..., :3])
+
+
 def test_naive_logits_follow_a_permutation_of_the_points():
     model = segmenter().eval()
     points, order = cloud(model), torch.randperm(32)
