@@ -13,7 +13,6 @@ from bixt3d.checkpoint import load_checkpoint
 from bixt3d.engine import LoopSettings, Stopped, Trainer, evaluate
 from bixt3d.experiment import train
 from bixt3d.optim import ExponentialAverage
-from bixt3d.settings import TrainSettings
 
 
 class Loader:
@@ -147,7 +146,8 @@ def test_an_epoch_shorter_than_a_step_is_refused(make_trainer, data):
         make_trainer(accumulate=7).fit(Loader(*data, 8))
 
 
-def test_the_gradient_is_clipped_to_its_norm(make_trainer, data):
+@pytest.mark.parametrize(("accumulate", "size"), [(1, 16), (2, 8)])
+def test_the_gradient_is_clipped_to_its_norm(make_trainer, data, accumulate, size):
     moved = []
 
     class Watch:
@@ -159,9 +159,9 @@ def test_the_gradient_is_clipped_to_its_norm(make_trainer, data):
             self.before = now
 
     watch = Watch()
-    trainer = make_trainer(lr=1.0, clip_norm=0.05, observer=watch)
+    trainer = make_trainer(lr=1.0, clip_norm=0.05, observer=watch, accumulate=accumulate)
     watch.before = weights(trainer.model).clone()
-    trainer.fit(Loader(data[0], 100 * data[1], 16))
+    trainer.fit(Loader(data[0], 100 * data[1], size))
     assert moved == pytest.approx([0.05] * 3, rel=1e-3), "SGD moves by lr times the clipped gradient"
 
 
@@ -243,6 +243,41 @@ def test_nothing_is_selected_without_a_split(make_trainer, data, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt"]
 
 
+@pytest.mark.parametrize(("accumulate", "size"), [(1, 16), (2, 8)])
+def test_the_schedule_moves_with_every_optimiser_step(make_trainer, data, accumulate, size):
+    rates = []
+    note = SimpleNamespace(stepped=lambda t, loss, end: rates.append(t.optimizer.param_groups[0]["lr"]))
+    trainer = make_trainer(accumulate=accumulate, observer=note)
+    trainer.scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda step: 0.5**step)
+    trainer.fit(Loader(*data, size))
+    assert rates == pytest.approx([0.05, 0.025, 0.0125])
+
+
+def test_the_time_of_earlier_stretches_counts(make_trainer, data):
+    trainer = make_trainer()
+    trainer.progress.seconds = 5000.0
+    trainer.fit(Loader(*data, 16))
+    assert 5000 < trainer.progress.seconds < 5600
+
+
+def test_a_stretch_is_as_many_minutes_as_asked_for(make_trainer, data, monkeypatch):
+    now = 0.0
+
+    class Slow(Regression):
+        def predict(self, model, batch):
+            nonlocal now
+            now += 25
+            assert model.training
+            return super().predict(model, batch)
+
+    monkeypatch.setattr("bixt3d.engine.time.perf_counter", lambda: now)
+    trainer = make_trainer(task=Slow(), epochs=9, max_minutes=1.0)
+    trainer.model.eval()  # as somebody may have left it
+    with pytest.raises(Stopped):
+        trainer.fit(Loader(*data, 16))
+    assert (trainer.progress.step, trainer.progress.seconds) == (3, 75)
+
+
 def test_max_steps_ends_within_an_epoch(make_trainer, data):
     trainer = make_trainer(epochs=9, max_steps=4)
     trainer.fit(Loader(*data, 16))
@@ -296,6 +331,19 @@ def test_evaluate_measures_in_evaluation_mode_and_restores_training():
     assert not model.training
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_evaluation_has_the_precision_of_training(precision, dtype):
+    seen = []
+    meter = SimpleNamespace(update=lambda p, t: seen.append(p.dtype), compute=lambda: None)
+    task = SimpleNamespace(
+        predict=lambda m, batch: (m(batch.x), batch.y), meter=lambda: SimpleNamespace(to=lambda device: meter)
+    )
+    x = torch.randn(4, 5)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    evaluate(fabric, nn.Linear(5, 2), task, Loader(x, x, 4))
+    assert seen == [dtype]
+
+
 def test_training_learns_sixteen_clouds_by_heart(tiny, one_thread, tmp_path):
     """The same clouds to train and to select on, so the figure that is logged is the one on training data."""
     from bixt3d.datasets import Shapes
@@ -323,36 +371,3 @@ def test_training_learns_sixteen_clouds_by_heart(tiny, one_thread, tmp_path):
     assert len(set(Shapes(num_train=16, num_points=32).load("train").labels.tolist())) == 12
     assert evaluate_checkpoint(folder, split="train").summary()["OA"] == 100.0
     assert evaluate_checkpoint(folder, ["data.seed=1"], split="train").summary()["OA"] < 100.0
-
-
-@pytest.mark.parametrize(
-    ("settings", "key", "value"),
-    [
-        (LoopSettings, "epochs", 0),
-        (LoopSettings, "accumulate", 0),
-        (LoopSettings, "evaluate_every", -1),
-        (LoopSettings, "checkpoint_every", 0),
-        (LoopSettings, "log_every", 0),
-        (LoopSettings, "max_steps", 0),
-        (LoopSettings, "clip_norm", 0.0),
-        (LoopSettings, "clip_norm", math.nan),
-        (TrainSettings, "batch_size", 0),
-        (TrainSettings, "eval_batch_size", 0),
-        (TrainSettings, "devices", 0),
-        (TrainSettings, "precision", "fp8"),
-        (TrainSettings, "compile", "fast"),
-        (TrainSettings, "accelerator", "gpu"),
-        (TrainSettings, "sampling", "last"),
-        (TrainSettings, "select_on", "train"),
-    ],
-)
-def test_settings_refuse_values_out_of_range(settings, key, value):
-    with pytest.raises(ValueError, match=rf"^{key}: expected .*got {value!r}"):
-        settings(**{key: value})
-
-
-@pytest.mark.parametrize(
-    ("given", "mode"), [(False, None), (True, "default"), ("reduce-overhead", "reduce-overhead")]
-)
-def test_compile_is_a_switch_or_a_mode(given, mode):
-    assert TrainSettings(compile=given).compile_mode == mode

@@ -75,14 +75,19 @@ def test_a_module_shared_in_the_model_is_no_obstacle(tmp_path):
     shared = torch.randn(4, 4)
     content = {
         "config": "x: 1\n",
-        "classes": ["a"],
+        "classes": ["b", "c", "a"],
+        "parts": ["b/z", "b/y", "a/x"],
         "model": {"one": shared, "two": shared, "n": torch.tensor(3)},
     }
     save_weights(tmp_path / "w.safetensors", content, {}, dtype="float32")
     read = read_weights(tmp_path / "w.safetensors")
     assert torch.equal(read["model"]["two"], shared)
     assert read["model"]["n"].dtype == torch.int64
-    assert (read["classes"], read["parts"], read["config"]) == (["a"], [], "x: 1\n")
+    assert (read["classes"], read["parts"], read["config"]) == (
+        content["classes"],
+        content["parts"],
+        "x: 1\n",
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
