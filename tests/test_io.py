@@ -1,10 +1,11 @@
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bixt3d.io import FORMATS, read_points, turn_to_y, unit_sphere
+from bixt3d.io import FORMATS, Cloud, read_points, turn_to_y, unit_sphere
 
 POINTS = np.array([[500000.125, 4000000.5, 1.0], [500001.0, 4000001.25, 2.0], [500002.0, 4000000.0, 3.5]])
 NORMALS = np.array([[0.0, 0.0, 1.0], [0.6, 0.8, 0.0], [1.0, 0.0, 0.0]])
@@ -66,6 +67,9 @@ def test_columns_four_to_six_are_normals_only_if_unit(tmp_path):
     rows = np.concatenate([POINTS, NORMALS], axis=1)
     np.savetxt(tmp_path / "n.xyz", rows)
     assert np.allclose(read_points(tmp_path / "n.xyz").normals, NORMALS)
+    more = np.concatenate([rows, [[0, 1, 0], [0, 0, 1], [1, 0, 0]]], axis=1)
+    np.savetxt(tmp_path / "m.xyz", more)
+    assert np.allclose(read_points(tmp_path / "m.xyz").normals, NORMALS)
     rows[:, 3:] = [[255, 0, 0], [12, 200, 3], [1, 0, 0]]  # colours
     np.savetxt(tmp_path / "c.xyz", rows)
     assert read_points(tmp_path / "c.xyz").normals is None
@@ -164,6 +168,7 @@ def test_any_unit_of_float64_gives_the_same_cloud(tmp_path, factor):
     clouds = np.random.default_rng(0).normal(size=(2, 100, 3)) + 3
     with np.errstate(all="raise", under="ignore"):
         assert np.allclose(unit_sphere(clouds * factor), unit_sphere(clouds), atol=1e-6)
+        assert np.allclose(unit_sphere(clouds * -factor), -unit_sphere(clouds), atol=1e-6)
         mixed = unit_sphere(clouds * np.array([1, factor])[:, None, None])  # each cloud for itself
     assert np.allclose(mixed, unit_sphere(clouds), atol=1e-6)
     corners = "".join(f"v {factor * x} {factor * y} 0\n" for x, y in ((0, 0), (1, 0), (1, 1), (0, 1)))
@@ -257,6 +262,18 @@ def test_up_becomes_y_without_a_mirror(tmp_path, up, index):
     assert np.linalg.det(turn_to_y(np.eye(3), up)) == 1
     with pytest.raises(ValueError, match="up: unknown value 'w', expected one of x, y, z"):
         cloud.turned("w")
+
+
+@pytest.mark.parametrize("index", [[2, 0], [False, True, True]])
+def test_normals_of_a_subset_are_those_of_its_points(index):
+    part = Cloud(Path("a"), POINTS, NORMALS).subset(np.array(index))
+    assert np.array_equal(part.points, POINTS[index])
+    assert np.array_equal(part.normals, NORMALS[index])
+    assert Cloud(Path("a"), POINTS).subset(np.array(index)).normals is None
+
+
+def test_of_x_up_z_stays():
+    assert turn_to_y(np.eye(3), "x").tolist() == [[0, 1, 0], [-1, 0, 0], [0, 0, 1]]
 
 
 def test_files_of_cad_programs_turn_as_usual():
