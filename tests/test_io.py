@@ -179,6 +179,7 @@ def test_any_unit_of_float64_gives_the_same_cloud(tmp_path, factor):
 BROKEN = {
     "short_row.txt": (b"1 2 3\n4 5\n", RuntimeError, "truncated"),
     "count.pts": (b"5\n1 2 3\n4 5 6\n", RuntimeError, "expected 5 points"),
+    "more.pts": (b"1\n1 2 3\n4 5 6\n", RuntimeError, "expected 1 points"),
     "two.csv": (b"1,2\n3,4\n", ValueError, "at least 3"),
     "gap.csv": (b"1,,3,4\n1,,3,4\n", ValueError, "empty field"),
     "decimal.csv": (b"1,5;2,5;3,5\n", ValueError, "decimals with a point"),

@@ -26,8 +26,9 @@ def test_prediction_truth_and_errors_share_their_legend():
     assert np.array_equal(scene.views[2].colors, [CORRECT, CORRECT, WRONG, WRONG])
 
 
-def test_every_line_of_a_legend_has_the_colour_of_its_share_of_the_points():
-    labels, truth = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1])
+@pytest.mark.parametrize("truth", [[0, 1, 1, 1], [0, 0, 1, 1]])
+def test_every_line_of_a_legend_has_the_colour_of_its_share_of_the_points(truth):
+    labels, truth = np.array([0, 0, 0, 1]), np.array(truth)
     for view in part_scene("a", POINTS, labels, PARTS, truth).views:
         shares = [(view.colors == entry.color).all(axis=1).mean() for entry in view.legend]
         assert shares == [entry.share for entry in view.legend], view.title
