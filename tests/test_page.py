@@ -48,7 +48,8 @@ def test_page_fetches_nothing_and_names_cannot_end_the_script(tmp_path):
 
 def test_large_clouds_are_thinned_and_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MAX_POINTS", 10)
-    (scene,) = scenes(95)
+    points = np.random.default_rng(0).normal(size=(95, 3))
+    scene = part_scene("a", points, np.arange(95) % 2, ("cup/body", "cup/handle"))
     write_page(tmp_path / "a.html", [scene])
     _, data = embedded(tmp_path / "a.html")
     (shown,) = data["scenes"]

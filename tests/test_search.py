@@ -107,6 +107,25 @@ def test_settings_are_compared_seed_by_seed(written, stand_in, tmp_path, capsys)
     }
 
 
+def test_where_the_first_setting_failed_the_others_are_compared_at_the_other_seeds(written, tmp_path):
+    runs = read_search(written(), config_root=CFGS).runs(tmp_path / "out")
+    for run, figure in zip(runs, (None, 70, 80, 60, 65, None), strict=True):
+        if figure is not None:
+            run.folder.mkdir(parents=True)
+            (run.folder / "selection.csv").write_text(f"step,epoch,OA,minutes\n1,1,{figure},1\n")
+            run.finish(60)
+    *_, plain, fast, wide, _, _ = markdown_table(runs, {runs[0]: "nan"}).splitlines()
+    assert plain == "| plain | failed | 60.00 | 60.00 |  | 1.0 |"
+    assert fast == "| fast, bold | 70.00 | 65.00 | 67.50 ± 3.54 | +5.00 | 1.0 |"
+    assert wide == "| wide | 80.00 | - | 80.00 | - | 1.0 |"
+
+
+def test_a_setting_has_the_last_word(written, tmp_path, compose):
+    search = read_search(written(common=["optim.optimizer.lr=0.1"]), config_root=CFGS)
+    rates = [compose(TINY, *run.overrides)["optim"]["optimizer"]["lr"] for run in search.runs(tmp_path)]
+    assert rates == [0.1, 0.25, 0.1] * 2
+
+
 def test_a_finished_run_is_not_repeated_and_seeds_can_be_added(written, stand_in, tmp_path):
     out = tmp_path / "out"
     run_search(read_search(written(seeds=[0]), config_root=CFGS), out, script=stand_in)
