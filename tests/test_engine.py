@@ -267,7 +267,7 @@ def test_a_stretch_is_as_many_minutes_as_asked_for(make_trainer, data, monkeypat
         def predict(self, model, batch):
             nonlocal now
             now += 25
-            assert model.training
+            assert trainer.model.training
             return super().predict(model, batch)
 
     monkeypatch.setattr("bixt3d.engine.time.perf_counter", lambda: now)

@@ -85,9 +85,10 @@ def test_nothing_counted_is_an_error():
 
 
 def test_report_files(result, tmp_path):
-    write_report(tmp_path, {"last": result}, {"name": "n", "split": "test", "clouds": 7})
+    worse = ClassificationResult(torch.ones(4, 4, dtype=torch.int64), CLASSES)
+    write_report(tmp_path, {"last": worse, "selected": result}, {"name": "n", "split": "test", "clouds": 7})
     written = json.loads((tmp_path / "results.json").read_text())
-    assert written["results"]["last"] == result.summary()
+    assert written["results"] == {"last": worse.summary(), "selected": result.summary()}
     assert (written["split"], written["clouds"]) == ("test", 7)
     with (tmp_path / "confusion.csv").open(newline="") as file:
         rows = list(csv.reader(file))
