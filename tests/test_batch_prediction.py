@@ -1,45 +1,18 @@
 import csv
 import json
 import os
-import runpy
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
-from torch import nn
+from toys import PARTS, Classifier, segmenter
 
 from bixt3d.batch_prediction import BatchPredictor, output_stems
 from bixt3d.io import read_points, unit_sphere
 from bixt3d.io.finding import find_files
 from bixt3d.palette import PALETTE
 from bixt3d.predictor import Predictor
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "predict.py"
-PARTS = ("cup/body", "cup/handle", "hat/brim")
-
-
-class Segmenter(nn.Module):
-    in_channels = 3
-    min_points = 8
-
-    def forward(self, points, category=None):
-        return torch.stack([points[..., 0], -points[..., 1], points[..., 2]], dim=-1) * 9
-
-
-class Classifier(nn.Module):
-    in_channels = 3
-    min_points = 1
-
-    def forward(self, points):
-        spread = points.std(dim=1)
-        return 5 * torch.cat([spread, -spread, spread * 0], dim=-1)
-
-
-def segmenter(**options):
-    return Predictor(Segmenter(), classes=("cup", "hat"), parts=PARTS, num_points=32, batch_size=4, **options)
 
 
 def save_every_format(folder, points):
@@ -196,22 +169,6 @@ def test_classes_go_to_tables(tmp_path):
     assert "class_6" not in row
 
 
-def test_find_files(tmp_path):
-    for name in ("b/2.ply", "b/1.txt", "b/deep/3.npy", "a.off", "b/notes.md", "b/.hidden.ply"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-    found = find_files([tmp_path / "a.off", tmp_path / "b", str(tmp_path / "b" / "*.ply")])
-    assert [str(path.relative_to(tmp_path)) for path in found] == [
-        "a.off",
-        "b/1.txt",
-        "b/2.ply",
-        "b/deep/3.npy",
-    ]
-    with pytest.raises(ValueError, match=r"\*\.stl: nothing to read here"):
-        find_files([str(tmp_path / "*.stl")])
-
-
 def test_output_names_never_meet():
     files = [Path(p) for p in ("in/a/x.ply", "in/b/x.ply", "in/b/y.off", "in/b/y.txt", "in/z.v2.npy")]
     stems = [stem.as_posix() for stem in output_stems(files)]
@@ -223,21 +180,6 @@ def test_output_names_never_meet():
         stems = [stem.as_posix() for stem in output_stems(order)]
         assert len(set(stems)) == len(files), stems
         assert {"x_csv", "x_csv_2", "x_xyz.a", "x.a"} <= set(stems), "a name that only one has is kept"
-
-
-def test_a_file_is_found_once_whatever_its_path_and_folders_may_be_links(tmp_path, monkeypatch):
-    (tmp_path / "in" / "real").mkdir(parents=True)
-    (tmp_path / "far").mkdir()
-    for name in ("in/a.xyz", "in/real/b.xyz", "far/c.xyz"):
-        (tmp_path / name).write_text("0 0 0\n")
-    (tmp_path / "in" / "link").symlink_to(tmp_path / "far")
-    (tmp_path / "in" / "real" / "loop").symlink_to(tmp_path / "in")
-    monkeypatch.chdir(tmp_path)
-    named = [str(p) for p in find_files(["in/a.xyz", tmp_path / "in" / "a.xyz", "in/../in/a.xyz"])]
-    assert named == ["in/a.xyz"]
-    assert len(find_files(["in/**/*.xyz"])) == 3
-    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "real")
-    assert [str(p) for p in find_files(["in"])] == ["in/a.xyz", "in/link/c.xyz", "in/real/b.xyz"]
 
 
 def test_results_are_no_inputs_unless_they_are_named(tmp_path, caplog):
@@ -329,83 +271,3 @@ def test_what_cannot_work_is_said_before_anything_is_read(tmp_path):
         BatchPredictor(classifier, tmp_path, png=True)
     with pytest.raises(ValueError, match=r"category: this model is a classifier"):
         BatchPredictor(classifier, tmp_path, category="a")
-
-
-class Interrupted(Segmenter):
-    """Gets signals in its second forward pass."""
-
-    def __init__(self, numbers):
-        super().__init__()
-        self.numbers, self.calls = numbers, 0
-
-    def forward(self, points, category=None):
-        self.calls += 1
-        if self.calls == 2:
-            for number in self.numbers:
-                signal.raise_signal(number)
-        return super().forward(points, category)
-
-
-@pytest.mark.parametrize(
-    ("numbers", "status", "done"),
-    [([signal.SIGINT], 130, 8), ([signal.SIGTERM], 143, 8), ([signal.SIGINT, signal.SIGINT], 130, 4)],
-)
-def test_a_signal_leaves_a_summary_of_what_is_done(tmp_path, monkeypatch, capsys, numbers, status, done):
-    import bixt3d.loading
-
-    monkeypatch.setattr("bixt3d.signals.ONE_PRESS", 0.0)
-    for i in range(20):
-        np.save(tmp_path / f"{i:02}.npy", np.random.default_rng(i).normal(size=(20, 3)))
-    predictor = Predictor(
-        Interrupted(numbers), classes=("cup", "hat"), parts=PARTS, num_points=32, batch_size=4
-    )
-    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: predictor)
-    out = tmp_path / "out"
-    main = runpy.run_path(str(SCRIPT))["main"]
-    assert main(["model.pt", str(tmp_path), "--out", str(out)]) == status
-    rows = list(csv.DictReader((out / "predictions.csv").open()))
-    assert [Path(row["file"]).name for row in rows] == [f"{i:02}.npy" for i in range(done)]
-    assert len(list(out.glob("*_parts.npz"))) == done
-    assert capsys.readouterr().out == f"stopped; parts of {done} of 20 files: {out / 'predictions.csv'}\n"
-
-
-def test_the_command_leaves_old_tables_alone_where_it_predicts_nothing(tmp_path, monkeypatch, capsys):
-    import bixt3d.loading
-
-    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: segmenter())
-    monkeypatch.chdir(tmp_path)
-    Path("predictions").mkdir()
-    Path("predictions", "predictions.csv").write_text("kept\n")
-    main = runpy.run_path(str(SCRIPT))["main"]
-    assert main(["model.pt", "scanz"]) == 1
-    out, err = capsys.readouterr()
-    assert out == "parts of 0 of 1 files: no table was written to predictions\n"
-    assert " ".join(err.split()) == "error: scanz: there is no such file or folder; check the path."
-    assert Path("predictions", "predictions.csv").read_text() == "kept\n"
-    with pytest.raises(SystemExit, match="--category, --classifier: expected at most one of them"):
-        main(["model.pt", "scanz", "--category", "cup", "--classifier", "c.pt"])
-
-
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_the_command(tmp_path, monkeypatch, capsys, world_size):
-    import bixt3d.loading
-
-    for i in range(5):
-        np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).normal(size=(20, 3)))
-    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: segmenter())
-    main = runpy.run_path(str(SCRIPT))["main"]
-    seen = []
-    for rank in range(world_size):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", str(world_size))
-        assert main(["model.pt", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
-        suffix = f"_rank{rank}" if world_size > 1 else ""
-        seen += list(csv.DictReader((tmp_path / "out" / f"predictions{suffix}.csv").open()))
-    assert sorted(Path(row["file"]).name for row in seen) == [f"{i}.npy" for i in range(5)]
-    assert len(list((tmp_path / "out").glob("*_parts.ply"))) == 5
-    (tmp_path / "0.npy").write_bytes(b"")
-    monkeypatch.setenv("RANK", "0")
-    assert main(["model.pt", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert "0.npy: the file is empty" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(SystemExit, match="error: category: unknown value 'cat', expected one of cup, hat"):
-        main(["model.pt", str(tmp_path), "--category", "cat"])
