@@ -117,10 +117,11 @@ def scale_to_one(points: np.ndarray) -> np.ndarray:
 def unit_normals(vectors: np.ndarray) -> np.ndarray | None:
     """Scale vectors ``(N, 3)`` to unit length; None where one of them has no direction."""
     vectors = np.asarray(vectors, dtype=np.float64)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.isfinite(length).all() or (length == 0).any():
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    if not np.isfinite(largest).all() or (largest == 0).any():
         return None
-    return vectors / length
+    vectors = np.ldexp(vectors, -np.frexp(largest)[1])  # near 1: squares of 1e200 or 1e-200 are no numbers
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def split_columns(path: Path, columns: np.ndarray) -> Cloud:
@@ -141,6 +142,8 @@ def split_columns(path: Path, columns: np.ndarray) -> Cloud:
     normals = None
     if columns.shape[1] >= 6:
         vectors = columns[:, 3:6]
-        if (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 0.01).all():
+        with np.errstate(over="ignore"):  # lengths beyond the range of numbers are not 1 either
+            length = np.linalg.norm(vectors, axis=1)
+        if (np.abs(length - 1) < 0.01).all():
             normals = unit_normals(vectors)
     return Cloud(path, np.ascontiguousarray(columns[:, :3]), normals)

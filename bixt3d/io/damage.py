@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_LONGEST = 300  # characters of a reason, which may quote a whole line of the file
+
 
 def damaged(path: Path, form: str, error: Exception, *, otherwise: str = "") -> RuntimeError:
     """Make one sentence of whatever a library raised: on damaged bytes that may be any exception.
@@ -14,7 +16,7 @@ def damaged(path: Path, form: str, error: Exception, *, otherwise: str = "") -> 
         error: what the library raised.
         otherwise: another cause than damage, to follow ``"it may be truncated or damaged"``.
     """
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = next(iter(str(error).splitlines()), "")[:_LONGEST] or type(error).__name__
     return RuntimeError(
         f"{path}: cannot be read as {form}, it may be truncated or damaged{otherwise}: {reason.rstrip('.')}."
     )

@@ -54,10 +54,11 @@ def read_mesh(path: Path) -> Cloud | Mesh:
         # several materials or solids make several meshes: join them (which would drop loose points)
         force = "mesh" if suffix == ".stl" or (suffix == ".obj" and _has_faces(stream)) else None
         try:
-            loaded = trimesh.load(stream, suffix[1:], process=False, force=force, skip_materials=True)
+            with np.errstate(invalid="ignore"):  # a colour may be NaN
+                loaded = trimesh.load(stream, suffix[1:], process=False, force=force, skip_materials=True)
+            vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64)
         except Exception as error:
             raise damaged(path, suffix, error, otherwise=_otherwise(path)) from error
-    vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64)
     if vertices.ndim != 2 or vertices.shape[1] != 3:  # the parser cuts all rows to the length of the shortest
         raise RuntimeError(
             f"{path}: expected points of three coordinates, got an array of shape {vertices.shape}; it may be "
@@ -75,7 +76,7 @@ def read_mesh(path: Path) -> Cloud | Mesh:
         return Mesh(path, vertices, faces)
     if len(vertices) == 0 and path.suffix.lower() in (".stl", ".obj"):
         raise RuntimeError(f"{path}: no face and no point could be read; it may be truncated or damaged.")
-    return Cloud(path, vertices, _ply_normals(raw))
+    return Cloud(path, vertices, _ply_normals(path, raw))
 
 
 def _stream(path: Path) -> IO[bytes]:
@@ -134,7 +135,7 @@ def _check_counts(path: Path, ply: dict, num_vertices: int, num_faces: int) -> N
         )
 
 
-def _ply_normals(raw: dict) -> np.ndarray | None:
+def _ply_normals(path: Path, raw: dict) -> np.ndarray | None:
     # ascii files arrive as a dict of columns, binary ones as a structured array
     data = raw.get("vertex", {}).get("data")
     if data is None:
@@ -142,4 +143,10 @@ def _ply_normals(raw: dict) -> np.ndarray | None:
     names = data.dtype.names if isinstance(data, np.ndarray) else data.keys()
     if not {"nx", "ny", "nz"} <= set(names or ()):
         return None
-    return unit_normals(np.stack([np.asarray(data[name]).reshape(-1) for name in ("nx", "ny", "nz")], axis=1))
+    columns = [np.asarray(data[name]).reshape(-1) for name in ("nx", "ny", "nz")]
+    if any(column.dtype.kind not in "fiu" for column in columns):
+        raise RuntimeError(
+            f"{path}: nx, ny and nz: expected a number each in every row, got rows of other lengths; it may be "
+            "truncated or damaged."
+        )
+    return unit_normals(np.stack(columns, axis=1))

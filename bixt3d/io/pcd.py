@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, unit_normals
 from bixt3d.io.damage import damaged
+
+_MOST_A_BYTE = 88  # numbers of one byte each; three bytes of LZF stand for 264 at most
 
 
 def read_pcd(path: Path) -> Cloud:
@@ -17,6 +20,7 @@ def read_pcd(path: Path) -> Cloud:
     except ImportError as error:
         raise ImportError("Reading .pcd files needs pypcd4: pip install pypcd4") from error
     try:
+        _check_size(path)
         cloud = PointCloud.from_path(path)
     except Exception as error:
         raise damaged(path, "PCD", error) from error
@@ -33,6 +37,27 @@ def read_pcd(path: Path) -> Cloud:
     if {"normal_x", "normal_y", "normal_z"} <= set(cloud.fields):
         normals = unit_normals(_columns(cloud, ("normal_x", "normal_y", "normal_z")))
     return Cloud(path, points, normals)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse more numbers than a file can hold: the parser names each, and takes memory for all, before it reads one."""
+    with path.open("rb") as file:
+        header = file.read(1 << 16).partition(b"\nDATA")[0]
+
+    def most(key: bytes) -> int:
+        lines = re.findall(rb"(?mi)^[ \t]*" + key + rb"[ \t]+(.*)$", header)
+        return max((sum(map(_whole, line.split())) for line in lines), default=1)
+
+    points, numbers = most(b"POINTS"), most(b"COUNT")
+    if max(points, 1) * numbers > _MOST_A_BYTE * path.stat().st_size:
+        raise ValueError(f"it is too small for {points} points of {numbers} numbers, as its header announces")
+
+
+def _whole(word: bytes) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        return 0
 
 
 def _columns(cloud, fields: tuple[str, ...]) -> np.ndarray:
