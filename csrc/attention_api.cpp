@@ -31,6 +31,7 @@ int64_t num_ranges(const AttentionProblem& p) { return (p.num_tokens + p.tokens_
 template <class Work>
 int over_ranges(const AttentionProblem& p, int threads, const Work& work) {
     const int64_t ranges = num_ranges(p), tasks = p.num_clouds * ranges;
+    if (p.num_heads == 0) return 0;
     const bool together = tasks % threads == 0 || tasks >= 4 * threads;
     const int64_t heads = together ? p.num_heads : 1, groups = p.num_heads / heads;
     return parallel(tasks * groups, threads, [&](int64_t i) {

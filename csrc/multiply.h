@@ -138,10 +138,11 @@ inline void transpose(const float* from, i64 rows, i64 columns, i64 from_stride,
 
 // 2^x for x <= 0 (and a little above), to rounding; 2^-126 where it would be less. NaN stays NaN.
 //
-// 2^x = 2^k 2^r with k = round(x). Adding 1.5 * 2^23 rounds and leaves k in the lowest bits of the sum. The
-// coefficients are the minimax fit of degree 6 to 2^r on [-1/2, 1/2], 2e-9 off at most.
+// 2^x = 2^k 2^r with k = round(x). Adding 1.5 * 2^23 + 127 rounds and leaves k + 127, the exponent of 2^k, in the lowest
+// bits of the sum. The coefficients are the minimax fit of degree 6 to 2^r on [-1/2, 1/2], 2e-9 off at most. The product
+// is one of floats, since added to the bits of a NaN the exponent could make a number of it.
 inline V exp2(V x) {
-    const V shift = splat(12582912.0f);
+    const V shift = splat(12583039.0f);
     x = max(splat(-126.0f), x);
     const V sum = x + shift;
     const V r = x - (sum - shift);
@@ -152,7 +153,7 @@ inline V exp2(V x) {
     y = y * r + splat(2.40226469e-1f);
     y = y * r + splat(6.93147206e-1f);
     y = y * r + splat(1.0f);
-    return (V)((VI)y + ((VI)sum << 23));
+    return y * (V)((VI)sum << 23);
 }
 inline float exp2(float x) { return exp2(splat(x))[0]; }
 

@@ -75,24 +75,29 @@ void knn_leaf(const Buckets& b, i64 leaf, V x, V y, V z, Candidates& found) {
     }
 }
 
+// Which of n values is the least, one of them if none is. Whole vectors are read; what lies behind the n may be less.
 i64 place_of_least(const float* values, i64 n) {
     V least = splat(INF);
     for (i64 i = 0; i < n; i += W) least = min(load(values + i), least);
     const V t = splat(smallest(least));
     for (i64 i = 0; i < n; i += W)
-        if (const u32 bits = equal(load(values + i), t)) return i + lowest_bit(bits);
+        if (const u32 bits = equal(load(values + i), t)) {
+            const i64 place = i + lowest_bit(bits);
+            return place < n ? place : n - 1;
+        }
     return 0;
 }
 
-// The nearest leaf of the nearest node sets the first limit; then all that the limit does not exclude.
+// The nearest leaf of the nearest node sets the first limit; then all that the limit does not exclude. To a query at
+// -inf boxes that only fill up their number are the nearest, so that others have to be taken.
 void knn_buckets(const Buckets& b, const float* query, float* bounds, Candidates& found) {
     const V x = splat(query[0]), y = splat(query[1]), z = splat(query[2]);
     alignas(64) float leaf_bounds[FAN];
     found.clear();
     for (i64 i = 0; i < b.nodes.count; i += W) store(bounds + i, b.nodes.bound(i, x, y, z));
-    const i64 home = place_of_least(bounds, b.nodes.count);
+    const i64 home = place_of_least(bounds, b.num_nodes);
     for (i64 i = 0; i < FAN; i += W) store(leaf_bounds + i, b.leaves.bound(home * FAN + i, x, y, z));
-    const i64 first = home * FAN + place_of_least(leaf_bounds, FAN);
+    const i64 left = b.num_leaves - home * FAN, first = home * FAN + place_of_least(leaf_bounds, left < FAN ? left : FAN);
     knn_leaf(b, first, x, y, z, found);
     const auto visit = [&](i64 node) {
         if (found.count > found.k + found.k / 4 + 16) found.shrink();

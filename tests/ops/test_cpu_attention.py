@@ -194,3 +194,38 @@ def test_says_what_it_cannot_do(library):
     assert "at most 256 latents" in available_backends("latent_attention", many, many, many)["cpu"]
     with torch.autocast("cpu", torch.float16):
         assert "not float16" in available_backends("bidirectional_attention", many, many, many, many)["cpu"]
+
+
+def test_no_heads_give_nothing(level):
+    latents, tokens = torch.zeros(2, 0, 3, 4), torch.zeros(2, 0, 5, 4)
+    given = bidirectional_attention(latents, latents, tokens, tokens, backend="cpu")
+    assert [tuple(x.shape) for x in given] == [(2, 0, 3, 4), (2, 0, 5, 4)]
+
+
+@pytest.mark.parametrize("bits", [-1, 0x7FC00001, 0x7FFFFFFF, -4194303])
+def test_every_nan_stays_one(level, bits):
+    """Of a NaN's bits many may be anything, and no sum with them may end as a number."""
+    args = [x.detach().clone() for x in inputs("nothing_a_multiple")]
+    args[2][0, 1, 7] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    latents, tokens = bidirectional_attention(*args, backend="cpu")
+    assert tokens[0, 1, 7].isnan().all()
+    assert latents[0, 1].isnan().all()
+    assert latents.isnan().sum() == latents[0, 1].numel()
+    assert tokens.isnan().sum() == tokens[0, 1, 7].numel()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_gradients_of_latents_whose_rows_overlap_in_memory(which):
+    """Windows of one row: no memory with their strides holds a gradient for each."""
+    args = inputs()
+    rows = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(5))
+    args[0], args[1] = args[0][:, :, :3, :6], args[1][:, :, :3, :6]
+    args[2] = args[2][..., :6]
+    args[which] = rows.unfold(2, 6, 1)
+    assert args[which].shape == (2, 3, 3, 6)
+    got = [args[i].detach().requires_grad_() for i in range(4)]
+    expected = [x.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for x in got]
+    for leaves in (got, expected):
+        sum(x.square().sum() for x in bidirectional_attention(*leaves, backend="cpu")).backward()
+    for name, x, y in zip(NAMES, got, expected, strict=True):
+        assert torch.equal(x.grad, y.grad), name

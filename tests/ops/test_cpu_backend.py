@@ -164,6 +164,23 @@ def test_a_query_of_no_numbers_reads_no_boxes_that_are_not_there():
     assert ((index >= 0) & (index < 300_000)).all()
 
 
+@pytest.mark.parametrize("size", [4096, 4097, 20_000])
+@pytest.mark.parametrize("other", [-float("inf"), float("nan")])
+def test_a_query_at_minus_infinity_looks_at_the_cloud_alone(level, size, other):
+    """To such a query boxes that only fill up their number are nearer than those with points in them."""
+    points = normal(1, size, 3)
+    query = points[:, :300].clone()
+    query[0, 7] = torch.tensor([-float("inf"), other, other])
+    nearest = knn(query, points, 5, backend="cpu")[1]
+    ball = ball_query(query, points, 0.5, 5, backend="cpu")
+    if other == -float("inf"):  # all are equally far
+        assert nearest[0, 7].tolist() == [0, 1, 2, 3, 4]
+    assert nearest[0, 7].max() < size
+    assert ball[0, 7].tolist() == [0] * 5
+    others = torch.arange(300) != 7
+    assert torch.equal(nearest[:, others], knn(query[:, others], points, 5, backend="cpu")[1])
+
+
 @compiled
 def test_inputs_are_read_alone():
     points, start = normal(2, 3000, 3), torch.tensor([5, 6])

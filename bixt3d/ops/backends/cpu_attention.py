@@ -176,13 +176,18 @@ def _attend_backward(
     """Return the gradients of the latents' references and values, and those of the tokens beside each other."""
     inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
     results = [in_rows(x) for x in (latents, tokens, latent_grad, token_grad)]
-    latent_grads = [torch.empty_like(x) for x in inputs[:2]]
+    latent_grads = [_rows_like(x) for x in (latent_ref, latent_val)]
     both = _both_sides(token_ref, token_val)
     if token_ref.shape[0] * token_ref.shape[1] == 0:  # shared latents have entries even then
         return latent_grads[0].zero_(), latent_grads[1].zero_(), both
     grads = [*latent_grads, *_cut(both, token_ref, token_val)]
     _call("bixt3d_attention_backward", inputs, [*results, *grads], scale, latent_sums)
     return latent_grads[0], latent_grads[1], both
+
+
+def _rows_like(x: Tensor) -> Tensor:
+    """Return memory for the gradient of ``x``, where torch can in its layout; rows that overlap get one of their own."""
+    return in_rows(torch.empty_like(in_rows(x)))
 
 
 def _both_sides(token_ref: Tensor, token_val: Tensor) -> Tensor:
@@ -211,7 +216,7 @@ def _(
     latent_sums: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    latent_grads = [torch.empty_like(in_rows(x)) for x in (latent_ref, latent_val)]
+    latent_grads = [_rows_like(x) for x in (latent_ref, latent_val)]
     return latent_grads[0], latent_grads[1], _both_sides(token_ref, token_val)
 
 
