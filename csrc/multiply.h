@@ -138,9 +138,9 @@ inline void transpose(const float* from, i64 rows, i64 columns, i64 from_stride,
 
 // 2^x for x <= 0 (and a little above), to rounding; 2^-126 where it would be less. NaN stays NaN.
 //
-// 2^x = 2^k 2^r with k = round(x). Adding 1.5 * 2^23 + 127 rounds and leaves k + 127, the exponent of 2^k, in the lowest
-// bits of the sum. The coefficients are the minimax fit of degree 6 to 2^r on [-1/2, 1/2], 2e-9 off at most. The product
-// is one of floats, since added to the bits of a NaN the exponent could make a number of it.
+// 2^x = 2^k 2^r with k = round(x). Adding 1.5 * 2^23 + 127 rounds and leaves k + 127, the exponent of 2^k, in the
+// lowest bits of the sum. The coefficients are the minimax fit of degree 6 to 2^r on [-1/2, 1/2], 2e-9 off at most.
+// The product is one of floats, since added to the bits of a NaN the exponent could make a number of it.
 inline V exp2(V x) {
     const V shift = splat(12583039.0f);
     x = max(splat(-126.0f), x);

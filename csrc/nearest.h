@@ -97,7 +97,8 @@ void knn_buckets(const Buckets& b, const float* query, float* bounds, Candidates
     for (i64 i = 0; i < b.nodes.count; i += W) store(bounds + i, b.nodes.bound(i, x, y, z));
     const i64 home = place_of_least(bounds, b.num_nodes);
     for (i64 i = 0; i < FAN; i += W) store(leaf_bounds + i, b.leaves.bound(home * FAN + i, x, y, z));
-    const i64 left = b.num_leaves - home * FAN, first = home * FAN + place_of_least(leaf_bounds, left < FAN ? left : FAN);
+    const i64 left = b.num_leaves - home * FAN;
+    const i64 first = home * FAN + place_of_least(leaf_bounds, left < FAN ? left : FAN);
     knn_leaf(b, first, x, y, z, found);
     const auto visit = [&](i64 node) {
         if (found.count > found.k + found.k / 4 + 16) found.shrink();

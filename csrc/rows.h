@@ -23,7 +23,7 @@ bool gather(const void* features, i64 n, i64 row_bytes, const i64* index, i64 nu
     char* to = static_cast<char*>(out);
     for (i64 r = 0; r < num_rows; ++r, to += row_bytes) {
         if (!inside(index[r], n)) return false;
-        if (row_bytes) std::memcpy(to, from + index[r] * row_bytes, size_t(row_bytes));  // rows of nothing have no place
+        if (row_bytes) std::memcpy(to, from + index[r] * row_bytes, size_t(row_bytes));  // no channels, no memory
     }
     return true;
 }

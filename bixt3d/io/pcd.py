@@ -40,7 +40,7 @@ def read_pcd(path: Path) -> Cloud:
 
 
 def _check_size(path: Path) -> None:
-    """Refuse more numbers than a file can hold: the parser names each, and takes memory for all, before it reads one."""
+    """Refuse more numbers than a file can hold: the parser names each, and takes memory for all, before it reads."""
     with path.open("rb") as file:
         header = file.read(1 << 16).partition(b"\nDATA")[0]
 

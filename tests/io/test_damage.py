@@ -49,7 +49,9 @@ def test_a_pcd_of_more_numbers_than_fit_is_refused_at_once(tmp_path, data, field
         f"VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 {field}\n"
         f"WIDTH {points}\nHEIGHT 1\nPOINTS {points}\nDATA {data}\n1 2 3\n"
     )
-    with pytest.raises(RuntimeError, match=rf"a\.pcd: .* too small for {points} points of {field + 2} numbers"):
+    with pytest.raises(
+        RuntimeError, match=rf"a\.pcd: .* too small for {points} points of {field + 2} numbers"
+    ):
         read_points(tmp_path / "a.pcd")
 
 

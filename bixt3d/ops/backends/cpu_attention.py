@@ -186,7 +186,7 @@ def _attend_backward(
 
 
 def _rows_like(x: Tensor) -> Tensor:
-    """Return memory for the gradient of ``x``, where torch can in its layout; rows that overlap get one of their own."""
+    """Return memory for the gradient of ``x``, in its layout unless that does not keep rows in one piece."""
     return in_rows(torch.empty_like(in_rows(x)))
 
 
