@@ -82,3 +82,21 @@ def test_binary_ply_of_triangles_and_quads_says_what_to_do(tmp_path):
     (tmp_path / "a.ply").write_bytes(header.encode() + body)
     with pytest.raises(RuntimeError, match=r"a\.ply: .* different numbers of corners \(triangulate it"):
         read_points(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_a_ply_that_ends_before_its_faces_is_refused(tmp_path, form):
+    """Its points alone would pass for a cloud."""
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    body = {
+        "ascii": b"0 0 0\n1 0 0\n0 1 0\n",
+        "binary_little_endian": corners.astype("<f4").tobytes(),
+        "binary_big_endian": corners.astype(">f4").tobytes(),
+    }[form]
+    header = (
+        f"ply\nformat {form} 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+        "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    (tmp_path / "a.ply").write_bytes(header.encode() + body)
+    with pytest.raises(RuntimeError, match=r"a\.ply: .*truncated"):
+        read_points(tmp_path / "a.ply")
