@@ -22,14 +22,20 @@ inline Moments normalize(const Norm& norm, const float* row, float* to) {
     const float width = float(norm.dim);
     for (i64 d = 0; d < norm.dim; ++d) to[d] = row[d];
     for (i64 d = norm.dim; d < padded; ++d) to[d] = 0;
-    V sum = {}, squares = {};
+    V sum = {}, squares = {}, left = {};
     for (i64 d = 0; d < padded; d += W) sum += load(to + d);
-    const float mean = total(sum) / width;
-    for (i64 d = 0; d < padded; d += W) store(to + d, load(to + d) - splat(mean));
+    const float near = total(sum) / width;
+    for (i64 d = 0; d < padded; d += W) store(to + d, load(to + d) - splat(near));
     for (i64 d = norm.dim; d < padded; ++d) to[d] = 0;
-    for (i64 d = 0; d < padded; d += W) squares += load(to + d) * load(to + d);
-    const float factor = 1 / __builtin_sqrtf(total(squares) / width + norm.eps);
-    for (i64 d = 0; d < norm.dim; ++d) to[d] = to[d] * factor * norm.weight[d] + norm.bias[d];
+    for (i64 d = 0; d < padded; d += W) {
+        const V centred = load(to + d);
+        left += centred;
+        squares += centred * centred;
+    }
+    // What rounding left of the mean: little, but all there is of a row that does not vary.
+    const float rest = total(left) / width, mean = near + rest, variance = total(squares) / width - rest * rest;
+    const float factor = 1 / __builtin_sqrtf((variance < 0 ? 0 : variance) + norm.eps);
+    for (i64 d = 0; d < norm.dim; ++d) to[d] = (row[d] - mean) * factor * norm.weight[d] + norm.bias[d];
     return {mean, factor};
 }
 

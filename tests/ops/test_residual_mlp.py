@@ -68,6 +68,15 @@ def test_every_instruction_set_stays_in_the_budget(level, size):
         within_budget(got, same_precision, by_numpy(*args))
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-3])
+def test_rows_that_hardly_vary_stay_in_the_budget(level, spread):
+    """What rounding leaves of the mean is multiplied by up to a thousand here."""
+    args = inputs()
+    args[0] = args[0][..., :1] + spread * args[0]
+    got, same_precision = residual_mlp(*args, backend="cpu"), residual_mlp(*args, backend="reference")
+    within_budget(got, same_precision, by_numpy(*args))
+
+
 @every_backend(OP)
 def test_the_activation_is_right_from_end_to_end(backend):
     """Rows (a, -a) have mean 0 and deviation a, which as the weight of the norm gives them back: h = (a, -a)."""
