@@ -39,12 +39,12 @@ class Cloud:
         if self.points.ndim != 2 or self.points.shape[1] != 3:
             raise ValueError(f"{self.path}: expected points of shape (N, 3), got {self.points.shape}.")
         if len(self.points) == 0:
-            raise ValueError(f"{self.path}: the file has no points; expected at least one.")
+            raise ValueError(f"{self.path}: has no points; expected at least one.")
         bad = ~np.isfinite(self.points).all(axis=1)
         if bad.any():
             raise ValueError(
                 f"{self.path}: {int(bad.sum())} of {len(bad)} points have NaN or infinite coordinates "
-                f"(first: point {int(np.argmax(bad))}); remove these points from the file."
+                f"(first: point {int(np.argmax(bad))}); remove these points."
             )
         if self.normals is not None and self.normals.shape != self.points.shape:
             raise ValueError(
