@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR, StepLR
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -75,16 +75,14 @@ def step_decay(
     steps_per_epoch: int,
     every_epochs: int = 40,
     factor: float = 0.5,
-    min_lr: float = 0.0,
 ) -> LRScheduler:
-    """Multiply the learning rate by a factor whenever so many epochs are over, down to a floor.
+    """Multiply the learning rate by a factor whenever so many epochs are over: torch's ``StepLR``, in epochs.
 
     Args:
         optimizer: its ``lr`` is that of the first epochs.
         epochs, steps_per_epoch: length of the whole run; only the steps of an epoch matter here.
         every_epochs: epochs between two changes.
         factor: above 0 and at most 1.
-        min_lr: the learning rate does not fall below this one.
 
     Raises:
         ValueError: ``every_epochs`` is below 1, or ``factor`` is out of range.
@@ -93,10 +91,7 @@ def step_decay(
         raise ValueError(f"every_epochs: expected at least 1, got {every_epochs}.")
     if not 0 < factor <= 1:
         raise ValueError(f"factor: expected above 0 and at most 1, got {factor}.")
-    floor = min_lr / optimizer.defaults["lr"]
-    return LambdaLR(
-        optimizer, lambda step: max(factor ** (step // (every_epochs * steps_per_epoch)), min(floor, 1.0))
-    )
+    return StepLR(optimizer, step_size=every_epochs * steps_per_epoch, gamma=factor)
 
 
 class ExponentialAverage(AveragedModel):

@@ -44,13 +44,13 @@ def test_warmup_that_does_not_fit_is_refused(warmup_epochs):
 
 def test_steps_of_the_learning_rate_by_hand():
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=0.003)
-    scheduler = step_decay(optimizer, epochs=9, steps_per_epoch=3, every_epochs=2, min_lr=0.0005)
+    scheduler = step_decay(optimizer, epochs=9, steps_per_epoch=3, every_epochs=2)
     rates = []
     for _ in range(20):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    assert rates == pytest.approx([0.003] * 6 + [0.0015] * 6 + [0.00075] * 6 + [0.0005] * 2)
+    assert rates == pytest.approx([0.003] * 6 + [0.0015] * 6 + [0.00075] * 6 + [0.000375] * 2)
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,8 @@ def atomic_file(path: str | os.PathLike[str], *, durable: bool = False) -> Itera
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # replaced, or never made; one that is still mapped stays on Windows
+        # replaced, or never made; one that is still mapped stays on Windows
+        with contextlib.suppress(OSError):
             temporary.unlink()
 
 
