@@ -1,4 +1,4 @@
-"""Accuracy over a whole split, never an average of batch averages."""
+"""Accuracy over a whole split, never an average of batch averages; matplotlib is loaded when one is drawn."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
-
-from .plots import plot_confusion
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,32 @@ class ClassificationResult:
         return {"confusion.csv": confusion, "per_class.csv": per_class}
 
     def draw(self, path: Path, title: str) -> None:
-        """Draw the confusion matrix."""
-        plot_confusion(self.confusion, self.classes, path, title=title)
+        """Draw the confusion matrix as a PNG, each row in percent of its class, with the counts."""
+        from matplotlib.figure import Figure
+
+        percent = 100 * self.confusion.double() / self.confusion.sum(dim=1, keepdim=True).clamp(min=1)
+        n = len(self.classes)
+        size = max(5.0, 0.28 * n + 2)
+        figure = Figure(figsize=(size + 1, size), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(percent.numpy(), cmap="Blues", vmin=0, vmax=100)
+        axes.set_xticks(range(n), self.classes, rotation=90, fontsize=8)
+        axes.set_yticks(range(n), self.classes, fontsize=8)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("truth")
+        axes.set_title(title, fontsize=9)
+        for i, j in (self.confusion > 0).nonzero().tolist():
+            axes.text(
+                j,
+                i,
+                str(int(self.confusion[i, j])),
+                ha="center",
+                va="center",
+                fontsize=6 if n > 15 else 8,
+                color="white" if percent[i, j] > 55 else "black",
+            )
+        figure.colorbar(image, ax=axes, shrink=0.7, label="% of the class")
+        figure.savefig(path, dpi=150)
 
 
 class ClassificationMeter(nn.Module):

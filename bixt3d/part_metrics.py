@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from .plots import plot_bars
-
 CONVENTIONS = ("A", "B", "C")
 # Label of points that are not to be counted, such as those that fill a cloud up.
 IGNORED = -1
@@ -124,11 +122,23 @@ class PartResult:
         return {"per_category.csv": categories, "per_part.csv": parts}
 
     def draw(self, path: Path, title: str) -> None:
-        """Draw the mean IoU of each part in each convention."""
-        bars = {
-            f"convention {c}": (100 * self.part_ious(c).nanmean(dim=0)).tolist() for c in self.conventions
-        }
-        plot_bars(self.parts, bars, path, label="mean IoU over clouds, %", title=title)
+        """Draw the mean IoU of each part in each convention as a PNG; no bar where no cloud has the part."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 1.5 + 0.3 * len(self.parts)), layout="constrained")
+        axes = figure.subplots()
+        height = 0.8 / len(self.conventions)
+        for i, convention in enumerate(self.conventions):
+            means = (100 * self.part_ious(convention).nanmean(dim=0)).tolist()
+            places = [n + (i - (len(self.conventions) - 1) / 2) * height for n in range(len(self.parts))]
+            axes.barh(places, means, height=height, label=f"convention {convention}")
+        axes.set_yticks(range(len(self.parts)), self.parts, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("mean IoU over clouds, %")
+        axes.set_title(title, fontsize=8, wrap=True)
+        axes.legend(loc="lower left", fontsize=8)
+        figure.savefig(path, dpi=150)
 
 
 class PartMeter(nn.Module):
