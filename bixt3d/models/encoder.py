@@ -48,8 +48,7 @@ class BiXTEncoder(nn.Module):
         num_latents: number of latents M.
         num_heads: heads of every attention; must divide ``dim``.
         mlp_ratio: hidden width of the MLPs as a multiple of their stream's width.
-        drop_path: stochastic depth of the last layer; it grows linearly from 0 over the layers, and drops attention
-            and MLP branches each on their own, as the authors' code does (the paper names the attentions).
+        drop_path: stochastic depth of the last layer, growing from 0; of attentions and MLPs, as in the authors' code.
         dropout: dropout of attention weights.
         layer_scale: start of the learnt factor on every residual branch; None for none.
         cross: builder of the cross layer: :func:`~bixt3d.layers.bidirectional_cross` (BiXT),
