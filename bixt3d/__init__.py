@@ -4,7 +4,15 @@ Importing the package is free: no data set reader, viewer, configuration or comp
 until something needs it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .loading import load as load
+
 __version__ = "0.1.0"
+__all__ = ["load"]
 
 
 def __getattr__(name: str) -> object:

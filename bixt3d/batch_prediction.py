@@ -110,7 +110,7 @@ class BatchPredictor:
         waiting: list[_Pending] = []
         for file, stem in zip(files, stems, strict=True):
             if self.stop():
-                return
+                break
             try:
                 cloud = read_points(file, num_samples=self.samples, seed=self.predictor.seed)
                 job = self.predictor.prepare(cloud, category=self.category, up=self.up)

@@ -37,10 +37,12 @@ KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
 OPTIM_KEYS = ("decay_all", "optimizer", "schedule")
 # What may differ between a run and its continuation: nothing that changes a number it computes.
 FREE_ON_RESUME = (
+    "data.cache",
     "data.root",
     "model.encoder.checkpoint_activations",
     "run_dir",
     "train.checkpoint_every",
+    "train.eval_batch_size",
     "train.keep_freed_memory",
     "train.log_every",
     "train.max_minutes",
@@ -158,12 +160,11 @@ def train(config: Mapping[str, Any]) -> Path:
 def _start_from(path: str, model: nn.Module, labels: tuple[list[str], list[str]], fabric: Any) -> None:
     """Give a new model the weights of a checkpoint that fit it, and say which ones it starts without."""
     given = load_checkpoint(path)
-    state = given["model"]
-    if (
-        list(given["classes"]),
-        list(given["parts"]),
-    ) != labels:  # a head of the same size would mean other things
-        state = {name: value for name, value in state.items() if not name.startswith("head.")}
+    classes, parts = list(given["classes"]), list(given["parts"])
+    # of the same size, these would be taken and mean other things
+    named = {"head"} if (classes, parts) != labels else set()
+    named |= {"category"} if classes != labels[0] else set()
+    state = {name: value for name, value in given["model"].items() if not named & set(name.split("."))}
     anew = load_matching_weights(model, state, path)
     fabric.print(f"starts from {path}; {len(anew)} tensors anew{': ' if anew else ''}{', '.join(anew)}")
 

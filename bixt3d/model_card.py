@@ -16,6 +16,8 @@ LICENCES = {
     "authors): take these weights as **research weights**.",
     "ShapeNetPart": "Trained on ShapeNet, whose terms allow non-commercial research and education: take these "
     "weights as **research weights**.",
+    "ScanObjectNN": "Trained on ScanObjectNN, which its authors give on request, under terms of their own: see there "
+    "before you use these weights for more than research.",
     "Shapes": "Trained on procedural shapes that the toolkit makes itself: the licence of the toolkit (MIT) holds.",
 }
 OTHER_LICENCE = "Trained on files of the person who published the weights: ask them what the data allows."
@@ -184,7 +186,7 @@ def public_command(command: str) -> str:
         elif Path(word).is_absolute():
             word = "/".join(Path(word).parts[-2:])
         shown.append(word)
-    return " ".join(shown)
+    return shlex.join(shown)
 
 
 def _measured(facts: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

@@ -28,9 +28,10 @@ def estimate_normals(points: np.ndarray, where: Any = "points") -> np.ndarray:
     try:
         import open3d
     except (ImportError, OSError) as error:
+        how = "pip install open3d" if isinstance(error, ImportError) else f"open3d cannot be loaded, {error}"
         raise ImportError(
             f"{where}: the model takes normals and the cloud has none; give a file with normals, or let them be "
-            "estimated: pip install open3d"
+            f"estimated: {how}"
         ) from error
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(np.asarray(points, np.float64)))
     cloud.estimate_normals(open3d.geometry.KDTreeSearchParamKNN(NEIGHBORS))

@@ -18,18 +18,20 @@ def parameter_groups(model: nn.Module, *, decay_all: bool = False) -> list[dict]
     Args:
         model: the model; parameters shared between modules are taken once.
         decay_all: decay every parameter, as PointMLP's regime does; otherwise biases, norms, factors and
-            learnt latents (whatever is not the matrix of a linear map) are left alone.
+            learnt latents (whatever is no matrix of weights) are left alone.
 
     Returns:
         Groups for a torch optimiser; the second, where there is one, has ``weight_decay`` 0.
     """
     if decay_all:
         return [{"params": list(model.parameters())}]
-    decayed = {
-        id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad
-    }
-    rest = [p for p in model.parameters() if id(p) not in decayed]
-    return [{"params": list(decayed.values())}, {"params": rest, "weight_decay": 0.0}]
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        # a map's weights, also a convolution's or the `in_proj_weight` of torch's attention
+        is_matrix = "weight" in name.rpartition(".")[2] and parameter.ndim >= 2
+        (decayed if is_matrix and parameter.requires_grad else rest).append(parameter)
+    return [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
 
 
 def cosine_with_warmup(
@@ -105,8 +107,7 @@ class ExponentialAverage(AveragedModel):
         decay: share of the average that is kept at each step, in [0, 1).
 
     Attributes:
-        updates: t. A number of Python's, since torch's own counter lies on the device and is read from there
-            several times in each update, and each time the device is waited for.
+        updates: t, an int: torch's own counter is a tensor on the device, and reading it would wait for the device.
 
     Raises:
         ValueError: ``decay`` outside [0, 1).

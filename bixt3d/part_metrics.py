@@ -72,6 +72,7 @@ class PartResult:
 
     def part_ious(self, convention: str) -> Tensor:
         """Return the IoU of each part in each cloud, ``(n, P)`` float64; NaN for a part not averaged."""
+        check_conventions([convention])
         which = 0 if convention == "A" else 1
         overlap = self.overlap[which].double()
         union = self.truth + self.predicted[which] - self.overlap[which]
@@ -239,6 +240,15 @@ def owners(parts: Sequence[str], classes: Sequence[str]) -> Tensor:
                 f"parts: the category {classes[c]!r} has none; expected at least one, {classes[c]}/..."
             )
     return table
+
+
+def check_conventions(conventions: Sequence[str]) -> None:
+    """Require one or more of :data:`CONVENTIONS`."""
+    unknown = [c for c in conventions if c not in CONVENTIONS]
+    if unknown or not conventions:
+        raise ValueError(
+            f"conventions: expected some of {', '.join(CONVENTIONS)}, got {unknown[0] if unknown else 'none'!r}."
+        )
 
 
 def _percent(share: Tensor) -> str:

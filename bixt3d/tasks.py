@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .metrics import ClassificationMeter
-from .part_metrics import CONVENTIONS, IGNORED, PartMeter, PartTarget, owners
+from .part_metrics import IGNORED, PartMeter, PartTarget, check_conventions, owners
 
 
 class Result(Protocol):
@@ -140,11 +140,7 @@ class PartSegmentation:
             raise ValueError(
                 "parts: the data set has no part labels; expected one label per point (pid in HDF5 files)."
             )
-        unknown = [c for c in conventions if c not in CONVENTIONS]
-        if unknown or not conventions:
-            raise ValueError(
-                f"conventions: expected some of {', '.join(CONVENTIONS)}, got {unknown[0] if unknown else 'none'!r}."
-            )
+        check_conventions(conventions)
         owners(parts, classes)  # every part has a category
         self.classes = tuple(classes)
         self.parts = tuple(parts)

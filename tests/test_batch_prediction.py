@@ -105,6 +105,16 @@ def test_files_of_the_same_name_do_not_share_a_result(tmp_path):
         assert np.load(tmp_path / "out" / folder / "x_parts.npz")["labels"].shape == (count,)
 
 
+def test_files_that_were_read_before_a_stop_are_predicted(tmp_path):
+    for i in range(5):
+        np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).normal(size=(20, 3)))
+    answers = iter([False, False, True])
+    batch = BatchPredictor(segmenter(), tmp_path / "out", stop=lambda: next(answers))
+    files = find_files([tmp_path])
+    assert list(batch.run(files, output_stems(files))) == files[:2]
+    assert batch.failed == 0
+
+
 def test_a_bad_file_does_not_stop_the_others(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(5):

@@ -135,6 +135,22 @@ def test_only_matrices_of_linear_maps_are_decayed(tiny, model):
     assert all(name == "encoder.latents" or shapes[name] == 1 for name in rest)
 
 
+def test_weights_of_convolutions_and_of_torchs_attention_are_decayed():
+    net = nn.ModuleDict(
+        {"conv": nn.Conv1d(3, 4, 1), "norm": nn.BatchNorm1d(4), "read": nn.MultiheadAttention(4, 2)}
+    )
+    names = {id(p): name for name, p in net.named_parameters()}
+    decayed, rest = ([names[id(p)] for p in group["params"]] for group in parameter_groups(net))
+    assert sorted(decayed) == ["conv.weight", "read.in_proj_weight", "read.out_proj.weight"]
+    assert sorted(rest) == [
+        "conv.bias",
+        "norm.bias",
+        "norm.weight",
+        "read.in_proj_bias",
+        "read.out_proj.bias",
+    ]
+
+
 def test_no_weight_decay_where_it_does_not_belong():
     model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     optimizer = torch.optim.SGD(parameter_groups(model), lr=0.5, weight_decay=0.2)

@@ -121,6 +121,12 @@ def test_a_part_belongs_to_the_class_of_its_whole_name():
     assert table.tolist() == torch.eye(3).bool().tolist()
 
 
+def test_a_convention_that_does_not_exist_is_refused():
+    result = measure(predicted=[[0, 1]], truth=[[0, 1]], categories=[0])
+    with pytest.raises(ValueError, match=r"^conventions: expected some of A, B, C, got 'a'"):
+        result.instance_miou("a")
+
+
 def test_picture_and_tables(tmp_path):
     result = measure(predicted=[[0, 1]], truth=[[0, 1]], categories=[0])
     result.draw(tmp_path / result.picture, "title")

@@ -41,6 +41,29 @@ def test_a_head_for_as_many_other_classes_starts_anew(tiny, tiny_run, one_thread
     assert torch.equal(got["encoder.latents"], content["model"]["encoder.latents"])
 
 
+def test_the_head_and_the_category_of_a_decoder_start_anew_for_other_categories(
+    tiny, one_thread, tmp_path, capsys
+):
+    options = (
+        *("model=bixt_seg_encdec", "task=part_segmentation", "model.encoder.token_dims=[32,32]", *STILL),
+        *("model.encoder.refinement.num_neighbors=4", "model.encoder.refinement.reduction=2"),
+        *("model.decoder.widths=[16,16]", "model.decoder.num_blocks=1", "model.category_at=tokens"),
+    )
+    first = train(tiny(*options, f"run_dir={tmp_path / 'first'}"))
+    content = torch.load(first / "last.pt", weights_only=True)
+    content["classes"] = [f"other {name}" for name in content["classes"]]
+    content["parts"] = [f"other {name}" for name in content["parts"]]
+    torch.save(content, tmp_path / "other.pt")
+    capsys.readouterr()
+    train(tiny(*options, f"run_dir={tmp_path / 'run'}", f"train.start_from={tmp_path / 'other.pt'}"))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("starts from"))
+    anew = line.rpartition(": ")[2].split(", ")
+    assert anew == [
+        n for n in content["model"] if n.startswith(("category", "decoder.category", "decoder.head"))
+    ]
+    assert {"category.weight", "decoder.head.2.weight"} <= set(anew)
+
+
 def test_the_running_average_starts_there_too(tiny, tiny_run, one_thread, tmp_path):
     options = [o for o in STILL if "ema" not in o]
     folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tiny_run}", *options))

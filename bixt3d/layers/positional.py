@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +54,17 @@ class SinusoidalEncoding(nn.Module):
         self.scale = float(scale)
         self.temperature = float(temperature)
         self.frequency: Tensor
-        exponent = torch.arange(0, dims_per_axis, 2, dtype=torch.float64) / dims_per_axis
-        self.register_buffer("frequency", (scale / temperature**exponent).float(), persistent=False)
+        self.register_buffer("frequency", self._frequencies(), persistent=False)
+
+    def _frequencies(self) -> Tensor:
+        exponent = torch.arange(0, self.dims_per_axis, 2, dtype=torch.float64) / self.dims_per_axis
+        return (self.scale / self.temperature**exponent).float()
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> SinusoidalEncoding:
+        """Move to another device; ``model.half()`` leaves the frequencies in float32, which large angles need."""
+        super()._apply(fn, recurse)
+        self.frequency = self._frequencies().to(self.frequency.device)
+        return self
 
     @property
     def out_dim(self) -> int:
@@ -86,7 +96,8 @@ class PointTokenizer(nn.Module):
     Args:
         dim: token width D.
         in_channels: 3 for xyz, 6 for xyz and unit normal; every channel is an axis of the encoding.
-        dims_per_axis, scale, temperature: see :class:`SinusoidalEncoding`.
+        dims_per_axis, scale, temperature: see :class:`SinusoidalEncoding`; by default those of the configs, for
+            points in [-1, 1].
 
     Shape: ``(B, N, in_channels)`` float -> ``(B, N, D)``.
 
@@ -99,8 +110,8 @@ class PointTokenizer(nn.Module):
         *,
         in_channels: int = 3,
         dims_per_axis: int = 32,
-        scale: float = 1.0,
-        temperature: float = 10000.0,
+        scale: float = 25.0,
+        temperature: float = 100.0,
     ):
         super().__init__()
         self.in_channels = in_channels

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from bixt3d.layers import PointTokenizer, SinusoidalEncoding
 
@@ -37,6 +38,22 @@ def test_points_of_any_precision_are_encoded_in_float32(dtype):
     points = torch.rand(5, 3, dtype=dtype)
     assert encode(points).dtype == torch.float32
     torch.testing.assert_close(encode(points), encode(points.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_keeps_its_frequencies(dtype):
+    encode = SinusoidalEncoding(3, scale=25.0, temperature=100.0)
+    points = torch.rand(5, 3)
+    expected = encode(points)
+    assert torch.equal(nn.Sequential(encode).to(dtype)(points), expected)
+
+
+def test_frequencies_come_with_a_model_that_was_made_without_memory():
+    with torch.device("meta"):
+        encode = SinusoidalEncoding(3, scale=25.0, temperature=100.0)
+    points = torch.rand(5, 3)
+    expected = SinusoidalEncoding(3, scale=25.0, temperature=100.0)(points)
+    assert torch.equal(encode.to_empty(device="cpu")(points), expected)
 
 
 def test_tokenizer_takes_normals():
