@@ -22,6 +22,7 @@ from .assembly import (
 from .checkpoint import load_checkpoint, load_weights
 from .config import build_settings, from_yaml, override
 from .engine import evaluate
+from .loading import check_labels
 from .report import print_result, write_report
 from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
 from .settings import TrainSettings
@@ -55,22 +56,19 @@ def rebuild(path: str | Path, overrides: Sequence[str] = (), *, drop_strays: boo
     Raises:
         FileNotFoundError: there is no such checkpoint, or no data.
         RuntimeError: a file is damaged.
-        ValueError: an override is wrong, the data set has other classes than the checkpoint, or stray points are to
-            be dropped for a task other than classification.
+        ValueError: an override is wrong, the data set has other classes or parts than the checkpoint, or stray points
+            are to be dropped for a task other than classification.
     """
     content = load_checkpoint(path)
     config = override(from_yaml(content["config"]), overrides)
     settings = build_settings(TrainSettings, config["train"], "train")
     fabric = make_fabric(settings)
     dataset = build_dataset(config)
-    if list(dataset.classes) != content["classes"]:
-        raise ValueError(
-            f"{path}: was trained on other classes ({len(content['classes'])}, first {content['classes'][0]!r}) than "
-            f"the data set has ({len(dataset.classes)}, first {dataset.classes[0]!r}); give the data it was "
-            "trained on with data.root=DIR."
-        )
+    check_labels(path, "classes", content["classes"], dataset.classes)
     parts = getattr(dataset, "parts", ())
     task = build_task(config, dataset.classes, parts)
+    if "num_parts" in task.model_arguments():
+        check_labels(path, "parts", content["parts"], parts)
     model = build_model(config, dataset.classes, parts)
     load_weights(model, content["model"], path)
     check_fit(model, dataset)

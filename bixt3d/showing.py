@@ -14,7 +14,7 @@ from .checkpoint import load_checkpoint
 from .config import build, from_yaml
 from .io import read_points
 from .io.finding import find_files
-from .loading import load
+from .loading import check_labels, load
 from .prediction import Job
 from .predictor import Predictor
 from .scene import Scene, attention_scene, part_scene, plain_scene
@@ -88,7 +88,7 @@ def scenes_of_split(
         data_root: folder of the data set, where it is not that of the config.
 
     Raises:
-        ValueError: there is no such shape, or the data set has other classes than the model.
+        ValueError: there is no such shape, or the data set has other classes or parts than the model.
     """
     predictor = load(checkpoint, classifier=classifier, device=device)
     predictor.check_category(category)
@@ -96,11 +96,9 @@ def scenes_of_split(
     if data_root is not None:
         node["root"] = data_root
     clouds = build(node, "data").load(split)
-    if tuple(clouds.classes) != predictor.classes:
-        raise ValueError(
-            f"{checkpoint}: was trained on other classes ({', '.join(predictor.classes)}) than the data set has "
-            f"({', '.join(clouds.classes)}); give the data it was trained on."
-        )
+    check_labels(checkpoint, "classes", predictor.classes, clouds.classes)
+    if predictor.parts:
+        check_labels(checkpoint, "parts", predictor.parts, clouds.parts)
     scenes = []
     for i in range(min(FIRST, len(clouds))) if index is None else index:
         if not 0 <= i < len(clouds):

@@ -31,7 +31,18 @@ RULES = {
     "engine": ({"checkpoint", "reproducibility"}, {"torch"}),
     "errors": (set(), set()),
     "evaluation": (
-        {"assembly", "checkpoint", "config", "engine", "report", "robustness", "settings", "strays", "tasks"},
+        {
+            "assembly",
+            "checkpoint",
+            "config",
+            "engine",
+            "loading",
+            "report",
+            "robustness",
+            "settings",
+            "strays",
+            "tasks",
+        },
         {"torch"},
     ),
     "experiment": (

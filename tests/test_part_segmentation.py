@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from bixt3d.assembly import build_model, build_task
+from bixt3d.checkpoint import load_checkpoint, save_checkpoint
 from bixt3d.evaluation import evaluate_checkpoint
 from bixt3d.experiment import train
+from bixt3d.showing import scenes_of_split
 from bixt3d.tasks import Classification, PartSegmentation
 
 SEGMENT = ("model=bixt_seg_naive", "task=part_segmentation", "train.epochs=2")
@@ -49,6 +51,19 @@ def test_both_protocols_and_convention_b_on_request(run, capsys):
     assert {"instance mIoU B", "class mIoU B"} <= set(result.summary())
     whole = evaluate_checkpoint(run)
     assert whole.truth.sum(dim=1).tolist() == [60] * 25  # 60 points in pieces of 32, none twice
+
+
+def test_a_data_set_with_its_parts_in_another_order_is_refused(run, tmp_path):
+    """It would be measured part against wrong part, at next to no IoU."""
+    content = load_checkpoint(run / "best.pt")
+    first, second, *others = content["parts"]
+    content["parts"] = [second, first, *others]
+    save_checkpoint(tmp_path / "best.pt", content)
+    said = rf"best\.pt: was trained on other parts .*number 1 is '{second}'.* data set has .*'{first}'"
+    with pytest.raises(ValueError, match=said):
+        evaluate_checkpoint(tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=said):
+        scenes_of_split(tmp_path / "best.pt", "test", [0], device="cpu")
 
 
 def test_the_loss_is_the_cross_entropy_of_each_point():
