@@ -20,9 +20,9 @@ from .assembly import (
     points_measured,
 )
 from .checkpoint import load_checkpoint, load_weights
-from .config import build_settings, from_yaml, override
+from .config import build_settings, override
 from .engine import evaluate
-from .loading import check_labels
+from .loading import check_labels, read_config
 from .report import print_result, write_report
 from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
 from .settings import TrainSettings
@@ -44,7 +44,9 @@ class Rebuilt:
     model: nn.Module
 
 
-def rebuild(path: str | Path, overrides: Sequence[str] = (), *, drop_strays: bool = False) -> Rebuilt:
+def rebuild(
+    path: str | Path, overrides: Sequence[str] = (), *, drop_strays: bool = False, trust_code: bool = False
+) -> Rebuilt:
     """Rebuild data set, task and model of a checkpoint, the model on its device with the file's weights.
 
     Args:
@@ -52,15 +54,17 @@ def rebuild(path: str | Path, overrides: Sequence[str] = (), *, drop_strays: boo
             ``scripts/publish.py``.
         overrides: of the checkpoint's config, such as ``data.root=DIR``.
         drop_strays: let a classifier see clouds without their stray points.
+        trust_code: let the checkpoint's config name code of your own, see :func:`bixt3d.loading.read_config`;
+            overrides may anyway.
 
     Raises:
         FileNotFoundError: there is no such checkpoint, or no data.
         RuntimeError: a file is damaged.
-        ValueError: an override is wrong, the data set has other classes or parts than the checkpoint, or stray points
-            are to be dropped for a task other than classification.
+        ValueError: an override is wrong, the config names code of others, the data set has other classes or parts than
+            the checkpoint, or stray points are to be dropped for a task other than classification.
     """
     content = load_checkpoint(path)
-    config = override(from_yaml(content["config"]), overrides)
+    config = override(read_config(content, path, trust_code=trust_code), overrides)
     settings = build_settings(TrainSettings, config["train"], "train")
     fabric = make_fabric(settings)
     dataset = build_dataset(config)
@@ -87,12 +91,13 @@ def evaluate_checkpoint(
     *,
     split: str = "test",
     drop_strays: bool = False,
+    trust_code: bool = False,
     out: str | Path | None = None,
 ) -> Any:
     """Measure a checkpoint on a split.
 
     Args:
-        path, overrides, drop_strays: see :func:`rebuild`.
+        path, overrides, drop_strays, trust_code: see :func:`rebuild`.
         split: ``"test"``, ``"train"`` or ``"val"``.
         out: folder for the report; nothing is written where it is None.
 
@@ -103,7 +108,7 @@ def evaluate_checkpoint(
         ValueError: unknown split; and whatever :func:`rebuild` raises.
     """
     _check_split(split)
-    made = rebuild(path, overrides, drop_strays=drop_strays)
+    made = rebuild(path, overrides, drop_strays=drop_strays, trust_code=trust_code)
     loader = make_eval_loader(made.dataset, split, made.task, made.settings, made.fabric)
     result = evaluate(made.fabric, made.model, made.task, loader)
     if made.fabric.is_global_zero:
@@ -130,12 +135,13 @@ def evaluate_robustness(
     *,
     split: str = "test",
     drop_strays: bool = False,
+    trust_code: bool = False,
     out: str | Path | None = None,
 ) -> RobustnessResult:
     """Measure a classifier on corrupted clouds and on fewer points.
 
     Args:
-        path, overrides, split, drop_strays: see :func:`evaluate_checkpoint`.
+        path, overrides, split, drop_strays, trust_code: see :func:`evaluate_checkpoint`.
         plan: what to measure.
         out: folder for ``robustness.csv``, ``robustness.json`` and ``robustness.png``; nothing is written
             where it is None.
@@ -144,7 +150,7 @@ def evaluate_robustness(
         ValueError: the checkpoint is no classifier; and whatever :func:`evaluate_checkpoint` raises.
     """
     _check_split(split)
-    made = rebuild(path, overrides, drop_strays=drop_strays)
+    made = rebuild(path, overrides, drop_strays=drop_strays, trust_code=trust_code)
     if not isinstance(made.task, Classification):
         raise ValueError(
             f"corruption, points: robustness is measured for classification, got {type(made.task).__name__}; leave "

@@ -54,7 +54,7 @@ class Exported(NamedTuple):
     batch: tuple[int, int]
 
 
-def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Exported:
+def export_checkpoint(checkpoint: str | Path, out: str | Path, *, trust_code: bool = False) -> Exported:
     """Write the model that a checkpoint serves, with any number of clouds and points, and check the file.
 
     The file maps ``points (B, N, C)`` float32, and ``category (B,)`` int64 where the model takes it, to
@@ -63,11 +63,12 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Exported:
 
     Args:
         checkpoint: a ``last.pt`` or ``best.pt``, or a run folder.
+        trust_code: let the checkpoint's config name code of your own, see :func:`bixt3d.loading.read_config`.
         out: ``FILE.onnx``, for models on single points; or ``FILE.pt2``, for all. The latter keeps the
             toolkit's own ops as nodes ``bixt3d::...``: import ``bixt3d.ops`` before ``torch.export.load``.
 
     Raises:
-        ValueError: unknown format, or no file can be written there.
+        ValueError: unknown format, no file can be written there, or the config names code of others.
         NotImplementedError: the model is made of ops that ONNX does not have.
         ImportError: onnx or onnxscript is not installed.
         RuntimeError: what was written computes something else than the model.
@@ -78,7 +79,7 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Exported:
     if out.suffix == ".onnx":
         _check_packages(out)
     check_file(out)
-    predictor = load(checkpoint, device="cpu")
+    predictor = load(checkpoint, device="cpu", trust_code=trust_code)
     metadata = describe(predictor, from_yaml(load_checkpoint(checkpoint)["config"])["name"])
     program = trace(predictor)
     if out.suffix == ".onnx":

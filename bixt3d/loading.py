@@ -15,6 +15,7 @@ import torch
 from .checkpoint import load_checkpoint, load_weights
 from .config import from_yaml
 from .predictor import Predictor
+from .signatures import foreign_name
 
 
 def load(
@@ -26,6 +27,7 @@ def load(
     device: str | None = None,
     compile: bool = False,
     drop_strays: bool = False,
+    trust_code: bool = False,
 ) -> Predictor:
     """Rebuild the model of a checkpoint, ready to predict.
 
@@ -37,6 +39,7 @@ def load(
         seed: of the draw of points from large clouds.
         device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device where there is one.
         compile, drop_strays: as for :class:`Predictor`.
+        trust_code: let the checkpoint's config name code of your own, see :func:`read_config`.
         All but ``path`` hold for the classifier as well.
 
     Returns:
@@ -44,8 +47,8 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the file is no checkpoint, its weights are of another architecture, this machine has no such
-            device, or what :class:`Predictor` raises.
+        ValueError: the file is no checkpoint, its config names code of others, its weights are of another
+            architecture, this machine has no such device, or what :class:`Predictor` raises.
         RuntimeError: the file is damaged.
     """
     from .assembly import build_model, build_task  # bring metrics and loaders, which predicting does not need
@@ -58,7 +61,7 @@ def load(
         "drop_strays": drop_strays,
     }
     content = load_checkpoint(Path(path))
-    config = from_yaml(content["config"])
+    config = read_config(content, path, trust_code=trust_code)
     parts = content.get("parts", ())
     model = build_model(config, content["classes"], parts)
     load_weights(model, content["model"], Path(path))
@@ -70,9 +73,34 @@ def load(
         parts=parts,
         num_points=training_points(config["data"]),
         takes_category=bool(getattr(model, "takes_category", False)),
-        classifier=None if classifier is None else load(classifier, **options),
+        classifier=None if classifier is None else load(classifier, trust_code=trust_code, **options),
         **options,
     )
+
+
+def read_config(
+    content: Mapping[str, Any], origin: str | os.PathLike[str], *, trust_code: bool = False
+) -> dict[str, Any]:
+    """Read the config of a checkpoint, whose nodes are calls, so that it is as good as code.
+
+    Args:
+        content: what :func:`bixt3d.checkpoint.load_checkpoint` returned.
+        origin: its file, for messages.
+        trust_code: let it name anything that Python can import, such as a user's own model; else only models, layers,
+            tasks, data sets and optimisers of this toolkit and of torch.
+
+    Raises:
+        ValueError: it names something else; of that nothing was imported.
+    """
+    config = from_yaml(content["config"])
+    foreign = None if trust_code else foreign_name(config)
+    if foreign is not None:
+        raise ValueError(
+            f"{origin}: its config names {foreign!r}, which is no model, layer, task, data set or optimiser of this "
+            "toolkit or of torch; if you wrote or trust that code, give trust_code=True (in Python), trust_code=true "
+            "(to evaluate.py) or --trust-code (to the other scripts)."
+        )
+    return config
 
 
 def check_labels(

@@ -32,6 +32,7 @@ def scenes_of_files(
     layer: int = -1,
     up: str = "y",
     device: str | None = None,
+    trust_code: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[Scene]:
     """Predict files and make a scene of each that can be used.
@@ -45,13 +46,14 @@ def scenes_of_files(
         layer: layer of that attention.
         up: the axis that is up in the files; model and pictures see it as y.
         device: where the model runs.
+        trust_code: let checkpoints name code of your own, see :func:`bixt3d.loading.read_config`.
         report: called with what is wrong with each of the other files, one sentence.
 
     Raises:
         ValueError: a folder or pattern holds nothing to read, or the model has no such category, latent or layer.
     """
     found = find_files(files)
-    predictor = load(checkpoint, classifier=classifier, device=device)
+    predictor = load(checkpoint, classifier=classifier, device=device, trust_code=trust_code)
     predictor.check_category(category)
     scenes = []
     for file in found:
@@ -76,13 +78,14 @@ def scenes_of_split(
     attention: Sequence[int] | None = None,
     layer: int = -1,
     device: str | None = None,
+    trust_code: bool = False,
 ) -> list[Scene]:
     """Predict shapes of the data set that a checkpoint was trained on, beside their true parts.
 
     The category given to the model is the true one, unless ``category`` or ``classifier`` says another.
 
     Args:
-        checkpoint, category, classifier, attention, layer, device: see :func:`scenes_of_files`.
+        checkpoint, category, classifier, attention, layer, device, trust_code: see :func:`scenes_of_files`.
         split: ``"train"``, ``"val"`` or ``"test"``.
         index: which shapes, from 0; None for the first six.
         data_root: folder of the data set, where it is not that of the config.
@@ -90,7 +93,7 @@ def scenes_of_split(
     Raises:
         ValueError: there is no such shape, or the data set has other classes or parts than the model.
     """
-    predictor = load(checkpoint, classifier=classifier, device=device)
+    predictor = load(checkpoint, classifier=classifier, device=device, trust_code=trust_code)
     predictor.check_category(category)
     node: dict[str, Any] = dict(from_yaml(load_checkpoint(Path(checkpoint))["config"])["data"])
     if data_root is not None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _NODE_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+# What the config of a checkpoint may name unless its reader trusts it.
+_SHIPPED = r"(bixt3d\.(datasets|layers|models|optim|tasks)|torch\.(nn|optim))"
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -81,6 +84,50 @@ def locate(target: Any, where: str) -> Callable:
             f"{where}._target_: expected a class or a function, {target!r} is a {type(found).__name__}."
         )
     return found
+
+
+def foreign_name(node: Any) -> str | None:
+    """Return a name in a config that reaches beyond models, data and optimisers of the toolkit and of torch.
+
+    Names are judged before anything is imported, and once more by what they lead to, since a module shows what it
+    imports as well. Of ``bixt3d.datasets`` only classes count, because its functions fetch and write files. A text that
+    would be interpolated once more, and could then name anything, counts as a name.
+
+    Args:
+        node: a resolved config.
+
+    Returns:
+        The first such name; None where there is none.
+    """
+    names = list(_names(node))
+    public = re.compile(rf"{_SHIPPED}(\.[A-Za-z]\w*)+")
+    return next((n for n in names if not public.fullmatch(n)), None) or next(
+        (n for n in names if not _is_shipped(n)), None
+    )
+
+
+def _names(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, str):
+        if "${" in node:
+            yield node
+    elif isinstance(node, Sequence):
+        for value in node:
+            yield from _names(value)
+
+
+def _is_shipped(name: str) -> bool:
+    try:
+        found = locate(name, "")
+    except ValueError:  # said when the node is built
+        return True
+    module = str(getattr(found, "__module__", None))
+    if module.startswith("bixt3d.datasets") and not inspect.isclass(found):
+        return False
+    return re.fullmatch(rf"{_SHIPPED}(\.\w+)*", module) is not None
 
 
 def full_name(target: Callable) -> str:

@@ -4,17 +4,20 @@ python scripts/evaluate.py CHECKPOINT [split=test] [out=DIR] [key=value ...]
 python scripts/evaluate.py CHECKPOINT corruption=all points=all [severity=1,2,3,4,5] [seed=0] [out=DIR] [key=value ...]
 
 CHECKPOINT is a best.pt or last.pt, a run folder, or a .safetensors file of scripts/publish.py; key=value changes its
-config, such as data.root=DIR. docs/robustness.md says what the corruptions are.
+config, such as data.root=DIR, and trust_code=true lets that config name code outside the toolkit. docs/robustness.md
+says what the corruptions are.
 """
 
 import sys
+from typing import Any
 
 from bixt3d.errors import report_errors
 from bixt3d.evaluation import evaluate_checkpoint, evaluate_robustness
 from bixt3d.robustness import RobustnessPlan
 
 ROBUSTNESS = {"corruption", "points", "seed", "severity"}
-OWN = {"split", "drop_strays", "out"} | ROBUSTNESS
+SWITCHES = ("drop_strays", "trust_code")
+OWN = {"split", "out", *SWITCHES} | ROBUSTNESS
 
 
 def main() -> None:
@@ -29,10 +32,12 @@ def main() -> None:
 
 def measure(checkpoint: str, own: dict[str, str], overrides: list[str]) -> None:
     """Measure what the command line asks for."""
-    drop = own.get("drop_strays", "false")
-    if drop not in ("false", "true"):
-        raise ValueError(f"drop_strays: expected true or false, got {drop!r}.")
-    options = {"split": own.get("split", "test"), "drop_strays": drop == "true", "out": own.get("out")}
+    options: dict[str, Any] = {"split": own.get("split", "test"), "out": own.get("out")}
+    for switch in SWITCHES:
+        given = own.get(switch, "false")
+        if given not in ("false", "true"):
+            raise ValueError(f"{switch}: expected true or false, got {given!r}.")
+        options[switch] = given == "true"
     if ROBUSTNESS & own.keys():
         evaluate_robustness(checkpoint, RobustnessPlan.parse(own), overrides, **options)
     else:

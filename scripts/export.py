@@ -22,18 +22,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", type=Path, help="a best.pt or last.pt, or a run folder")
     parser.add_argument("out", type=Path, help="FILE.onnx or FILE.pt2")
+    parser.add_argument(
+        "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"
+    )
     options = parser.parse_args(arguments)
-    return report_errors(lambda: export(options.checkpoint, options.out))
+    return report_errors(lambda: export(options.checkpoint, options.out, options.trust_code))
 
 
-def export(checkpoint: Path, out: Path) -> int:
+def export(checkpoint: Path, out: Path, trust_code: bool) -> int:
     import torch
 
     from bixt3d.allocator import keep_freed_memory
     from bixt3d.export import INSTALL, export_checkpoint
 
     keep_freed_memory()
-    done = export_checkpoint(checkpoint, out)
+    done = export_checkpoint(checkpoint, out, trust_code=trust_code)
     print(f"{done.path}: {done.metadata['name']}, {done.path.stat().st_size / 2**20:.1f} MiB")
     if done.difference is None:
         print(f"not checked, because onnxruntime is not installed ({INSTALL})")

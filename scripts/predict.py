@@ -51,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--compile", action="store_true", help="compile the model first: on a CPU it pays for PointMLP"
     )
+    made.add_argument(
+        "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"
+    )
     return made
 
 
@@ -90,6 +93,7 @@ def predict(options: argparse.Namespace) -> int:
         compile=options.compile,
         drop_strays=options.drop_strays,
         device=device,
+        trust_code=options.trust_code,
     )
     stop = StopRequest()
     console = Console(stderr=True)  # standard output is for the result

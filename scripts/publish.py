@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bixt3d.config import from_yaml, to_yaml
+from bixt3d.config import to_yaml
 from bixt3d.errors import report_errors
 
 
@@ -27,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-mb", type=float, default=16.0, help="largest file, in megabytes (default: 16)")
     made.add_argument("--robustness", type=Path, help="robustness.json of scripts/evaluate.py, for the card")
     made.add_argument("--note", help="a sentence about the training data, for the card")
+    made.add_argument(
+        "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"
+    )
     return made
 
 
@@ -37,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def publish(options: argparse.Namespace) -> int:
     from bixt3d.checkpoint import load_checkpoint
     from bixt3d.io.writing import write_text
+    from bixt3d.loading import read_config
     from bixt3d.model_card import gather_facts, public_config, write_card
     from bixt3d.weights import save_weights
 
@@ -45,7 +49,7 @@ def publish(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{options.checkpoint}: is published already; expected a best.pt or last.pt of a run."
         )
-    config = public_config(from_yaml(content["config"]))
+    config = public_config(read_config(content, options.checkpoint, trust_code=options.trust_code))
     facts = gather_facts(options.checkpoint, content, options.robustness)
     name = options.name or config["name"]
     path = options.out / f"{name}.safetensors"

@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--up", choices=("x", "y", "z"), help="axis that is up in the files (default: y)")
     made.add_argument("--size", type=int, help="pixels of a view in a .png (default: 360)")
     made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
+    made.add_argument(
+        "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"
+    )
     return made
 
 
@@ -70,6 +73,7 @@ def view(options: argparse.Namespace) -> int:
         "attention": options.attention,
         "layer": -1 if options.layer is None else options.layer,
         "device": options.device,
+        "trust_code": options.trust_code,
     }
     failed = []
 

@@ -68,7 +68,7 @@ RULES = {
     ),
     "io": (set(), {"numpy", "pypcd4", "trimesh"}),
     "layers": ({"ops"}, {"torch"}),
-    "loading": ({"assembly", "checkpoint", "config", "predictor"}, {"torch"}),
+    "loading": ({"assembly", "checkpoint", "config", "predictor", "signatures"}, {"torch"}),
     "logs": (set(), {"torch"}),
     "metrics": (set(), {"matplotlib", "torch", "torchmetrics"}),
     "model_card": ({"loading"}, set()),
