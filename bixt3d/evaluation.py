@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from .assembly import (
@@ -22,7 +23,7 @@ from .assembly import (
 from .checkpoint import load_checkpoint, load_weights
 from .config import build_settings, override
 from .engine import evaluate
-from .loading import check_labels, read_config
+from .loading import ANYWHERE, check_labels, read_config
 from .report import print_result, write_report
 from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
 from .settings import TrainSettings
@@ -49,6 +50,9 @@ def rebuild(
 ) -> Rebuilt:
     """Rebuild data set, task and model of a checkpoint, the model on its device with the file's weights.
 
+    Where the run computed does not matter: unless an override says otherwise it is one device of this machine, and
+    float32 where that device cannot do the precision of the run.
+
     Args:
         path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file of
             ``scripts/publish.py``.
@@ -64,9 +68,17 @@ def rebuild(
             the checkpoint, or stray points are to be dropped for a task other than classification.
     """
     content = load_checkpoint(path)
-    config = override(read_config(content, path, trust_code=trust_code), overrides)
+    config = read_config(content, path, trust_code=trust_code)
+    config = override({**config, "train": {**config["train"], **ANYWHERE}}, overrides)
     settings = build_settings(TrainSettings, config["train"], "train")
+    chosen = any(text.removeprefix("+").startswith("train.precision=") for text in overrides)
+    on_cuda = settings.accelerator != "cpu" and torch.cuda.is_available()
+    other = settings.precision == "16-mixed" and not on_cuda and not chosen
+    if other:
+        settings = replace(settings, precision="32-true")
     fabric = make_fabric(settings)
+    if other:
+        fabric.print("precision: 32-true, since the 16-mixed of the training run needs a CUDA device")
     dataset = build_dataset(config)
     check_labels(path, "classes", content["classes"], dataset.classes)
     parts = getattr(dataset, "parts", ())

@@ -17,6 +17,9 @@ from .config import from_yaml
 from .predictor import Predictor
 from .signatures import foreign_name
 
+# Settings that say where a run computed: chosen again by whoever takes up its checkpoint.
+ANYWHERE = {"accelerator": "auto", "devices": 1, "resume": None}
+
 
 def load(
     path: str | os.PathLike[str],

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .loading import training_points
+from .loading import ANYWHERE, training_points
 
 # What a data set allows, by the name of the class that loads it.
 LICENCES = {
@@ -165,8 +165,7 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("root", "cache"):
         if data.get(key):
             data[key] = f"data/{Path(data[key]).name}"
-    # the settings that say where to compute are chosen again by whoever loads the weights
-    train = {**config["train"], "resume": None, "accelerator": "auto", "devices": 1}
+    train = {**config["train"], **ANYWHERE}
     if train.get("start_from"):
         train["start_from"] = Path(train["start_from"]).name
     return {**config, "run_dir": None, "data": data, "train": train}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bixt3d.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from bixt3d.config import from_yaml, to_yaml
 from bixt3d.evaluation import evaluate_checkpoint
 from bixt3d.experiment import train
 
@@ -165,6 +166,22 @@ class TestBadFiles:
             load_weights(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(2, 2)), state, "a.pt")
         with pytest.raises(ValueError, match=r"0 keys missing, 2 unexpected"):
             load_weights(nn.Sequential(nn.Linear(3, 4)), state, "a.pt")
+
+    def test_where_it_was_trained_does_not_matter(self, tiny_run, tmp_path, monkeypatch, capsys, one_thread):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        expected = evaluate_checkpoint(tiny_run / "best.pt").summary()
+        content = load_checkpoint(tiny_run / "best.pt")
+        config = from_yaml(content["config"])
+        config["train"] |= {"accelerator": "cuda", "devices": 2, "precision": "16-mixed"}
+        save_checkpoint(tmp_path / "best.pt", {**content, "config": to_yaml(config)})
+        capsys.readouterr()
+        assert evaluate_checkpoint(tmp_path / "best.pt").summary() == expected
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == "precision: 32-true, since the 16-mixed of the training run needs a CUDA device"
+        assert not any("precision" in line for line in said[1:])
+        for given, words in (("accelerator=cuda", "expected a CUDA"), ("precision=16-mixed", "needs a CUDA")):
+            with pytest.raises(ValueError, match=words):
+                evaluate_checkpoint(tmp_path / "best.pt", [f"train.{given}"])
 
     def test_other_architecture_by_override(self, tiny_run):
         with pytest.raises(ValueError, match=r"best\.pt: weights of another architecture"):

@@ -49,7 +49,7 @@ def test_it_is_one_run_of_two_devices(two):
 def test_every_cloud_is_measured_once(two, one_thread, name, which):
     """41 clouds on two processes: the figures are those of one process that measures them all."""
     figures = json.loads((two[0] / "results.json").read_text())
-    alone = evaluate_checkpoint(two[0] / name, ["train.devices=1"])
+    alone = evaluate_checkpoint(two[0] / name, ["train.accelerator=cpu"])
     assert int(alone.confusion.sum()) == figures["clouds"] == 41
     assert alone.summary() == figures["results"][which]
     with (two[0] / "confusion.csv").open() as file:
@@ -59,7 +59,7 @@ def test_every_cloud_is_measured_once(two, one_thread, name, which):
 
 
 def test_a_script_can_evaluate_on_two_devices(two, call):
-    status, out, err = call("evaluate.py", two[0] / "last.pt")
+    status, out, err = call("evaluate.py", two[0] / "last.pt", "train.devices=2", "train.accelerator=cpu")
     assert status == 0, err
     figures = json.loads((two[0] / "results.json").read_text())["results"]["last"]
     assert out.count(f"OA {figures['OA']:.2f} %, mAcc {figures['mAcc']:.2f} %") == 1

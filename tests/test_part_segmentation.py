@@ -38,7 +38,7 @@ def test_files_of_a_run(run):
 
 
 def test_a_checkpoint_is_measured_alone_and_again_the_same(run, capsys):
-    first = evaluate_checkpoint(run / "best.pt", split="test").summary()
+    first = evaluate_checkpoint(run / "best.pt", ["train.accelerator=cpu"], split="test").summary()
     written = json.loads((run / "results.json").read_text())
     assert first == pytest.approx(written["results"]["selected"])
     assert "25 clouds, all points" in capsys.readouterr().out

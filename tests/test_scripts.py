@@ -14,6 +14,7 @@ from places import ROOT
 from bixt3d.evaluation import evaluate_checkpoint
 
 TINY = "tests/tiny.yaml"
+CPU = "train.accelerator=cpu"
 GROUPING = ("model=bixt_grouping", "model.encoder.refinement.width=8")
 # What is wrong, the arguments, and what the one line must say.
 MISTAKES = {
@@ -254,14 +255,14 @@ def test_what_a_run_leaves_in_its_folder(tiny_run):
 def test_evaluation_gives_the_figures_of_training(tiny_run, one_thread, checkpoint, which):
     trained = json.loads((tiny_run / "results.json").read_text())["results"]
     assert trained["last"] != trained["selected"], "else this test could not tell them apart"
-    assert evaluate_checkpoint(tiny_run / checkpoint).summary() == trained[which]
+    assert evaluate_checkpoint(tiny_run / checkpoint, [CPU]).summary() == trained[which]
 
 
 def test_evaluation_of_the_split_that_selected(tiny_run, one_thread):
     rows = (tiny_run / "selection.csv").read_text().splitlines()
     logged = [dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in rows[1:]]
     best = max(float(row["OA"]) for row in logged)
-    assert evaluate_checkpoint(tiny_run / "best.pt", split="val").summary()["OA"] == pytest.approx(
+    assert evaluate_checkpoint(tiny_run / "best.pt", [CPU], split="val").summary()["OA"] == pytest.approx(
         best, rel=1e-5
     )
 
@@ -269,13 +270,13 @@ def test_evaluation_of_the_split_that_selected(tiny_run, one_thread):
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_the_size_of_an_evaluation_batch_does_not_matter(tiny_run, one_thread, size):
     trained = json.loads((tiny_run / "results.json").read_text())["results"]["last"]
-    assert evaluate_checkpoint(tiny_run, [f"train.eval_batch_size={size}"]).summary() == trained
+    assert evaluate_checkpoint(tiny_run, [CPU, f"train.eval_batch_size={size}"]).summary() == trained
 
 
 def test_evaluation_from_the_checkpoint_alone_and_from_elsewhere(call, tiny_run, tmp_path):
     """Nothing but the file, in a folder of its own; the report goes where it is asked for."""
     shutil.copy(tiny_run / "best.pt", tmp_path / "weights.pt")
-    status, out, err = call("evaluate.py", "weights.pt", "out=report", cwd=tmp_path)
+    status, out, err = call("evaluate.py", "weights.pt", "out=report", CPU, cwd=tmp_path)
     assert (status, err) == (0, "")
     trained = json.loads((tiny_run / "results.json").read_text())["results"]["selected"]
     measured = json.loads((tmp_path / "report" / "results.json").read_text())
