@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__
-from .checkpoint import load_checkpoint
-from .config import from_yaml
 from .io.writing import check_file
 from .layers import BidirectionalCrossAttention, CrossAttention, SelfAttention
 from .loading import load
@@ -80,7 +78,7 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, trust_code: bo
         _check_packages(out)
     check_file(out)
     predictor = load(checkpoint, device="cpu", trust_code=trust_code)
-    metadata = describe(predictor, from_yaml(load_checkpoint(checkpoint)["config"])["name"])
+    metadata = describe(predictor, predictor.config["name"])
     program = trace(predictor)
     if out.suffix == ".onnx":
         ops = sorted({node.removeprefix("bixt3d.").partition(".")[0] for node in own_ops(program)})

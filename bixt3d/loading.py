@@ -75,6 +75,7 @@ def load(
         classes=content["classes"],
         parts=parts,
         num_points=training_points(config["data"]),
+        config=config,
         takes_category=bool(getattr(model, "takes_category", False)),
         classifier=None if classifier is None else load(classifier, trust_code=trust_code, **options),
         **options,

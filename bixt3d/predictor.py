@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,7 @@ class Predictor:
         classes: class names in label order.
         parts: part names ``"class/part"`` in label order; empty for a classifier.
         num_points: number of points of the clouds that the model was trained on.
+        config: of the run that the model comes from, kept for those who ask; the predictor itself does not.
         takes_category: whether the model itself reads the category; else it only restricts the parts.
         classifier: says the category of a cloud that comes without one.
         batch_size: forward passes that run at once.
@@ -58,6 +59,7 @@ class Predictor:
         classes: Sequence[str],
         parts: Sequence[str] = (),
         num_points: int = 1024,
+        config: Mapping[str, Any] | None = None,
         takes_category: bool = False,
         classifier: Predictor | None = None,
         batch_size: int = 16,
@@ -88,6 +90,7 @@ class Predictor:
         self.parts: tuple[str, ...] = tuple(parts)
         self.min_points = int(self.model.min_points)
         self.num_points = max(num_points, self.min_points)
+        self.config: Mapping[str, Any] = config or {}
         self.takes_category = takes_category
         self.classifier = classifier
         self.batch_size = batch_size

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .batch_prediction import UNUSABLE, what_is_wrong
-from .checkpoint import load_checkpoint
-from .config import build, from_yaml
+from .config import build
 from .io import read_points
 from .io.finding import find_files
 from .loading import check_labels, load
@@ -95,7 +92,7 @@ def scenes_of_split(
     """
     predictor = load(checkpoint, classifier=classifier, device=device, trust_code=trust_code)
     predictor.check_category(category)
-    node: dict[str, Any] = dict(from_yaml(load_checkpoint(Path(checkpoint))["config"])["data"])
+    node = dict(predictor.config["data"])
     if data_root is not None:
         node["root"] = data_root
     clouds = build(node, "data").load(split)

@@ -63,7 +63,7 @@ RULES = {
         {"torch"},
     ),
     "export": (
-        {"checkpoint", "config", "io", "layers", "loading", "predictor"},
+        {"io", "layers", "loading", "predictor"},
         {"onnxruntime", "torch"},
     ),
     "io": (set(), {"numpy", "pypcd4", "trimesh"}),
@@ -95,7 +95,7 @@ RULES = {
     "search_results": ({"curves", "io"}, set()),
     "settings": ({"engine"}, set()),
     "showing": (
-        {"batch_prediction", "checkpoint", "config", "io", "loading", "prediction", "predictor", "scene"},
+        {"batch_prediction", "config", "io", "loading", "prediction", "predictor", "scene"},
         {"numpy"},
     ),
     "signals": (set(), set()),
