@@ -137,7 +137,8 @@ class Predictor:
     ) -> Job:
         """Check and normalise one cloud; takes and raises what a call does.
 
-        With ``whole`` a classifier, too, keeps all points, as :meth:`attention` shows them.
+        With ``whole`` a classifier, too, keeps all points: :meth:`attention` shows them, and :meth:`run` predicts the
+        mean over the subsets.
         """
         cloud = as_cloud(points, normals).turned(up)
         where = cloud.path
@@ -163,7 +164,7 @@ class Predictor:
         """Predict several clouds, in batches of passes of equal size."""
         jobs = self._with_category(jobs)
         found = [
-            np.empty((len(job.features), len(self.parts)) if self.parts else (len(self.classes),), np.float32)
+            np.zeros((len(job.features), len(self.parts)) if self.parts else (len(self.classes),), np.float32)
             for job in jobs
         ]
         with torch.inference_mode():
@@ -174,7 +175,7 @@ class Predictor:
                     if self.parts:
                         found[j][jobs[j].pieces[piece]] = row
                     else:
-                        found[j][:] = row
+                        found[j] += row / len(jobs[j].pieces)
         return [self._prediction(job, rows) for job, rows in zip(jobs, found, strict=True)]
 
     def attention(

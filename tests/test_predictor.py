@@ -234,6 +234,22 @@ def test_a_classifier_sees_one_normalised_subset():
     assert prediction.top(1)[0][1] == pytest.approx(e / (e + 2), abs=1e-6)
 
 
+def test_a_classifier_of_a_whole_cloud_says_the_mean_over_its_subsets():
+    class Heights(RadiusClassifier):
+        def forward(self, points):
+            super().forward(points)
+            return points[:, :3, 1] * 5
+
+    model = Heights()
+    predictor = Predictor(model, classes=CLASSES, num_points=64, batch_size=2)
+    (prediction,) = predictor.run([predictor.prepare(cloud(300), whole=True)])
+    each = torch.cat([(5 * seen[:, :3, 1]).softmax(dim=-1) for seen in model.seen])
+    assert each.shape == (5, 3)
+    assert each.argmax(dim=1).unique().numel() > 1, "else this test could not tell one subset from the mean"
+    np.testing.assert_allclose(prediction.probabilities, each.mean(dim=0), atol=1e-6)
+    assert prediction.labels == each.mean(dim=0).argmax()
+
+
 def test_many_clouds_at_once_give_what_each_gives_alone():
     clouds = [cloud(count, seed) for seed, count in enumerate((5, 64, 200, 64, 30, 64, 64))]
     predictor = segmenter(batch_size=2)
