@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from .io import Cloud
+from .io.cloud import unit_normals
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,21 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[list[tuple[int, int]]]:
 
 
 def as_cloud(points: Any, normals: Any) -> Cloud:
-    """Take a cloud, or an array ``(N, 3 or 6)``, as a checked :class:`Cloud`; a list or a tensor is an array too."""
-    if isinstance(points, Cloud):
-        return points
+    """Take a cloud, or an array ``(N, 3 or 6)``, as a checked :class:`Cloud`; a list or a tensor is an array too.
+
+    Normals are made of unit length, as those of files are; there are none where one of them has no direction.
+    """
+    cloud = points if isinstance(points, Cloud) else _from_array(points)
+    if normals is not None:
+        if cloud.normals is not None:
+            raise ValueError("normals: the points bring normals of their own; give one of the two.")
+        cloud = replace(cloud, normals=_real_numbers("normals", normals))
+    if cloud is points or cloud.normals is None:
+        return cloud
+    return replace(cloud, normals=unit_normals(cloud.normals))
+
+
+def _from_array(points: Any) -> Cloud:
     several = "; several clouds go through predictor.run([predictor.prepare(cloud), ...])"
     try:
         array = _real_numbers("points", points)
@@ -99,13 +112,7 @@ def as_cloud(points: Any, normals: Any) -> Cloud:
     if array.ndim != 2 or array.shape[1] not in (3, 6):
         hint = several if array.ndim == 3 else ""
         raise ValueError(f"points: expected shape (N, 3), or (N, 6) with normals, got {array.shape}{hint}.")
-    if array.shape[1] == 6:
-        normals = array[:, 3:]
-    elif normals is not None:
-        normals = _real_numbers("normals", normals)
-    if normals is not None and not np.isfinite(normals).all():
-        raise ValueError("normals: expected finite numbers, got NaN or infinity; leave them out.")
-    return Cloud(Path("points"), array[:, :3], normals)
+    return Cloud(Path("points"), array[:, :3], array[:, 3:] if array.shape[1] == 6 else None)
 
 
 def _real_numbers(argument: str, values: Any) -> np.ndarray:

@@ -112,9 +112,10 @@ class Predictor:
         """Predict the class, or the part of every point, of one cloud.
 
         Args:
-            points: a :class:`~bixt3d.io.Cloud`, or an array ``(N, 3)`` (``(N, 6)`` with unit normals),
-                real, N at least 1, in any unit.
-            normals: ``(N, 3)``; estimated where the model needs them and they are absent.
+            points: a :class:`~bixt3d.io.Cloud`, or an array ``(N, 3)`` (``(N, 6)`` with normals), real, N at
+                least 1, in any unit.
+            normals: ``(N, 3)`` of any length, where the points bring none; estimated where the model needs them and
+                they are absent or one has no direction.
             category: name of the cloud's class, for a segmenter.
             up: the axis that is up in the cloud. The model sees y up, as it did in training.
 
