@@ -28,6 +28,7 @@ def load(
     batch_size: int = 16,
     seed: int = 0,
     device: str | None = None,
+    precision: str = "32-true",
     compile: bool = False,
     drop_strays: bool = False,
     trust_code: bool = False,
@@ -41,7 +42,7 @@ def load(
         batch_size: forward passes that run at once.
         seed: of the draw of points from large clouds.
         device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device where there is one.
-        compile, drop_strays: as for :class:`Predictor`.
+        precision, compile, drop_strays: as for :class:`Predictor`.
         trust_code: let the checkpoint's config name code of your own, see :func:`read_config`.
         All but ``path`` hold for the classifier as well.
 
@@ -60,6 +61,7 @@ def load(
         "batch_size": batch_size,
         "seed": seed,
         "device": usable_device(device),
+        "precision": precision,
         "compile": compile,
         "drop_strays": drop_strays,
     }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .io import Cloud
 from .io.cloud import unit_normals
+
+PRECISIONS = {"16-mixed": torch.float16, "32-true": None, "bf16-mixed": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,42 @@ class Job:
     strays: int = 0
 
 
+def check_classifier(classifier: Any, classes: Sequence[str], parts: Sequence[str]) -> None:
+    """Raise a ValueError where a predictor cannot say the category for one of these classes and parts."""
+    if not parts:
+        raise ValueError("classifier: this model predicts classes itself; leave the classifier out.")
+    if classifier.parts:
+        raise ValueError(
+            "classifier: expected a checkpoint that predicts classes, got one that predicts parts."
+        )
+    if not set(classifier.classes) & set(classes):
+        raise ValueError(
+            f"classifier: knows {', '.join(classifier.classes)}, expected some of {', '.join(classes)}; "
+            "give a classifier trained on the same classes."
+        )
+
+
+def in_precision(model: Callable, precision: str, device: torch.device) -> Callable:
+    """Return what computes as a model does, in a precision named as ``train.precision`` is.
+
+    Raises:
+        ValueError: there is no such precision, or the device cannot do it.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(sorted(PRECISIONS))}, got {precision!r}.")
+    if precision == "16-mixed" and device.type == "cpu":
+        raise ValueError("precision: 16-mixed needs a CUDA device; use bf16-mixed or 32-true here.")
+    dtype = PRECISIONS[precision]
+    if dtype is None:
+        return model
+
+    def run(*inputs: Tensor | None) -> Tensor:
+        with torch.autocast(device.type, dtype):  # one for each call, since threads may share a predictor
+            return model(*inputs)
+
+    return run
+
+
 def cut(count: int, size: int, least: int, *, seed: int, all_points: bool) -> np.ndarray:
     """Cut ``count`` points into passes of ``size``: ``(K, n)`` indices, with every point or a single pass.
 
@@ -88,31 +127,58 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[list[tuple[int, int]]]:
             yield passes[start : start + size]
 
 
-def as_cloud(points: Any, normals: Any) -> Cloud:
+def each_cloud(points: Any, normals: Any, category: Any) -> list[tuple[Cloud, Any]] | None:
+    """Take several clouds, a list of them or an array ``(B, N, 3 or 6)``, with their categories; None for one cloud.
+
+    Normals and category come one for each; None, and for the category a text, hold for all.
+    """
+    if isinstance(points, list | tuple):  # of clouds, or the rows of one
+        many = bool(points) and (isinstance(points[0], Cloud) or np.ndim(points[0]) == 2)
+    else:
+        many = getattr(points, "ndim", 0) == 3
+    if not many:
+        return None
+    columns = []
+    for name, given in (("normals", normals), ("category", category)):
+        each = [given] * len(points) if given is None or isinstance(given, str) else list(given)
+        if len(each) != len(points):
+            raise ValueError(f"{name}: expected one for each of {len(points)} clouds, got {len(each)}.")
+        columns.append(each)
+    return [
+        (as_cloud(p, n, f"points[{i}]"), c) for i, (p, n, c) in enumerate(zip(points, *columns, strict=True))
+    ]
+
+
+def as_cloud(points: Any, normals: Any, name: str = "points") -> Cloud:
     """Take a cloud, or an array ``(N, 3 or 6)``, as a checked :class:`Cloud`; a list or a tensor is an array too.
 
+    An array is called ``name`` in messages.
     Normals are made of unit length, as those of files are; there are none where one of them has no direction.
     """
-    cloud = points if isinstance(points, Cloud) else _from_array(points)
+    cloud = points if isinstance(points, Cloud) else _from_array(points, name)
     if normals is not None:
         if cloud.normals is not None:
             raise ValueError("normals: the points bring normals of their own; give one of the two.")
         cloud = replace(cloud, normals=_real_numbers("normals", normals))
-    if cloud is points or cloud.normals is None:
-        return cloud
-    return replace(cloud, normals=unit_normals(cloud.normals))
+    if cloud is not points and cloud.normals is not None:
+        cloud = replace(cloud, normals=unit_normals(cloud.normals))
+    if len(cloud) > 1 and (cloud.points == cloud.points[0]).all():
+        raise ValueError(
+            f"{cloud.path}: all {len(cloud)} points coincide, so the cloud has no shape; expected points of a surface."
+        )
+    return cloud
 
 
-def _from_array(points: Any) -> Cloud:
+def _from_array(points: Any, name: str) -> Cloud:
     several = "; several clouds go through predictor.run([predictor.prepare(cloud), ...])"
     try:
-        array = _real_numbers("points", points)
+        array = _real_numbers(name, points)
     except ValueError as error:  # numpy's, of rows that do not fit together
-        raise ValueError(f"points: expected one cloud, got rows of several shapes{several}.") from error
+        raise ValueError(f"{name}: expected one cloud, got rows of several shapes{several}.") from error
     if array.ndim != 2 or array.shape[1] not in (3, 6):
         hint = several if array.ndim == 3 else ""
-        raise ValueError(f"points: expected shape (N, 3), or (N, 6) with normals, got {array.shape}{hint}.")
-    return Cloud(Path("points"), array[:, :3], array[:, 3:] if array.shape[1] == 6 else None)
+        raise ValueError(f"{name}: expected shape (N, 3), or (N, 6) with normals, got {array.shape}{hint}.")
+    return Cloud(Path(name), array[:, :3], array[:, 3:] if array.shape[1] == 6 else None)
 
 
 def _real_numbers(argument: str, values: Any) -> np.ndarray:

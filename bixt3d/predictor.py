@@ -15,7 +15,7 @@ from .compiled import compile_for_prediction
 from .io import Cloud, unit_sphere
 from .normals import estimate_normals
 from .ops import knn
-from .prediction import Job, Prediction, as_cloud, batches, cut
+from .prediction import Job, Prediction, as_cloud, batches, check_classifier, cut, each_cloud, in_precision
 from .strays import drop_strays
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Predictor:
         batch_size: forward passes that run at once.
         seed: of the draw of points; the same cloud and seed give the same labels.
         device: where the model runs.
+        precision: of :meth:`run`, ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``; attention maps are float32.
         compile: whether to compile the model first, see :func:`bixt3d.compiled.compile_for_prediction`.
         drop_strays: whether to leave stray points out (:func:`bixt3d.strays.find_strays`), which then take the parts
             of the nearest point that is left.
@@ -65,6 +66,7 @@ class Predictor:
         batch_size: int = 16,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        precision: str = "32-true",
         compile: bool = False,
         drop_strays: bool = False,
     ) -> None:
@@ -72,20 +74,12 @@ class Predictor:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}.")
         if seed < 0:
             raise ValueError(f"seed: expected 0 or more, got {seed}.")
-        if classifier is not None and not parts:
-            raise ValueError("classifier: this model predicts classes itself; leave the classifier out.")
-        if classifier is not None and classifier.parts:
-            raise ValueError(
-                "classifier: expected a checkpoint that predicts classes, got one that predicts parts."
-            )
-        if classifier is not None and not set(classifier.classes) & set(classes):
-            raise ValueError(
-                f"classifier: knows {', '.join(classifier.classes)}, expected some of {', '.join(classes)}; "
-                "give a classifier trained on the same classes."
-            )
+        if classifier is not None:
+            check_classifier(classifier, classes, parts)
         self.device = torch.device(device)
         self.model = model.eval().to(self.device)
-        self._run = compile_for_prediction(self.model) if compile else self.model
+        run = compile_for_prediction(self.model) if compile else self.model
+        self._run = in_precision(run, precision, self.device)
         self.classes: tuple[str, ...] = tuple(classes)
         self.parts: tuple[str, ...] = tuple(parts)
         self.min_points = int(self.model.min_points)
@@ -93,8 +87,7 @@ class Predictor:
         self.config: Mapping[str, Any] = config or {}
         self.takes_category = takes_category
         self.classifier = classifier
-        self.batch_size = batch_size
-        self.seed, self.drop_strays = seed, drop_strays
+        self.batch_size, self.seed, self.drop_strays = batch_size, seed, drop_strays
         owners = [name.rpartition("/")[0] for name in self.parts]
         # (classes, parts): which parts belong to a class
         self._belongs = torch.tensor(
@@ -105,19 +98,23 @@ class Predictor:
         self,
         points: Any,
         *,
-        normals: np.ndarray | None = None,
-        category: str | None = None,
+        normals: Any = None,
+        category: str | Sequence[str | None] | None = None,
         up: str = "y",
-    ) -> Prediction:
-        """Predict the class, or the part of every point, of one cloud.
+    ) -> Any:
+        """Predict the class, or the part of every point, of one cloud or, in batches, of several.
 
         Args:
             points: a :class:`~bixt3d.io.Cloud`, or an array ``(N, 3)`` (``(N, 6)`` with normals), real, N at
-                least 1, in any unit.
+                least 1, in any unit; or several clouds: a list of such, or an array ``(B, N, 3 or 6)``.
             normals: ``(N, 3)`` of any length, where the points bring none; estimated where the model needs them and
                 they are absent or one has no direction.
-            category: name of the cloud's class, for a segmenter.
+            category: name of the cloud's class, for a segmenter. Of several clouds normals and category come as a list,
+                one for each; a single name holds for all.
             up: the axis that is up in the cloud. The model sees y up, as it did in training.
+
+        Returns:
+            A :class:`~bixt3d.prediction.Prediction`, or a list of them where there are several clouds.
 
         Raises:
             ValueError: the cloud is empty, has NaN, or more than one point and no extent; or the category
@@ -125,14 +122,17 @@ class Predictor:
             TypeError: the points are no real numbers.
             ImportError: normals have to be estimated and open3d is not installed.
         """
-        return self.run([self.prepare(points, normals=normals, category=category, up=up)])[0]
+        clouds = each_cloud(points, normals, category)
+        if clouds is None:
+            return self.run([self.prepare(points, normals=normals, category=category, up=up)])[0]
+        return self.run([self.prepare(cloud, category=name, up=up) for cloud, name in clouds])
 
     def prepare(
         self,
         points: Any,
         *,
-        normals: np.ndarray | None = None,
-        category: str | None = None,
+        normals: Any = None,
+        category: Any = None,
         up: str = "y",
         whole: bool = False,
     ) -> Job:
@@ -142,12 +142,7 @@ class Predictor:
         mean over the subsets.
         """
         cloud = as_cloud(points, normals).turned(up)
-        where = cloud.path
-        if len(cloud) > 1 and (cloud.points == cloud.points[0]).all():
-            raise ValueError(
-                f"{where}: all {len(cloud)} points coincide, so the cloud has no shape; expected points of a surface."
-            )
-        index, first = self._category(where, cloud, category)
+        index, first = self._category(cloud, category)
         cloud, speakers = drop_strays(cloud) if self.drop_strays else (cloud, None)
         strays = 0 if speakers is None else len(speakers) - len(cloud)
         xyz = unit_sphere(cloud.points)
@@ -251,7 +246,7 @@ class Predictor:
             logger.warning("%s: has no normals; they were estimated from neighbouring points", cloud.path)
         return [found.astype(np.float32)]
 
-    def _category(self, where: Any, cloud: Cloud, category: str | None) -> tuple[int | None, Job | None]:
+    def _category(self, cloud: Cloud, category: str | None) -> tuple[int | None, Job | None]:
         self.check_category(category)
         if not self.parts:
             return None, None
@@ -263,7 +258,7 @@ class Predictor:
             return None, self.classifier.prepare(cloud)
         if self.takes_category:
             raise ValueError(
-                f"{where}: the model needs the category of the cloud; give --category NAME "
+                f"{cloud.path}: the model needs the category of the cloud; give --category NAME "
                 f"(category=NAME in Python), one of {', '.join(sorted(self.classes))}, or --classifier CHECKPOINT."
             )
         return None, None

@@ -46,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
     made.add_argument(
+        "--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: 32-true)"
+    )
+    made.add_argument(
         "--drop-strays", action="store_true", help="leave out points that lie far from all others"
     )
     made.add_argument(
@@ -90,6 +93,7 @@ def predict(options: argparse.Namespace) -> int:
         classifier=options.classifier,
         batch_size=options.batch_size,
         seed=options.seed,
+        precision=options.precision,
         compile=options.compile,
         drop_strays=options.drop_strays,
         device=device,

@@ -68,6 +68,20 @@ def test_the_command_leaves_old_tables_alone_where_it_predicts_nothing(tmp_path,
         main(["model.pt", "scanz", "--category", "cup", "--classifier", "c.pt"])
 
 
+def test_options_of_the_command_reach_the_model(tmp_path, monkeypatch, capsys):
+    import bixt3d.loading
+
+    given = {}
+    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: given.update(options) or segmenter())
+    np.save(tmp_path / "cloud.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    main = runpy.run_path(str(SCRIPT))["main"]
+    arguments = ["model.pt", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert (given["precision"], given["trust_code"]) == ("32-true", False)
+    assert main([*arguments, "--precision", "bf16-mixed", "--trust-code"]) == 0
+    assert (given["precision"], given["trust_code"]) == ("bf16-mixed", True)
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_the_command(tmp_path, monkeypatch, capsys, world_size):
     import bixt3d.loading
