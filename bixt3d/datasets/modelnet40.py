@@ -161,9 +161,12 @@ def find_modelnet40(root: str | os.PathLike[str], *, normals: bool = False) -> t
                 return folder, layout
             if layout == "text" and (folder / "modelnet40_train.txt").is_file():
                 return folder, layout
+    name, brought = (TEXT_FOLDER, TEXT_FOLDER) if normals else ("modelnet40", HDF5_FOLDER)
+    parent = root.parent if root.name == brought else root  # the archive brings that folder along
     raise FileNotFoundError(
-        f"{root}: no ModelNet40 here (neither ply_data_train*.h5 nor modelnet40_train.txt); fetch it: "
-        f"python scripts/prepare_data.py modelnet40 --root {root}"
+        f"{root}: no ModelNet40 here (neither ply_data_train*.h5 nor modelnet40_train.txt); name the folder "
+        "that holds it (data.root=DIR or --root DIR), or fetch it: "
+        f"python scripts/prepare_data.py {name} --root {parent}"
     )
 
 

@@ -81,7 +81,19 @@ def test_check_of_the_text_layout(main, refused, tmp_path, capsys, monkeypatch):
 
 def test_nothing_there(refused, tmp_path):
     said = refused("modelnet40", "--check", "--root", str(tmp_path))
-    assert "fetch it: python scripts/prepare_data.py modelnet40" in said
+    assert f"fetch it: python scripts/prepare_data.py modelnet40 --root {tmp_path}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("modelnet40", "modelnet40_ply_hdf5_2048"),
+        ("modelnet40_normal_resampled", "modelnet40_normal_resampled"),
+    ],
+)
+def test_the_command_that_is_advised_fetches_to_where_the_folder_was_missed(refused, tmp_path, name, folder):
+    said = refused(name, "--check", "--root", str(tmp_path / folder))
+    assert said.strip().endswith(f"fetch it: python scripts/prepare_data.py {name} --root {tmp_path}")
 
 
 def test_fetch_says_what_and_where_first(refused, tmp_path, capsys, monkeypatch):
