@@ -48,7 +48,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.suffix == SUFFIX:
         return read_weights(path)
     if path.is_dir():
+        runs = sorted(path.glob("*/last.pt"))
         path = path / "last.pt"
+        if runs and not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such checkpoint; name one of the runs here, such as {runs[-1].parent}."
+            )
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such checkpoint; train one with 'python scripts/train_cls.py cfgs/quickstart.yaml'."

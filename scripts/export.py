@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="a best.pt or last.pt, or a run folder")
+    parser.add_argument("checkpoint", type=Path, help="a best.pt or last.pt, or a run folder (its last.pt)")
     parser.add_argument("out", type=Path, help="FILE.onnx or FILE.pt2")
     parser.add_argument(
         "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"

@@ -23,7 +23,9 @@ from bixt3d.errors import report_errors
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
-        "checkpoint", type=Path, help="a best.pt or last.pt, a run folder, or a .safetensors file"
+        "checkpoint",
+        type=Path,
+        help="a best.pt or last.pt, a run folder (its last.pt), or a .safetensors file",
     )
     made.add_argument("files", nargs="*", help="files, folders or patterns")
     made.add_argument(

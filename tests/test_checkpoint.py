@@ -97,6 +97,12 @@ class TestBadFiles:
         with pytest.raises(FileNotFoundError, match=r"last\.pt: no such checkpoint"):
             load_checkpoint(tmp_path)
 
+    def test_folder_of_runs(self, tmp_path):
+        for name in ("monday", "tuesday"):
+            save_checkpoint(tmp_path / name / "last.pt", {})
+        with pytest.raises(FileNotFoundError, match=r"name one of the runs here, such as .*tuesday\."):
+            load_checkpoint(tmp_path)
+
     @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
     def test_truncated(self, tiny_run, tmp_path, share):
         whole = (tiny_run / "last.pt").read_bytes()
