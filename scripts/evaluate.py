@@ -3,9 +3,9 @@
 python scripts/evaluate.py CHECKPOINT [split=test] [out=DIR] [key=value ...]
 python scripts/evaluate.py CHECKPOINT corruption=all points=all [severity=1,2,3,4,5] [seed=0] [out=DIR] [key=value ...]
 
-CHECKPOINT is a best.pt or last.pt, a run folder, or a .safetensors file of scripts/publish.py; key=value changes its
-config, such as data.root=DIR, and trust_code=true lets that config name code outside the toolkit. docs/robustness.md
-says what the corruptions are.
+CHECKPOINT is a best.pt or last.pt, a run folder (its last.pt), or a .safetensors file of scripts/publish.py; key=value
+changes its config, such as data.root=DIR, and trust_code=true lets that config name code outside the toolkit.
+docs/robustness.md says what the corruptions are.
 """
 
 import sys
@@ -21,7 +21,7 @@ OWN = {"split", "out", *SWITCHES} | ROBUSTNESS
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    if len(sys.argv) < 2 or {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         sys.exit(0 if len(sys.argv) > 1 else 2)
     checkpoint, *assignments = sys.argv[1:]

@@ -310,6 +310,7 @@ def test_evaluation_of_no_checkpoint(here, tmp_path):
     assert_one_line(status, err, r"no\.pt: no such checkpoint; train one with 'python scripts/train_cls\.py")
     (tmp_path / "text.pt").write_text("hello")
     assert_one_line(*here("evaluate.py", tmp_path / "text.pt")[::2], r"text\.pt: not a bixt3d checkpoint")
-    status, out, err = here("evaluate.py", "--help")
-    assert (status, err) == (0, "")
-    assert "CHECKPOINT" in out
+    for arguments in (["--help"], [tmp_path / "no.pt", "split=val", "--help"]):
+        status, out, err = here("evaluate.py", *arguments)
+        assert (status, err) == (0, "")
+        assert "CHECKPOINT" in out
