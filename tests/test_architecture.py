@@ -260,3 +260,11 @@ def test_importing_every_module_is_silent_and_touches_no_heavy_package():
     assert done.stderr.rpartition("--")[2] == ""
     assert done.stdout.count("\n") == 1, done.stdout
     assert not {name.split(".")[0] for name in json.loads(done.stdout)} & HEAVY
+
+
+def test_a_clone_in_the_current_folder_does_not_hide_the_package(tmp_path):
+    (tmp_path / "bixt3d").mkdir()  # as a clone: no package, yet found by its name
+    found = subprocess.run(
+        [sys.executable, "-c", "import bixt3d; bixt3d.load"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
