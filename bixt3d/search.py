@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ KEYS = ("base", "common", "seeds", "settings")
 OWN = ("run_dir", "train.measure_test", "train.resume", "train.seed")
 # What may differ between a run that is there and the same run today.
 FREE = ("data.root", "run_dir", "train.resume")
+# Seconds that an interrupted run has to leave: more than the 30 after which torchrun kills its own processes.
+PATIENCE = 40.0
 
 
 @dataclass(frozen=True)
@@ -197,10 +200,23 @@ def _train(search: Search, run: Run, script: Path, stop: StopRequest) -> int:
                     told = True
                 time.sleep(0.1)
         finally:
-            process.kill()  # a second Ctrl-C leaves the loop at once
+            _end(process)  # a second Ctrl-C leaves the loop at once
     if process.returncode == 0:
         run.finish(load_checkpoint(run.folder / "last.pt")["progress"]["seconds"])
     return process.returncode
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Interrupt what still runs, and kill it only where it stays: killed, torchrun would leave its processes behind."""
+    try:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # at a third Ctrl-C as well
+        process.kill()
+        process.wait()
 
 
 def _overrides(node: Any, where: str) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
 """Searches: the order of the runs, what the table says, going on where it was broken off, and mistakes."""
 
 import csv
+import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 import yaml
 from places import PATIENCE, ROOT
 
+from bixt3d import search as searching
+from bixt3d import signals
 from bixt3d.search import check_search, read_search, run_search
 from bixt3d.search_results import markdown_table
 
@@ -163,6 +167,59 @@ def test_ctrl_c_reaches_the_run_and_the_search_goes_on_from_there(written, stand
     flag.unlink()
     assert run_search(search, out, script=stand_in) == 0
     assert calls(stand_in)[3:] == ["wide_seed0 wide_seed0", "plain_seed1", "fast_bold_seed1", "wide_seed1"]
+
+
+# A run whose work is done by a process of its own, as under torchrun, and that needs a while to end it.
+PARENT = """
+import os, pathlib, signal, subprocess, sys, time
+here = pathlib.Path(__file__)
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+here.with_name("worker.txt").write_text(str(worker.pid))
+stubborn = here.with_name("stubborn").exists()
+asked = 0
+def stopped(number, frame):
+    global asked
+    asked += 1
+    if asked == 2 and not stubborn:
+        time.sleep(0.3)
+        worker.kill()
+        worker.wait()
+        sys.exit(130)
+signal.signal(signal.SIGINT, stopped)
+os.kill(os.getppid(), signal.SIGINT)
+while not asked:
+    time.sleep(0.01)
+os.kill(os.getppid(), signal.SIGINT)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_second_ctrl_c_lets_a_run_end_its_own_processes(written, stand_in, tmp_path, monkeypatch, stubborn):
+    """A run that does not end them in time is killed, and its end is waited for."""
+    monkeypatch.setattr(signals, "ONE_PRESS", 0.0)
+    monkeypatch.setattr(searching, "PATIENCE", 0.5 if stubborn else PATIENCE)
+    stand_in.write_text(PARENT)
+    if stubborn:
+        stand_in.with_name("stubborn").touch()
+    started = []
+    popen = subprocess.Popen
+
+    def noted(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(searching.subprocess, "Popen", noted)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(read_search(written(), config_root=CFGS), tmp_path / "out", script=stand_in)
+    worker = int(stand_in.with_name("worker.txt").read_text())
+    if stubborn:
+        os.kill(worker, signal.SIGKILL)
+        assert started[0].returncode == -signal.SIGKILL
+    else:
+        assert started[0].returncode == 130
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
 
 
 def test_the_table_before_the_first_run(written, tmp_path):
