@@ -1,9 +1,10 @@
-"""What a script does with errors that its user can mend: one sentence instead of a traceback."""
+"""What a script does with errors that its user can mend: it ends with one sentence."""
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,14 +19,26 @@ USER_ERRORS = (
     TypeError,
     ValueError,
 )
+# Packages whose messages say what to mend.
+OWN_PACKAGES = ("bixt3d", "hydra", "omegaconf")
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 def report_errors(action: Callable[[], T]) -> T:
     """Run a script's work; print an error that a user can mend as one line and exit with status 1.
 
-    Ctrl-C prints ``interrupted`` and exits with status 130. With ``BIXT3D_TRACEBACK=1`` in the environment the
-    traceback is shown instead of either.
+    Where the toolkit did not raise it itself, as of a bug in a model of one's own, the traceback stands before that
+    line. Ctrl-C prints ``interrupted`` and exits with status 130. With ``BIXT3D_TRACEBACK=1`` in the environment the
+    error is raised instead of either.
+
+    Args:
+        action: the work, a function of the script's own file.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        SystemExit: it failed with one of ``USER_ERRORS``, or was interrupted.
     """
     try:
         return action()
@@ -35,7 +48,19 @@ def report_errors(action: Callable[[], T]) -> T:
         if isinstance(error, KeyboardInterrupt):
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
+        if not _says_enough(error):
+            traceback.print_exception(error)
         sys.exit(f"error: {sentence(error)}")
+
+
+def _says_enough(error: BaseException) -> bool:
+    """Whether the operating system, the script, the toolkit or its reader of configs raised an error."""
+    if isinstance(error, OSError):
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    package = str(frames[-1].f_globals.get("__name__")).partition(".")[0]
+    # the first frame is that of report_errors, the second that of the script's own action
+    return package in OWN_PACKAGES or frames[-1].f_code.co_filename == frames[1].f_code.co_filename
 
 
 def sentence(error: BaseException) -> str:

@@ -1,6 +1,8 @@
 """What a user sees of an error: one sentence, and an exit status."""
 
 import json
+import re
+import runpy
 import signal
 import time
 
@@ -16,13 +18,14 @@ def _one_line(monkeypatch):
     monkeypatch.delenv("BIXT3D_TRACEBACK", raising=False)
 
 
-def test_errors_that_a_user_can_mend_end_a_script_with_one_line(monkeypatch):
+def test_errors_that_a_user_can_mend_end_a_script_with_one_line(monkeypatch, capsys):
     def fail():
         raise ValueError("width: expected\n  more.")
 
     with pytest.raises(SystemExit) as ended:
         report_errors(fail)
     assert ended.value.code == "error: width: expected more."
+    assert capsys.readouterr().err == ""
     monkeypatch.setenv("BIXT3D_TRACEBACK", "1")
     with pytest.raises(ValueError, match="width"):
         report_errors(fail)
@@ -45,6 +48,54 @@ def test_errors_of_the_operating_system_name_the_file(tmp_path):
         with pytest.raises(SystemExit) as ended:
             report_errors(action)
         assert ended.value.code == f"error: {said}"
+
+
+def mine(path, code):
+    """A module of the user's own."""
+    path.write_text(code)
+    return runpy.run_path(str(path))["run"]
+
+
+@pytest.mark.parametrize(
+    ("code", "place", "said"),
+    [
+        (
+            "import torch\ndef run(): torch.nn.Linear(3, 2)(torch.ones(1, 4))",
+            "line 2, in run",
+            "mat1 and mat2",
+        ),
+        ("def run(): raise ValueError('width: no.')", "line 1, in run", "width: no."),
+        ("def run(): len(3)", "line 1, in run", "object of type 'int' has no len()"),
+    ],
+)
+def test_an_error_in_code_of_ones_own_is_shown_with_its_place(tmp_path, capsys, code, place, said):
+    run = mine(tmp_path / "mymodel.py", code)
+    with pytest.raises(SystemExit) as ended:
+        report_errors(lambda: run())
+    assert ended.value.code.startswith(f"error: {said}")
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n")
+    assert re.search(rf'mymodel\.py", {place}', shown)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def run(): raise PermissionError(13, 'Permission denied', 'x')", "x: Permission denied."),
+        ("from bixt3d.settings import TrainSettings\ndef run(): TrainSettings(epochs=0)", "epochs: expected"),
+        (
+            "from omegaconf import OmegaConf\ndef run(): OmegaConf.create('a: 1').merge_with(3)",
+            "Invalid input.",
+        ),
+        ("def run(): open('/nowhere/x')", "/nowhere/x: No such file or directory."),
+    ],
+)
+def test_what_says_enough_is_one_line_also_when_code_of_ones_own_called_it(tmp_path, capsys, code, said):
+    run = mine(tmp_path / "mymodel.py", code)
+    with pytest.raises(SystemExit) as ended:
+        report_errors(lambda: run())
+    assert ended.value.code.startswith(f"error: {said}")
+    assert capsys.readouterr().err == ""
 
 
 def test_ctrl_c_is_one_line_and_status_130(capsys):

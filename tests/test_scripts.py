@@ -151,6 +151,26 @@ def test_a_mistake_on_the_real_command_line(call, tmp_path):
     assert out == ""
 
 
+def test_a_bug_in_a_model_of_ones_own_ends_with_its_place_and_one_line(here, tmp_path, monkeypatch):
+    (tmp_path / "mybug.py").write_text(
+        "from torch import nn\n"
+        "class Bug(nn.Module):\n"
+        "    def __init__(self, num_classes: int, **others):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(4, num_classes)\n"
+        "    def forward(self, points):\n"
+        "        return self.head(points).amax(dim=1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = ("model._target_=mybug.Bug", f"run_dir={tmp_path / 'run'}")
+    status, _, err = here("train_cls.py", TINY, *model)
+    *shown, last = err.splitlines()
+    assert status == 1
+    assert shown[0] == "Traceback (most recent call last):"
+    assert any(line.endswith('mybug.py", line 7, in forward') for line in shown)
+    assert last.startswith("error: mat1 and mat2 shapes cannot be multiplied")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_every_mistake_on_the_real_command_line(call, tmp_path, name):
