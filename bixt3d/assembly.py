@@ -16,9 +16,9 @@ from .allocator import keep_freed_memory
 from .config import build
 from .datasets.loader import CloudLoader
 from .datasets.whole import WholeCloudLoader
+from .seams import Task
 from .settings import TrainSettings
 from .signatures import full_name, locate, not_taken
-from .tasks import Task
 
 # What the rest of the toolkit asks of every model, and what holds for one that does not say.
 MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1}

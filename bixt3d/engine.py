@@ -9,13 +9,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from .checkpoint import load_weights, save_checkpoint
 from .reproducibility import derive_seed
+from .seams import Average, Loader, Observer, Result, Stop, Task
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,14 @@ class Stopped(Exception):
 
 
 @torch.no_grad()
-def evaluate(fabric: Any, model: nn.Module, task: Any, loader: Any) -> Any:
+def evaluate(fabric: Fabric, model: nn.Module, task: Task, loader: Loader) -> Result:
     """Measure a model on every cloud of a loader, each counted once over all devices.
 
     Args:
         fabric: Lightning Fabric, for precision and device.
         model: the bare module; its training mode is put back afterwards.
-        task: see :class:`bixt3d.tasks.Task`.
-        loader: see :class:`bixt3d.datasets.loader.CloudLoader`.
+        task: makes the predictions and brings the meter.
+        loader: batches of the split.
 
     Returns:
         The result of the task's meter.
@@ -123,7 +128,7 @@ class Trainer:
     Args:
         fabric: launched Lightning Fabric: device, precision, distribution.
         model: the bare module, on any device.
-        task: loss, prediction, meter (:class:`bixt3d.tasks.Task`).
+        task: loss, prediction, meter.
         optimizer, scheduler: torch's, over the model's parameters; the scheduler moves every step.
         ema: running average of the model (:class:`bixt3d.optim.ExponentialAverage`), or None. Where there is one it is
             what is evaluated, selected and meant by "the model" afterwards.
@@ -137,23 +142,23 @@ class Trainer:
     def __init__(
         self,
         *,
-        fabric: Any,
+        fabric: Fabric,
         model: nn.Module,
-        task: Any,
+        task: Task,
         optimizer: torch.optim.Optimizer,
-        scheduler: Any,
+        scheduler: LRScheduler,
         settings: LoopSettings,
         folder: Path,
         header: Mapping[str, Any],
-        ema: Any = None,
-        observer: Any = None,
+        ema: Average | None = None,
+        observer: Observer | None = None,
         compile_mode: str | None = None,
     ):
         self.fabric, self.task, self.settings = fabric, task, settings
         self.folder, self.header, self.observer = folder, dict(header), observer
         self.model, self.ema, self.scheduler = model, ema, scheduler
         self.optimizer = optimizer
-        running = model if compile_mode is None else torch.compile(model, mode=compile_mode)
+        running: Any = model if compile_mode is None else torch.compile(model, mode=compile_mode)
         self._compiled = compile_mode is not None
         self._wrapped, self._optimizer = fabric.setup(running, optimizer)
         if ema is not None:
@@ -165,13 +170,13 @@ class Trainer:
         """The weights that count: the running average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def fit(self, loader: Any, selection: Any = None, stop: Any = None) -> None:
+    def fit(self, loader: Loader, selection: Loader | None = None, stop: Stop | None = None) -> None:
         """Train to the end, or until ``stop`` asks to leave.
 
         Args:
-            loader: training batches, ``len(loader)`` an epoch, ``loader.epoch(epoch, start)``.
+            loader: training batches.
             selection: loader of the split that selects ``best.pt``; None to select nothing.
-            stop: object with ``requested``, see :class:`bixt3d.signals.StopRequest`; None to never stop.
+            stop: such as :class:`bixt3d.signals.StopRequest`; None to never stop.
 
         Raises:
             Stopped: after saving, when ``stop`` asked for it or ``max_minutes`` are over.
@@ -179,7 +184,7 @@ class Trainer:
         """
         s, p = self.settings, self.progress
         steps_per_epoch = s.steps_per_epoch(len(loader))
-        end = min(s.epochs * steps_per_epoch, s.max_steps or math.inf)
+        end = min(s.epochs * steps_per_epoch, s.max_steps or s.epochs * steps_per_epoch)
         started = time.perf_counter() - p.seconds
         deadline = time.perf_counter() + 60 * (s.max_minutes or math.inf)
         self.model.train()
@@ -202,7 +207,8 @@ class Trainer:
                         f"loss: became {float(loss)} by step {p.step}; lower optim.optimizer.lr, set train.clip_norm, "
                         "or train with train.precision=32-true."
                     )
-                self._tell("stepped", loss, end)
+                if self.observer is not None:
+                    self.observer.stepped(self, loss, end)
                 if stops:
                     self.save()
                     raise Stopped(asked or 0)
@@ -243,7 +249,7 @@ class Trainer:
             self.ema.update_parameters(self.model)
         return total
 
-    def _select(self, selection: Any) -> None:
+    def _select(self, selection: Loader) -> None:
         result = evaluate(self.fabric, self.result_model, self.task, selection).summary()
         p, figure = self.progress, result[self.task.selects]
         better = figure > p.best
@@ -251,7 +257,8 @@ class Trainer:
             p.best, p.best_epoch = figure, p.epoch
             if self.fabric.is_global_zero:
                 save_checkpoint(self.folder / "best.pt", self._content(result))
-        self._tell("selected", result, better)
+        if self.observer is not None:
+            self.observer.selected(self, result, better)
 
     def _content(self, result: Mapping[str, float] | None = None) -> dict[str, Any]:
         content = {**self.header, "progress": asdict(self.progress), "model": self.result_model.state_dict()}
@@ -290,8 +297,4 @@ class Trainer:
         if self.progress.step % self.settings.log_every:
             return False
         flag = torch.tensor(float(requested is not None), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(flag, reduce_op="sum") > 0)
-
-    def _tell(self, event: str, *arguments: Any) -> None:
-        if self.observer is not None:
-            getattr(self.observer, event)(self, *arguments)
+        return bool(self.fabric.all_reduce(flag, reduce_op="sum"))

@@ -26,9 +26,10 @@ from .engine import evaluate
 from .loading import ANYWHERE, check_labels, read_config
 from .report import print_result, write_report
 from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
+from .seams import Task
 from .settings import TrainSettings
 from .strays import WithoutStrays
-from .tasks import Classification, Task
+from .tasks import Classification
 
 SPLITS = ("test", "train", "val")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class ConsoleObserver:
         self._log.write("train", p.step, epoch=p.epoch, loss=value, lr=lr, samples_per_second=rate)
         self._bar.update(self._task, loss=f"{value:.3f}", rate=f"{rate:,.0f}")
 
-    def selected(self, trainer: Any, result: dict[str, float], better: bool) -> None:
+    def selected(self, trainer: Any, result: Mapping[str, float], better: bool) -> None:
         """Note a look at the split that selects."""
         p = trainer.progress
         self._log.write("selection", p.step, epoch=p.epoch, **result, minutes=p.seconds / 60)

@@ -29,7 +29,7 @@ def write_report(folder: Path, results: Mapping[str, Any], facts: Mapping[str, A
 
     Args:
         folder: existing folder for the files.
-        results: results by name (:class:`bixt3d.tasks.Result`); tables and picture show the last one.
+        results: results by name (:class:`bixt3d.seams.Result`); tables and picture show the last one.
         facts: what else ``results.json`` records.
 
     Returns:

@@ -3,66 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .metrics import ClassificationMeter
 from .part_metrics import IGNORED, PartMeter, PartTarget, check_conventions, owners
-
-
-class Result(Protocol):
-    """Outcome of one evaluation."""
-
-    def summary(self) -> dict[str, float]:
-        """Return named figures, in percent; the task's ``selects`` is one of the names."""
-
-    def tables(self) -> dict[str, list[list]]:
-        """Return rows, headings first, by the name of the CSV file they belong in."""
-
-    picture: str
-
-    def draw(self, path: Path, title: str) -> None:
-        """Draw the result as a PNG; ``picture`` is the name that the file should have."""
-
-
-class Meter(Protocol):
-    """Collects predictions of a split."""
-
-    def update(self, prediction: Tensor, target: Any) -> None:
-        """Take in one batch."""
-
-    def compute(self) -> Any:
-        """Return the :class:`Result` over all batches and devices."""
-
-    def to(self, device: Any) -> Any:
-        """Move to the device of the predictions."""
-
-
-class Task(Protocol):
-    """The seam between the loop and what is learnt.
-
-    Attributes:
-        selects: name of the figure that selects a model.
-        eval_sampling: the values of ``train.eval_sampling`` that make sense.
-    """
-
-    selects: str
-    eval_sampling: tuple[str, ...]
-
-    def model_arguments(self) -> dict[str, int]:
-        """Return what the model's constructor has to know of the data set."""
-
-    def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
-        """Return prediction and target of a batch."""
-
-    def loss(self, prediction: Tensor, target: Any) -> Tensor:
-        """Return the scalar to minimise."""
-
-    def meter(self) -> Meter:
-        """Return an empty meter."""
 
 
 class Classification:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "bixt3d"
 RULES = {
     "allocator": (set(), set()),
     "assembly": (
-        {"allocator", "config", "datasets", "settings", "signatures", "tasks"},
+        {"allocator", "config", "datasets", "seams", "settings", "signatures"},
         {"lightning", "torch"},
     ),
     "batch_prediction": (
@@ -28,7 +28,7 @@ RULES = {
     "config": ({"errors", "signatures"}, {"hydra", "omegaconf", "yaml"}),
     "curves": (set(), {"matplotlib"}),
     "datasets": ({"io"}, {"h5py", "numpy", "pooch", "requests", "rich", "torch"}),
-    "engine": ({"checkpoint", "reproducibility"}, {"torch"}),
+    "engine": ({"checkpoint", "reproducibility", "seams"}, {"lightning", "torch"}),
     "errors": (set(), set()),
     "evaluation": (
         {
@@ -39,6 +39,7 @@ RULES = {
             "loading",
             "report",
             "robustness",
+            "seams",
             "settings",
             "strays",
             "tasks",
@@ -88,6 +89,7 @@ RULES = {
     "robustness": ({"datasets", "engine", "robustness_plots", "io"}, {"rich"}),
     "robustness_plots": (set(), {"matplotlib", "torch"}),
     "scene": ({"io", "palette"}, {"numpy"}),
+    "seams": ({"engine"}, {"torch"}),
     "search": (
         {"checkpoint", "config", "errors", "search_results", "settings", "signals", "signatures"},
         set(),
@@ -178,6 +180,15 @@ def test_a_part_imports_what_its_place_says(part):
             elif top not in sys.stdlib_module_names:
                 others.add(top)
     assert (own, others) == RULES[part]
+
+
+def test_the_loop_and_its_seams_need_each_other_for_types_alone():
+    loaded = {
+        name for part in ("engine", "seams") for name in imports(PACKAGE / f"{part}.py", top_level=True)
+    }
+    assert {n for n in loaded if n.startswith("bixt3d.")} == {
+        f"bixt3d.{part}" for part in ("checkpoint", "reproducibility", "seams")
+    }
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
