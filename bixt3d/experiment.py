@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -28,6 +29,7 @@ from .curves import draw_curves, read_curves
 from .engine import Stopped, Trainer, evaluate
 from .io.writing import write_json, write_text
 from .optim import ExponentialAverage, parameter_groups
+from .progress import ConsoleObserver
 from .report import minutes_to, print_result, write_report
 from .reproducibility import derive_seed, environment
 from .settings import TrainSettings
@@ -98,18 +100,12 @@ def train(config: Mapping[str, Any]) -> Path:
     ema = None if settings.ema_decay is None else ExponentialAverage(model, settings.ema_decay)
 
     rank_zero = fabric.is_global_zero
-    observer = None
     folder.mkdir(parents=True, exist_ok=True)
     step = 0 if resumed is None else resumed["progress"]["step"]
     if rank_zero:
-        from .progress import ConsoleObserver
-
         write_text(folder / "config.yaml", to_yaml(config))
         stretch = "environment.json" if resumed is None else f"environment_step{step}.json"
         write_json(folder / stretch, environment())
-        observer = ConsoleObserver(
-            folder, step=step, samples_per_step=settings.batch_size * settings.accumulate * fabric.world_size
-        )
         parameters = sum(p.numel() for p in model.parameters())
         print(
             f"{config['name']}: {parameters / 1e6:.2f} M parameters, {len(train_loader.clouds):,} training clouds, "
@@ -117,35 +113,39 @@ def train(config: Mapping[str, Any]) -> Path:
             f"{settings.precision}\nrun folder: {folder}",
             flush=True,
         )
-    trainer = Trainer(
-        fabric=fabric,
-        model=model,
-        task=task,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        settings=settings,
-        folder=folder,
-        header={"config": to_yaml(config), "classes": list(dataset.classes), "parts": list(parts)},
-        ema=ema,
-        observer=observer,
-        compile_mode=settings.compile_mode,
-    )
-    if resumed is not None:
-        trainer.load(resumed, folder / "last.pt")
-    try:
-        with StopRequest() as stop:
-            trainer.fit(train_loader, selection, stop)
-    except Stopped as stopped:
+    with contextlib.ExitStack() as stack:
+        observer = None
         if rank_zero:
-            print(
-                f"stopped and saved at step {trainer.progress.step}; continue with the same command and "
-                f"train.resume={folder}",
-                flush=True,
+            per_step = settings.batch_size * settings.accumulate * fabric.world_size
+            observer = stack.enter_context(
+                ConsoleObserver(folder, step=step, samples_per_step=per_step, split=settings.select_on)
             )
-        sys.exit(128 + stopped.signal_number)
-    finally:
-        if observer is not None:
-            observer.close()
+        trainer = Trainer(
+            fabric=fabric,
+            model=model,
+            task=task,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            settings=settings,
+            folder=folder,
+            header={"config": to_yaml(config), "classes": list(dataset.classes), "parts": list(parts)},
+            ema=ema,
+            observer=observer,
+            compile_mode=settings.compile_mode,
+        )
+        if resumed is not None:
+            trainer.load(resumed, folder / "last.pt")
+        try:
+            with StopRequest() as stop:
+                trainer.fit(train_loader, selection, stop)
+        except Stopped as stopped:
+            if rank_zero:
+                print(
+                    f"stopped and saved at step {trainer.progress.step}; continue with the same command and "
+                    f"train.resume={folder}",
+                    flush=True,
+                )
+            sys.exit(128 + stopped.signal_number)
     if measured is not None:
         try:
             _measure(config, settings, fabric, measured, trainer, folder)

@@ -83,7 +83,7 @@ RULES = {
     "part_metrics": (set(), {"matplotlib", "torch", "torchmetrics"}),
     "prediction": ({"io"}, {"numpy", "torch"}),
     "predictor": ({"compiled", "io", "normals", "ops", "prediction", "strays"}, {"numpy", "torch"}),
-    "progress": ({"logs"}, {"rich"}),
+    "progress": ({"engine", "logs"}, {"rich", "torch"}),
     "report": ({"io"}, set()),
     "reproducibility": (set(), {"numpy", "torch"}),
     "robustness": ({"datasets", "engine", "robustness_plots", "io"}, {"rich"}),

@@ -1,6 +1,8 @@
 """The loop on toy models, where every number can be had by other means."""
 
 import math
+import shutil
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +15,7 @@ from bixt3d.checkpoint import load_checkpoint
 from bixt3d.engine import LoopSettings, Stopped, Trainer, evaluate
 from bixt3d.experiment import train
 from bixt3d.optim import ExponentialAverage
+from bixt3d.progress import ConsoleObserver
 
 
 class Loader:
@@ -301,6 +304,36 @@ def test_the_running_average_is_what_counts(make_trainer, data, tmp_path):
     for key, value in trainer.result_model.state_dict().items():
         assert torch.equal(averaged[key], value)
     assert not torch.equal(averaged["0.weight"], trainer.model[0].weight)
+
+
+def test_progress_is_shown_and_logged_without_an_experiment(make_trainer, data, tmp_path, capsys):
+    with ConsoleObserver(tmp_path, step=0, samples_per_step=16, split="val") as observer:
+        make_trainer(task=Regression([40.0]), observer=observer).fit(Loader(*data, 16), Loader(*data, 16))
+    assert "· val score 40.00 · best so far ·" in capsys.readouterr().out
+    for name, steps in (("train", ["1", "2", "3"]), ("selection", ["3"])):
+        _, *rows = (tmp_path / f"{name}.csv").read_text().splitlines()
+        assert [row.split(",")[0] for row in rows] == steps
+
+
+@pytest.mark.parametrize("broken", ["__init__", "load", "fit"])
+def test_the_display_is_closed_wherever_a_run_breaks(tiny, tiny_run, tmp_path, monkeypatch, capsys, broken):
+    """A terminal gets its cursor back, and no thread goes on writing curves."""
+
+    def fail(*_, **__):
+        raise RuntimeError("out of memory")
+
+    for name, value in (("TTY_COMPATIBLE", "1"), ("FORCE_COLOR", "1"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    monkeypatch.setattr(Trainer, broken, fail)
+    before = set(threading.enumerate())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tiny(f"train.resume={folder}"))
+    out = capsys.readouterr().out
+    hidden, shown = (out.rfind(f"\x1b[?25{code}") for code in "lh")
+    assert 0 < hidden < shown
+    assert not {t for t in set(threading.enumerate()) - before if t.is_alive()}
 
 
 def test_a_stop_is_saved_and_raised(make_trainer, data, tmp_path):
