@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc maps every large tensor afresh and unmaps it when it is freed, so that each use pays
     for its page faults again; a training step on the CPU can spend most of its time on them. The price is
-    that freed memory stays with the process. To be called by a program at its start, never by a library.
+    that freed memory stays with the process. The setting is the whole process's, so nothing makes it on import:
+    programs do at their start, and whatever trains or measures by a config with ``train.keep_freed_memory``.
 
     Returns:
         Whether the setting was made: on Linux with glibc; nothing changes elsewhere.

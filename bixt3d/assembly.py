@@ -151,7 +151,13 @@ def points_measured(loader: Any, settings: TrainSettings) -> str:
 
 
 def make_fabric(settings: TrainSettings) -> Any:
-    """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``."""
+    """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``.
+
+    The C allocator is told to keep freed memory where ``settings.keep_freed_memory`` says so.
+
+    Raises:
+        ValueError: the accelerator or the precision needs a device that there is not.
+    """
     from lightning.fabric import Fabric
 
     if settings.keep_freed_memory:
@@ -187,17 +193,24 @@ def _leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def relaunch_on_several_devices(settings: TrainSettings) -> None:
-    """Run the same command again under torchrun where it asks for several devices, and end as it did."""
-    if settings.devices <= 1 or "LOCAL_RANK" in os.environ:
-        return
+def needs_processes(settings: TrainSettings) -> bool:
+    """Whether several devices are asked for, and this process is none of those that torchrun starts for them."""
+    return settings.devices > 1 and "LOCAL_RANK" not in os.environ
+
+
+def run_again_under_torchrun(devices: int) -> int:
+    """Run the command that started this process again, under torchrun in a process for each device.
+
+    Returns:
+        The exit status: the largest of the processes', or ``128 + signal``.
+    """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # what a process has to say it says itself; how torchrun saw it end is no news
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    options = ["--standalone", f"--nproc_per_node={settings.devices}", "--no-python"]
+    options = ["--standalone", f"--nproc_per_node={devices}", "--no-python"]
     # the whole command, so that options of Python itself (-u, -X) come along
     command = torchrun.parse_args([*options, sys.executable, *sys.orig_argv[1:]])
     sys.stdout.flush()
@@ -205,7 +218,7 @@ def relaunch_on_several_devices(settings: TrainSettings) -> None:
         torchrun.run(command)
     except ChildFailedError as error:
         codes = (failure.exitcode for failure in error.failures.values())
-        sys.exit(max(code if code >= 0 else 128 - code for code in codes))
+        return max(code if code >= 0 else 128 - code for code in codes)
     except SignalException as stopped:
-        sys.exit(128 + stopped.sigval)
-    sys.exit(0)
+        return 128 + stopped.sigval
+    return 0

@@ -20,8 +20,9 @@ from .assembly import (
     make_eval_loader,
     make_fabric,
     make_loader,
+    needs_processes,
     points_measured,
-    relaunch_on_several_devices,
+    run_again_under_torchrun,
 )
 from .checkpoint import load_checkpoint, load_matching_weights, load_weights
 from .config import build, build_settings, differences, from_yaml, to_yaml
@@ -55,16 +56,46 @@ FREE_ON_RESUME = (
 )
 
 
+def main(config: Mapping[str, Any]) -> None:
+    """Do what the training scripts do: :func:`train`, on several devices in a process for each.
+
+    Args:
+        config: see :func:`train`.
+
+    Raises:
+        SystemExit: the run was stopped (``128 + signal``), or other processes have done it, with their status.
+        ValueError, TypeError, RuntimeError, OSError: whatever :func:`train` raises besides.
+    """
+    settings = _checked_settings(config)
+    if needs_processes(settings):
+        sys.exit(run_again_under_torchrun(settings.devices))
+    try:
+        train(config)
+    except Stopped as stopped:
+        sys.exit(128 + stopped.signal_number)
+
+
 def train(config: Mapping[str, Any]) -> Path:
     """Train what a config describes, measure it on the test split, and return the run's folder.
 
     What is wrong with the config is found before the first step, and leaves no folder behind. Called again with
     ``train.resume`` it continues the run.
+
+    Args:
+        config: as :func:`bixt3d.config.compose` returns it.
+
+    Raises:
+        Stopped: Ctrl-C, SIGTERM or ``train.max_minutes`` ended it early; it is saved and can be resumed.
+        ValueError, TypeError: the config asks for what cannot be, or for several devices in one process.
+        FileNotFoundError: there is no data, or no run to resume.
+        RuntimeError: the loss is no longer a number, or a file is damaged.
     """
-    _check_keys("config", config, KEYS, optional={"run_dir"})
-    _check_keys("optim", config["optim"], OPTIM_KEYS, optional={"decay_all"})
-    settings = build_settings(TrainSettings, config["train"], "train")
-    relaunch_on_several_devices(settings)
+    settings = _checked_settings(config)
+    if needs_processes(settings):
+        raise ValueError(
+            f"train.devices: {settings.devices} devices take a process each; start this program with torchrun, or "
+            "train with scripts/train_cls.py, which starts them itself."
+        )
     fabric = make_fabric(settings)
 
     resumed = None
@@ -138,14 +169,14 @@ def train(config: Mapping[str, Any]) -> Path:
         try:
             with StopRequest() as stop:
                 trainer.fit(train_loader, selection, stop)
-        except Stopped as stopped:
+        except Stopped:
             if rank_zero:
                 print(
                     f"stopped and saved at step {trainer.progress.step}; continue with the same command and "
                     f"train.resume={folder}",
                     flush=True,
                 )
-            sys.exit(128 + stopped.signal_number)
+            raise
     if measured is not None:
         try:
             _measure(config, settings, fabric, measured, trainer, folder)
@@ -210,6 +241,13 @@ def _measure(
         f"next:             python scripts/evaluate.py {folder / shown} split=test",
         flush=True,
     )
+
+
+def _checked_settings(config: Mapping[str, Any]) -> TrainSettings:
+    """Return the settings of a config whose keys are those of one."""
+    _check_keys("config", config, KEYS, optional={"run_dir"})
+    _check_keys("optim", config["optim"], OPTIM_KEYS, optional={"decay_all"})
+    return build_settings(TrainSettings, config["train"], "train")
 
 
 def _check_keys(where: str, node: Mapping[str, Any], keys: Sequence[str], optional: set[str]) -> None:

@@ -32,7 +32,8 @@ class TrainSettings(LoopSettings):
             possible for comparison with papers that do so, and is said with every result.
         targets: values of the figure that selects; ``results.json`` says in which minute each was first reached.
         measure_test: measure on the test split at the end; false for searches, which must not look at it.
-        keep_freed_memory: see :func:`bixt3d.allocator.keep_freed_memory`; changes speed, never a result.
+        keep_freed_memory: see :func:`bixt3d.allocator.keep_freed_memory`, which holds for the whole process; changes
+            speed, never a result.
         start_from: checkpoint or published weights that a new run takes as many of its weights from as fit; null for
             none.
         resume: run folder to continue; null to start anew.

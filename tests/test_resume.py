@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bixt3d import experiment
+from bixt3d.engine import Stopped
 
 STEPS, STEPS_PER_EPOCH = 16, 4  # of tests/tiny.yaml
 GROUPING = (
@@ -82,9 +83,9 @@ def stop_and_resume(tiny, train_until, folder, overrides, stops):
     quick = ("train.measure_test=false", *overrides)
     for number, step in enumerate(stops):
         begin = f"train.resume={folder}" if number else f"run_dir={folder}"
-        with pytest.raises(SystemExit) as stopped:
+        with pytest.raises(Stopped) as stopped:
             train_until(tiny(begin, *quick), step)
-        assert stopped.value.code == 128 + signal.SIGTERM
+        assert stopped.value.signal_number == signal.SIGTERM
         assert torch.load(folder / "last.pt", weights_only=True)["progress"]["step"] == step
     train_until(tiny(f"train.resume={folder}", *quick))
 
@@ -118,7 +119,7 @@ def test_a_continuation_may_name_the_checkpoint_and_log_otherwise(
     tiny, train_until, uninterrupted, same_run, tmp_path
 ):
     folder = tmp_path / "run"
-    with pytest.raises(SystemExit):
+    with pytest.raises(Stopped):
         train_until(tiny(f"run_dir={folder}"), 5)
     given = (f"train.resume={folder / 'last.pt'}", "train.log_every=7", "train.measure_test=false")
     assert train_until(tiny(*given)) == folder
@@ -169,7 +170,7 @@ def test_cut_between_the_selection_and_its_checkpoint(
         save(trainer)
 
     monkeypatch.setattr(experiment.Trainer, "save", save_until_second_epoch)
-    with pytest.raises(SystemExit):  # a stop at the end of the epoch, before it is counted
+    with pytest.raises(Stopped):  # a stop at the end of the epoch, before it is counted
         train_until(tiny(f"run_dir={folder}", "train.measure_test=false"), 2 * STEPS_PER_EPOCH)
     for _ in range(2):
         with pytest.raises(PowerCut):
@@ -182,7 +183,7 @@ def test_cut_between_the_selection_and_its_checkpoint(
 def test_half_a_row_left_by_a_crash_is_removed(tiny, train_until, uninterrupted, same_run, tmp_path):
     folder = tmp_path / "run"
     quick = "train.measure_test=false"
-    with pytest.raises(SystemExit):
+    with pytest.raises(Stopped):
         train_until(tiny(f"run_dir={folder}", quick), 6)
     with (folder / "train.csv").open("a") as file:
         file.write("7,1,2.4,0.01,100\r\n8,1,2.")

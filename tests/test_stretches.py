@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from bixt3d import experiment
+from bixt3d.engine import Stopped
 from bixt3d.logs import RunLog
 from bixt3d.report import minutes_to
 
@@ -17,9 +18,9 @@ def test_a_run_in_stretches_of_no_time_ends_as_the_run_in_one(
     folder = tmp_path / "run"
     for i in range(3):
         begin = f"train.resume={folder}" if i else f"run_dir={folder}"
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(Stopped) as left:
             experiment.train(tiny(begin, f"train.max_minutes={1e-9 * (i + 1)}"))
-        assert left.value.code == 128 + signal.SIGTERM
+        assert left.value.signal_number == signal.SIGTERM
         assert f"stopped and saved at step {i + 1}; continue with the same command and train.resume=" in (
             capsys.readouterr().out
         )
@@ -29,6 +30,31 @@ def test_a_run_in_stretches_of_no_time_ends_as_the_run_in_one(
     assert set(results["minutes_to"]) == {"0", "101"}
     assert 0 <= results["minutes_to"]["0"] <= results["minutes"] + 0.01
     assert results["minutes_to"]["101"] is None
+
+
+def test_a_script_makes_an_exit_status_of_a_stretch(tiny, one_thread, tmp_path):
+    config = tiny(f"run_dir={tmp_path / 'run'}", "train.max_minutes=1e-9")
+    with pytest.raises(SystemExit) as left:
+        experiment.main(config)
+    assert left.value.code == 128 + signal.SIGTERM
+    assert (tmp_path / "run" / "last.pt").is_file()
+
+
+def test_several_devices_are_started_by_the_script_alone(tiny, tmp_path, monkeypatch):
+    """A program that calls ``train`` is not run again behind its back."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    started = []
+    monkeypatch.setattr(experiment, "run_again_under_torchrun", lambda devices: started.append(devices) or 7)
+    config = tiny(f"run_dir={tmp_path / 'run'}", "train.devices=2")
+    with pytest.raises(
+        ValueError, match=r"^train\.devices: 2 devices take a process each; start .* torchrun"
+    ):
+        experiment.train(config)
+    assert not started
+    with pytest.raises(SystemExit) as left:
+        experiment.main(config)
+    assert (started, left.value.code) == ([2], 7)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_first_minute_counts(tmp_path):
