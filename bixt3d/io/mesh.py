@@ -1,4 +1,4 @@
-"""Formats that may hold faces: .ply, .off, .obj, .stl."""
+"""Meshes, and formats of them: .off, .obj, .stl."""
 
 from __future__ import annotations
 
@@ -10,17 +10,29 @@ from typing import IO
 
 import numpy as np
 
-from bixt3d.io.cloud import Cloud, scale_to_one, unit_normals
+from bixt3d.io.cloud import Cloud, scale_to_one
 from bixt3d.io.damage import damaged
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh: vertices ``(V, 3)`` float64 and faces ``(F, 3)`` int64."""
+    """A triangle mesh: vertices ``(V, 3)`` float64 and faces ``(F, 3)`` int64.
+
+    Raises:
+        RuntimeError: a face names a vertex that is not there.
+    """
 
     path: Path
     vertices: np.ndarray
     faces: np.ndarray
+
+    def __post_init__(self) -> None:
+        outside = (self.faces < 0) | (self.faces >= len(self.vertices))
+        if outside.any():
+            raise RuntimeError(
+                f"{self.path}: a face names vertex {int(self.faces[outside][0])}, expected 0 to "
+                f"{len(self.vertices) - 1}; it may be damaged."
+            )
 
     def sample(self, num_samples: int, rng: np.random.Generator) -> Cloud:
         """Draw ``num_samples`` points uniformly by area, each with the normal of its face.
@@ -58,25 +70,19 @@ def read_mesh(path: Path) -> Cloud | Mesh:
                 loaded = trimesh.load(stream, suffix[1:], process=False, force=force, skip_materials=True)
             vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64)
         except Exception as error:
-            raise damaged(path, suffix, error, otherwise=_otherwise(path)) from error
+            raise damaged(path, suffix, error) from error
     if vertices.ndim != 2 or vertices.shape[1] != 3:  # the parser cuts all rows to the length of the shortest
         raise RuntimeError(
             f"{path}: expected points of three coordinates, got an array of shape {vertices.shape}; it may be "
             "truncated or damaged."
         )
     faces = np.array(getattr(loaded, "faces", np.zeros((0, 3))), dtype=np.int64).reshape(-1, 3)
-    raw = loaded.metadata.get("_ply_raw", {})
     _check_counts(path, len(vertices), len(faces))
     if len(faces):
-        if faces.min() < 0 or faces.max() >= len(vertices):
-            raise RuntimeError(
-                f"{path}: a face names vertex {int(faces.max())}, expected 0 to {len(vertices) - 1}; "
-                "it may be damaged."
-            )
         return Mesh(path, vertices, faces)
     if len(vertices) == 0 and path.suffix.lower() in (".stl", ".obj"):
         raise RuntimeError(f"{path}: no face and no point could be read; it may be truncated or damaged.")
-    return Cloud(path, vertices, _ply_normals(path, raw))
+    return Cloud(path, vertices)
 
 
 def _stream(path: Path) -> IO[bytes]:
@@ -84,26 +90,7 @@ def _stream(path: Path) -> IO[bytes]:
     suffix = path.suffix.lower()
     if suffix == ".obj":  # it looks for keywords at the start of a line, with a space behind them
         return io.BytesIO(re.sub(rb"(?m)^ +", b"", path.read_bytes().replace(b"\t", b" ")))
-    if suffix == ".ply" and b"element edge" in _ply_header(path):  # it makes edges a path, which needs scipy
-        header, end, body = path.read_bytes().partition(b"end_header")
-        return io.BytesIO(header.replace(b"element edge", b"element unused") + end + body)
     return path.open("rb")
-
-
-def _ply_header(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(1 << 16).partition(b"end_header")[0]
-
-
-def _otherwise(path: Path) -> str:
-    """Say what a file that cannot be read may be, if it is not damaged."""
-    if path.suffix.lower() == ".ply":
-        header = _ply_header(path)
-        if b"format binary" in header and b"property list" in header:
-            return (
-                ", or have faces of different numbers of corners (triangulate it, or save it as ascii .ply)"
-            )
-    return ""
 
 
 def _has_faces(stream: IO[bytes]) -> bool:
@@ -114,11 +101,7 @@ def _has_faces(stream: IO[bytes]) -> bool:
 
 def _check_counts(path: Path, num_vertices: int, num_faces: int) -> None:
     """Compare with what the file announces: the parsers take a file that ends early for a smaller one."""
-    if path.suffix.lower() == ".ply":
-        # not as the parser reports them: it forgets faces of which there is not a byte
-        announced = dict(re.findall(rb"(?m)^element\s+(vertex|face)\s+(\d+)", _ply_header(path)))
-        expected = [int(announced.get(element, 0)) for element in (b"vertex", b"face")]
-    elif path.suffix.lower() == ".off":
+    if path.suffix.lower() == ".off":
         text = path.read_text(encoding="utf-8", errors="replace")
         header = re.match(r"\s*[A-Z]*OFF\s*(\d+)\s+(\d+)", re.sub(r"#.*", "", text))
         expected = [int(number) for number in header.groups()] if header else [0, 0]
@@ -135,20 +118,3 @@ def _check_counts(path: Path, num_vertices: int, num_faces: int) -> None:
             f"{path}: expected {expected[0]} vertices and {expected[1]} faces, as it announces, "
             f"got {num_vertices} and {num_faces}; it may be truncated."
         )
-
-
-def _ply_normals(path: Path, raw: dict) -> np.ndarray | None:
-    # ascii files arrive as a dict of columns, binary ones as a structured array
-    data = raw.get("vertex", {}).get("data")
-    if data is None:
-        return None
-    names = data.dtype.names if isinstance(data, np.ndarray) else data.keys()
-    if not {"nx", "ny", "nz"} <= set(names or ()):
-        return None
-    columns = [np.asarray(data[name]).reshape(-1) for name in ("nx", "ny", "nz")]
-    if any(column.dtype.kind not in "fiu" for column in columns):
-        raise RuntimeError(
-            f"{path}: nx, ny and nz: expected a number each in every row, got rows of other lengths; it may be "
-            "truncated or damaged."
-        )
-    return unit_normals(np.stack(columns, axis=1))

@@ -12,6 +12,7 @@ from bixt3d.io.arrays import read_npy, read_npz
 from bixt3d.io.cloud import Cloud
 from bixt3d.io.mesh import Mesh, read_mesh
 from bixt3d.io.pcd import read_pcd
+from bixt3d.io.ply import read_ply
 from bixt3d.io.text import read_text
 
 _READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
@@ -21,7 +22,7 @@ _READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
     ".obj": read_mesh,
     ".off": read_mesh,
     ".pcd": read_pcd,
-    ".ply": read_mesh,
+    ".ply": read_ply,
     ".pts": read_text,
     ".stl": read_mesh,
     ".txt": read_text,
