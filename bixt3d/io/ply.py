@@ -16,7 +16,7 @@ from bixt3d.io.mesh import Mesh
 # name in a header -> type as struct and numpy write it
 _TYPES = {"char": "b", "uchar": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "float": "f"}
 _TYPES |= {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I"}
-_TYPES |= {"double": "d", "float32": "f", "float64": "d"}
+_TYPES |= {"double": "d", "float32": "f", "float64": "d", "float16": "e", "int64": "q", "uint64": "Q"}
 _ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 _Property = tuple[str, str, str]  # name, type, and of a list the type of its length
@@ -51,7 +51,7 @@ def read_ply(path: Path) -> Cloud | Mesh:
 
 def _read(content: bytes) -> dict[str, _Columns]:
     """Return the elements that have rows, and ``vertex`` in any case."""
-    head = re.match(rb"ply\s*\n(.*?)^end_header[ \t]*(?:\r?\n|\Z)", content, re.DOTALL | re.MULTILINE)
+    head = re.match(rb"(?i:ply)\s*\n(.*?)^end_header[ \t]*(?:\r?\n|\Z)", content, re.DOTALL | re.MULTILINE)
     if head is None:
         raise ValueError("expected a header from 'ply' to 'end_header'")
     form, elements = _header(head[1].decode("latin-1"))

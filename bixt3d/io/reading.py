@@ -16,6 +16,7 @@ from bixt3d.io.ply import read_ply
 from bixt3d.io.text import read_text
 
 _READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
+    ".asc": read_text,
     ".csv": read_text,
     ".npy": read_npy,
     ".npz": read_npz,
@@ -27,6 +28,8 @@ _READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
     ".stl": read_mesh,
     ".txt": read_text,
     ".xyz": read_text,
+    ".xyzn": read_text,
+    ".xyzrgb": read_text,
 }
 
 FORMATS: tuple[str, ...] = tuple(sorted(_READERS))
@@ -42,14 +45,15 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
     area, and each sample carries the normal of its face.
 
     What the formats hold: ``.ply`` ``.obj`` ``.off`` points or faces; ``.stl`` faces; ``.pcd`` ascii, binary
-    and compressed; ``.xyz`` ``.pts`` ``.txt`` ``.csv`` rows of 3 or more numbers, separated by spaces,
-    commas, semicolons or tabs; ``.npy`` an array ``(N, 3 or more)``; ``.npz`` such an array under ``points``,
-    ``pos``, ``xyz`` or ``data`` (or alone), optionally ``normals``. In bare arrays and rows without a header,
-    columns 4 to 6 are taken as normals only when they are unit vectors.
+    and compressed, of which missing returns (NaN) are left out; ``.xyz`` ``.pts`` ``.txt`` ``.asc`` ``.csv`` rows of
+    3 or more numbers, separated by spaces, commas, semicolons or tabs; ``.xyzn`` ``.xyzrgb`` such rows with normals
+    and with colours; ``.npy`` an array ``(N, 3 or more)``; ``.npz`` such an array under ``points``, ``pos``, ``xyz``
+    or ``data`` (or alone), optionally ``normals``. In bare arrays and rows without a header, columns 4 to 6 are taken
+    as normals only when they are unit vectors.
 
-    A header of a text file has to name x, y and z, in any order and case; nx, ny and nz are the normals, and
-    further columns, which may hold words, are passed over. A comment above the rows is such a header where it
-    has one name for each column, x, y and z among them, and else is passed over.
+    A header of a text file has to name x, y and z, in any order and case, or Points:0 to Points:2 as ParaView does;
+    nx, ny and nz are the normals, and further columns, which may hold words, are passed over. A comment above the
+    rows is such a header where it has one name for each column, x, y and z among them, and else is passed over.
 
     Args:
         path: the file.

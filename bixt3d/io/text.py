@@ -1,7 +1,8 @@
-"""Rows of numbers: .xyz, .pts, .txt, .csv."""
+"""Rows of numbers: .xyz, .pts, .txt, .asc, .csv and the like."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Sequence
@@ -15,6 +16,13 @@ from bixt3d.io.cloud import Cloud, split_columns, unit_normals
 _COMMENTS = ("#", "//", "%")
 _AXES = ["x", "y", "z"]
 _NORMALS = ["nx", "ny", "nz"]
+# what ParaView calls the columns; exported from its table view they have _ for the colon
+_PARAVIEW = {
+    f"{name}{mark}{i}": axes[i]
+    for name, axes in (("points", _AXES), ("normals", _NORMALS))
+    for mark in ":_"
+    for i in range(3)
+}
 _FORTRAN_NUMBER = re.compile(r"\d\.?[dD][+-]?\d")  # in double precision Fortran writes 1.5 as 1.5D+00
 _FORTRAN = str.maketrans("Dd", "Ee")
 
@@ -22,13 +30,10 @@ _FORTRAN = str.maketrans("Dd", "Ee")
 def read_text(path: Path) -> Cloud:
     """Read rows of 3 or more numbers, and check them against a leading count where there is one.
 
-    A header finds the columns x, y, z and, where it has them, nx, ny, nz; without one the first three count.
+    A header finds the columns x, y, z and, where it has them, nx, ny, nz; without one the first three count. The
+    suffixes .xyzn and .xyzrgb say what the further three are.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise RuntimeError(f"{path}: expected text, got binary data; check the suffix.") from error
-    lines = [line for line in (line.strip() for line in lines) if line]
+    lines = [line for line in (line.strip() for line in _decode(path).splitlines()) if line]
     # a semicolon starts a comment, unless semicolons separate the columns and the first cell is empty
     rows = [x for x in lines if not x.startswith(_COMMENTS) and (x[0] != ";" or ";" in x[1:])]
     names, rows = _take_header(path, rows)
@@ -43,16 +48,32 @@ def read_text(path: Path) -> Cloud:
         raise RuntimeError(
             f"{path}: expected {count} points by its first line, got {len(table)}; it may be truncated."
         )
-    if not names:
+    suffix = path.suffix.lower()
+    if not names and suffix == ".xyzn" and table.shape[1] != 6:
+        raise ValueError(f"{path}: expected rows of 6 numbers (x y z nx ny nz), got {table.shape[1]}.")
+    if not names and suffix == ".xyzrgb":
+        table = table[:, :3]  # a colour may be as long as a normal
+    if not names and suffix != ".xyzn":
         return split_columns(path, table)
     normals = unit_normals(table[:, 3:]) if table.shape[1] == 6 else None
     return Cloud(path, np.ascontiguousarray(table[:, :3]), normals)
 
 
+def _decode(path: Path) -> str:
+    """Read a text; what is neither UTF-8 nor UTF-16 only has to have its numbers in ASCII."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    text = content.decode("utf-8-sig", errors="replace")
+    if "\0" in text or ("\ufffd" in text and not re.search("[0-9]", text)):
+        raise RuntimeError(f"{path}: expected text, got binary data; check the suffix.")
+    return text
+
+
 def _take_header(path: Path, rows: list[str]) -> tuple[list[str], list[str]]:
     """Return the names of the columns, none where there is no header, and the rows below it."""
     for i, row in enumerate(rows):
-        cells = _cells(row)
+        cells = _names(row)
         if _names_axes(cells):
             return cells, rows[i + 1 :]
         if all(_is_number(cell) for cell in cells):
@@ -73,7 +94,7 @@ def _commented_names(lines: Sequence[str], first_row: str) -> list[str]:
     """Return the names in a comment above the rows: one for each column, with x, y and z among them."""
     width = len(_cells(first_row))
     for line in takewhile(lambda line: line is not first_row, lines):
-        cells = _cells(line.lstrip("#/%; \t"))
+        cells = _names(line.lstrip("#/%; \t"))
         if len(cells) == width and _names_axes(cells):
             return cells
     return []
@@ -155,6 +176,12 @@ def _cells(row: str) -> list[str]:
     except csv.Error:  # a cell that is too long for a table
         return [row]
     return [cell.strip().lower() for cell in cells]
+
+
+def _names(row: str) -> list[str]:
+    """Split a row that may be a header; columns of ParaView become x, y, z, nx, ny, nz."""
+    cells = _cells(row)
+    return cells if _names_axes(cells) else [_PARAVIEW.get(cell, cell) for cell in cells]
 
 
 def _names_axes(cells: list[str]) -> bool:
