@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +13,25 @@ import numpy as np
 from bixt3d.io.cloud import Cloud, unit_normals
 from bixt3d.io.damage import damaged
 
+logger = logging.getLogger(__name__)
+
 _MOST_A_BYTE = 88  # numbers of one byte each; three bytes of LZF stand for 264 at most
 
 
 def read_pcd(path: Path) -> Cloud:
-    """Read an ascii, binary or binary_compressed file; fields ``normal_x`` ... become normals."""
+    """Read an ascii, binary or binary_compressed file; fields ``normal_x`` ... become normals.
+
+    Organised clouds hold NaN where the sensor got nothing back: these points are left out, with a warning.
+    """
     try:
         from pypcd4 import PointCloud
     except ImportError as error:
         raise ImportError("Reading .pcd files needs pypcd4: pip install pypcd4") from error
     try:
         _check_size(path)
-        cloud = PointCloud.from_path(path)
+        content = _with_count(path.read_bytes())
+        cloud = PointCloud.from_fileobj(io.BufferedReader(io.BytesIO(content)))
+        _check_unpacked(content, cloud.metadata.points * cloud.pc_data.dtype.itemsize)
     except Exception as error:
         raise damaged(path, "PCD", error) from error
     missing = {"x", "y", "z"} - set(cloud.fields)
@@ -33,10 +43,33 @@ def read_pcd(path: Path) -> Cloud:
             f"{path}: expected {cloud.metadata.points} points by its header, got {len(points)}; "
             "it may be truncated."
         )
+    there = ~np.isnan(points).any(axis=1)
+    if not there.all():
+        if not there.any():
+            raise ValueError(f"{path}: all {len(points)} points are NaN; expected at least one that is not.")
+        logger.warning(
+            "%s: left out %d of %d points, which are NaN (missing returns)", path, (~there).sum(), len(points)
+        )
     normals = None
     if {"normal_x", "normal_y", "normal_z"} <= set(cloud.fields):
-        normals = unit_normals(_columns(cloud, ("normal_x", "normal_y", "normal_z")))
-    return Cloud(path, points, normals)
+        normals = unit_normals(_columns(cloud, ("normal_x", "normal_y", "normal_z"))[there])
+    return Cloud(path, points[there], normals)
+
+
+def _with_count(content: bytes) -> bytes:
+    """Write the line COUNT into a header that leaves it out, as it may where each field is one number."""
+    header, data, body = content.partition(b"\nDATA")
+    fields = re.search(rb"(?mi)^[ \t]*FIELDS[ \t]+(.*)$", header)
+    if fields is None or re.search(rb"(?mi)^[ \t]*COUNT", header):
+        return content
+    return header + b"\nCOUNT" + b" 1" * len(fields[1].split()) + data + body
+
+
+def _check_unpacked(content: bytes, expected: int) -> None:
+    """Compare what a compressed file unpacks to with its header: the parser repeats a single number that is left."""
+    line = re.search(rb"\nDATA[ \t]+binary_?s?compressed[^\n]*\n", content)
+    if line and expected and (size := struct.unpack_from("<I", content, line.end() + 4)[0]) != expected:
+        raise ValueError(f"it unpacks to {size} bytes, but its header announces {expected}")
 
 
 def _check_size(path: Path) -> None:
