@@ -11,13 +11,13 @@ import numpy as np
 
 from bixt3d.datasets.cache import cached_array
 from bixt3d.datasets.clouds import PointClouds, check_point_counts
-from bixt3d.datasets.folder_hdf5 import Hdf5Source
+from bixt3d.datasets.folder_hdf5 import Hdf5Source, split_words
 from bixt3d.datasets.split import check_split, hold_out, stratified_split
 from bixt3d.io import FORMATS, read_points, turn_to_y, unit_sphere
 
 LAYOUT = (
     "expected root/train/<class>/<file> and root/test/<class>/<file>, or root/<class>/train/<file> and so on, or HDF5 "
-    "files named *train*.h5"
+    "files with the word train in their names"
 )
 
 
@@ -28,11 +28,11 @@ class Folder:
     ModelNet: ``root/<class>/train/<file>``. Files of any format of :func:`bixt3d.io.read_points`, mixed as you like;
     files of other suffixes are passed over.
 
-    *HDF5*: ``root`` is a folder with files named ``*train*.h5`` and ``*test*.h5`` (never both), or one ``.h5`` file
-    with the groups ``train`` and ``test``, or one with the data sets at the top (all of it is train). These
-    are ``data`` ``(n, N, 3)`` (or 6, with normals), ``label`` ``(n,)`` or ``(n, 1)``, and where you have them
-    ``normal`` ``(n, N, 3)``, ``pid`` ``(n, N)`` part labels, ``names`` the class names; a file
-    ``shape_names.txt`` beside the files, one name a line, serves for the names too.
+    *HDF5*: ``root`` is a folder with files that have the word ``train`` or ``test`` in their names, never both, such
+    as ``mine_train0.h5``, or one ``.h5`` file with the groups ``train`` and ``test``, or one with the data sets at
+    the top (all of it is train). These are ``data`` ``(n, N, 3)`` (or 6, with normals), ``label`` ``(n,)`` or
+    ``(n, 1)``, and where you have them ``normal`` ``(n, N, 3)``, ``pid`` ``(n, N)`` part labels, ``names`` the class
+    names; a file ``shape_names.txt`` beside the files, one name a line, serves for the names too.
 
     A third folder, group or file called ``val`` is the validation split; without one, a part of train is
     held out class by class. Every cloud is brought to ``stored_points`` points in random order: a subset
@@ -90,7 +90,7 @@ class Folder:
         if not self.root.exists():
             raise FileNotFoundError(f"{self.root}: there is no such folder or file; {LAYOUT}.")
         self._class_first = False
-        if self.root.is_file() or any(self.root.glob("*train*.h5")):
+        if self.root.is_file() or any("train" in split_words(p) for p in self.root.glob("*.h5")):
             self._hdf5 = Hdf5Source(self.root, class_names=class_names, part_names=part_names)
             self.classes = self._hdf5.classes
             self.parts = self._hdf5.parts

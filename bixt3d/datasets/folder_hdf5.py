@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,20 +11,23 @@ import numpy as np
 from bixt3d.datasets.hdf5 import Hdf5Clouds, read_hdf5
 from bixt3d.datasets.split import SPLITS
 
+_WORDS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+_MOST_NAMES = 10_000  # of classes, or of parts, where the files bring none; more are no numbers of classes
+
 
 class Hdf5Source:
     """Find splits, class names and part names in HDF5 files.
 
     Args:
         root: one file (with groups ``train``, ``test``, ``val``, or flat: all train), or a folder with
-            files that have the word of one split in their name.
+            files that have the word of one split in their name (:func:`split_words`).
         class_names: in label order; None takes those that the files bring.
         part_names: ``"class/part"`` in label order; None numbers them.
 
     Raises:
         FileNotFoundError: there is no train split.
-        ValueError: a file lacks a data set or has the words of two splits in its name, or the labels do not fit
-            the names.
+        ValueError: a file lacks a data set or has the words of two splits in its name, files are variants of one data
+            set, or the labels do not fit the names.
         RuntimeError: a file cannot be opened as HDF5.
     """
 
@@ -38,11 +42,14 @@ class Hdf5Source:
         self._splits = _find_splits(root)
         if "train" not in self._splits:
             raise FileNotFoundError(f"{root}: there is no train split (group 'train', or 'data' at the top).")
-        train = self.read("train")
+        paths, group = self._splits["train"]
+        train = read_hdf5(paths, group=group, points=False)
         count = int(train.labels.max(initial=-1)) + 1
-        given = tuple(class_names or ())
         self.classes = (
-            given or train.classes or _names_beside(root) or tuple(f"class_{i}" for i in range(count))
+            tuple(class_names or ())
+            or train.classes
+            or _names_beside(root)
+            or tuple(f"class_{i}" for i in range(_checked(root, "label", count)))
         )
         if count == 0:
             raise ValueError(f"{root}: the train split has no clouds; expected at least one.")
@@ -70,11 +77,18 @@ class Hdf5Source:
         return read_hdf5(paths, group=group, normals=normals, dtype=None)
 
 
+def split_words(path: Path) -> list[str]:
+    """Return the splits that the name of a file names, by whole words: ``latest.h5`` is no test split."""
+    words = re.findall("[a-z]+", path.stem.lower().replace("trainval", "train val"))
+    named = {_WORDS.get(word, word) for word in words}
+    return [split for split in SPLITS if split in named]
+
+
 def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
     if root.is_dir():
         found: dict[str, list[Path]] = {split: [] for split in SPLITS}
         for path in sorted(root.glob("*.h5")):
-            matches = [split for split in SPLITS if split in path.name]
+            matches = split_words(path)
             if len(matches) > 1:
                 raise ValueError(
                     f"{path}: expected the word of one split in its name, got {' and '.join(matches)}; rename it, or "
@@ -82,17 +96,34 @@ def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
                 )
             for split in matches:
                 found[split].append(path)
+        for paths in found.values():
+            _check_variants(root, paths)
         return {split: (paths, "") for split, paths in found.items() if paths}
     import h5py
 
     try:
         with h5py.File(root, "r") as file:
             keys = set(file)
-    except OSError as error:
+    except Exception as error:  # damage makes it raise anything
         raise RuntimeError(f"{root}: expected an HDF5 file or a folder, got neither ({error}).") from error
     if "data" in keys:
         return {"train": ([root], "")}
     return {split: ([root], split) for split in SPLITS if split in keys}
+
+
+def _check_variants(root: Path, paths: Sequence[Path]) -> None:
+    """Refuse the variants of ScanObjectNN, which show the same objects, in one split."""
+    variants = [path.name for path in paths if "objectdataset" in path.name]
+    if len(variants) > 1:
+        raise ValueError(
+            f"{root}: {' and '.join(variants)} are variants of one data set; keep one of them in the folder."
+        )
+
+
+def _checked(root: Path, key: str, count: int) -> int:
+    if count > _MOST_NAMES:
+        raise ValueError(f"{root}: {key}: expected numbers from 0 up to {_MOST_NAMES - 1}, got {count - 1}.")
+    return count
 
 
 def _names_beside(root: Path) -> tuple[str, ...]:
@@ -116,7 +147,7 @@ def _part_names(root: Path, classes: tuple[str, ...], train: Hdf5Clouds) -> tupl
                     f"{classes[label]!r}; number the parts of all classes through, without sharing."
                 )
     owners, latest = [], min(owner.items())[1]
-    for part in range(max(owner) + 1):
+    for part in range(_checked(root, "pid", max(owner) + 1)):
         latest = owner.get(part, latest)  # a part that train never shows goes with the one before it
         owners.append(latest)
     if any(owners[i] != owners[i - 1] and owners[i] in owners[:i] for i in range(1, len(owners))):

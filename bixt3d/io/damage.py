@@ -7,7 +7,7 @@ from pathlib import Path
 _LONGEST = 300  # characters of a reason, which may quote a whole line of the file
 
 
-def damaged(path: Path, form: str, error: Exception) -> RuntimeError:
+def damaged(path: str | Path, form: str, error: Exception) -> RuntimeError:
     """Make one sentence of whatever a library raised: on damaged bytes that may be any exception.
 
     Args:

@@ -223,7 +223,12 @@ def test_hdf5_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "both"), [("trainval", "train and val"), ("test_train_eval", "train and val and test")]
+    ("name", "both"),
+    [
+        ("trainval", "train and val"),
+        ("test_train_eval", "train and test"),
+        ("Training-Validation", "train and val"),
+    ],
 )
 def test_a_file_of_two_splits_is_refused(tmp_path, name, both):
     for stem in ("train", name):
@@ -232,6 +237,155 @@ def test_a_file_of_two_splits_is_refused(tmp_path, name, both):
     with pytest.raises(
         ValueError, match=rf"{name}\.h5: expected the word of one split in its name, got {both};"
     ):
+        Folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train_latest", "train"),
+        ("ply_data_train3", "train"),
+        ("Training_objectdataset", "train"),
+        ("my-validation2", "val"),
+        ("val", "val"),
+        ("test_objectdataset", "test"),
+        ("latest", None),
+        ("interval_attested", None),
+        ("constraints", None),
+    ],
+)
+def test_a_split_is_named_by_a_whole_word(tmp_path, name, split):
+    for stem, count in (("x_train", 6), (name, 4)):
+        with h5py.File(tmp_path / f"{stem}.h5", "w") as file:
+            hdf5(file, count)
+    folder = Folder(tmp_path, num_points=8, stored_points=16, val_fraction=0)
+    assert len(folder.load("train")) == (10 if split == "train" else 6)
+    for other in ("val", "test"):
+        if other == split:
+            assert len(folder.load(other)) == 4
+        else:
+            with pytest.raises((ValueError, FileNotFoundError), match=f"'val' is empty|no {other} split"):
+                folder.load(other)
+
+
+def test_a_stray_hdf5_file_does_not_hide_a_tree(root):
+    (root / "constraints.h5").write_bytes(b"")
+    assert Folder(root).classes == ("ant", "cup")
+
+
+def test_variants_of_one_data_set_are_not_joined(tmp_path):
+    names = ("training_objectdataset.h5", "training_objectdataset_augmentedrot_scale75.h5")
+    for name in (*names, "test_objectdataset.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            hdf5(file, 4)
+    with pytest.raises(
+        ValueError, match=rf"{names[0]} and {names[1]} are variants of one data set; keep one"
+    ):
+        Folder(tmp_path)
+    (tmp_path / names[1]).unlink()
+    assert len(Folder(tmp_path, num_points=8, stored_points=16, val_fraction=0).load("train")) == 4
+
+
+def test_what_a_folder_holds_is_known_without_its_points(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        hdf5(file, 6)
+        points = file["data"][()]
+        del file["data"]
+        file.create_dataset("data", data=points, chunks=points.shape, fletcher32=True)
+    content = path.read_bytes()
+    assert points.tobytes() in content
+    path.write_bytes(content.replace(points.tobytes(), bytes(points.nbytes)))  # the checksum is wrong now
+    folder = Folder(path, num_points=8, stored_points=16)
+    assert folder.parts == tuple(f"class_{i}/part {j}" for i in (0, 1) for j in (0, 1))
+    with pytest.raises(RuntimeError, match=r"a\.h5: expected 6 clouds, got data that cannot be read"):
+        folder.load("train")
+
+
+@pytest.mark.parametrize("layout", ["data", "normal"])
+def test_colours_are_no_normals(tmp_path, layout):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        hdf5(file, 4)
+        xyz, up = file["data"][()], np.broadcast_to(np.float32([0, 0.6, 0.8]), (4, 20, 3))
+        if layout == "normal":
+            file["normal"] = up
+        else:
+            del file["data"]
+            file["data"] = np.concatenate([xyz, up], axis=2)
+    settings = {"num_points": 8, "stored_points": 16, "val_fraction": 0}
+    clouds = Folder(tmp_path / "a.h5", normals=True, **settings).load("train")
+    assert np.allclose(clouds.points[..., 3:], [0, 0.6, 0.8])
+    if layout == "normal":
+        return
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["data"][3, 7, 3:] = [0.9, 0.2, 0.1]
+    assert Folder(tmp_path / "a.h5", **settings).load("train").points.shape == (4, 16, 3)
+    with pytest.raises(ValueError, match=r"a\.h5: normals=True, but columns 4 to 6 .* no unit vectors"):
+        Folder(tmp_path / "a.h5", normals=True, **settings).load("train")
+
+
+def replace(path, key, value):
+    with h5py.File(path, "w") as file:
+        hdf5(file, 4)
+        if key in file:
+            del file[key]
+        if isinstance(value, dict):
+            file.create_dataset(key, **value)
+        elif isinstance(value, str) and value == "group":
+            file.create_group(key)
+        else:
+            file[key] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("data", "group", "data: expected an array"),
+        ("data", h5py.Empty("f4"), "data: expected an array"),
+        ("data", h5py.SoftLink("/nowhere"), r"HDF5 \(data\)"),
+        ("data", h5py.ExternalLink("absent.h5", "/data"), r"HDF5 \(data\)"),
+        ("data", np.zeros((4, 20)), r"data: expected shape \(n, N, 3\)"),
+        ("data", np.zeros((4, 0, 3)), r"data: expected shape \(n, N, 3\)"),
+        ("data", np.zeros((4, 20, 3), complex), "data: expected real numbers"),
+        (
+            "data",
+            {"shape": (10**6, 10**6, 3), "chunks": (1, 999, 3), "dtype": "f4"},
+            "data: .* got 0 bytes; it may be truncated",
+        ),
+        (
+            "label",
+            {"shape": (10**13,), "chunks": (999,), "dtype": "i8"},
+            "label: .* got 0 bytes; it may be truncated",
+        ),
+        ("label", "group", "label: expected an array"),
+        ("label", np.arange(3), r"label: expected shape \(4,\) or \(4, 1\), got \(3,\)"),
+        ("label", np.array([b"cow"] * 4), "label: expected whole numbers, got dtype"),
+        ("label", np.full(4, 10**9), "label: expected numbers from 0 up to 9999, got 1000000000"),
+        ("pid", np.full((4, 20), 10**9), "pid: expected numbers|pid 1000000000 occurs"),
+        ("pid", np.zeros((4, 19)), r"pid: expected shape \(4, 20\), got \(4, 19\)"),
+        ("names", [1, 2], "names: expected words"),
+        ("names", np.array([b"\xff", b"cow"]), "names: expected words"),
+        ("names", "word", r"names: expected shape \(1,\), got \(\)"),
+    ],
+)
+def test_hdf5_files_of_other_content_say_what_is_wrong(tmp_path, key, value, words):
+    replace(tmp_path / "a.h5", key, value)
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=rf"a\.h5.*({words})") as caught:
+        Folder(tmp_path / "a.h5")
+    assert "\n" not in str(caught.value)
+
+
+def test_normals_of_another_shape_are_refused(tmp_path):
+    replace(tmp_path / "a.h5", "normal", np.zeros((4, 19, 3)))
+    with pytest.raises(ValueError, match=r"a\.h5: normal: expected shape \(4, 20, 3\), got \(4, 19, 3\)"):
+        Folder(tmp_path / "a.h5", num_points=8, stored_points=16, normals=True).load("train")
+
+
+def test_clouds_of_other_sizes_in_another_file_are_refused(tmp_path):
+    for name, points in (("train0", 20), ("train1", 30)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            hdf5(file, 4, points=points)
+    with pytest.raises(ValueError, match=r"the same number of points in every file, got \[20, 30\]"):
         Folder(tmp_path)
 
 
