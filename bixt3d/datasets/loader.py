@@ -41,8 +41,9 @@ class CloudLoader:
     The order of an epoch, the points drawn and the augmentation of a batch are functions of (seed, epoch,
     batch number, rank) alone: a run that stops and resumes at any batch sees what it would have seen.
 
-    The arrays are moved to ``device`` whole where they fit the budget; else they stay in host memory
-    (memory-mapped ones stay mapped) and each batch is moved by itself. The batches are the same.
+    The arrays are moved to ``device`` whole where they fit the budget; else they stay in host memory and each batch
+    is moved by itself. The batches are the same. Memory-mapped arrays stay mapped there, but a split of which
+    clouds were held out is a copy in memory (:meth:`PointClouds.select`).
 
     Over several ranks, ``drop_last=True`` gives each rank equally many full batches of one common
     permutation (train). ``drop_last=False`` gives every cloud to exactly one rank, none twice (evaluation):
