@@ -14,6 +14,10 @@ import numpy as np
 
 from bixt3d.io.writing import atomic_file
 
+# Part of every name. Raise it when the same file and settings come to give other numbers: a reader, unit_sphere, the
+# sampling of meshes or the draw of points has changed. Caches of another format are built anew.
+FORMAT = 2
+
 
 def cached_array(
     name: str,
@@ -26,9 +30,9 @@ def cached_array(
 ) -> np.ndarray:
     """Return ``(n, N, C)`` float32 whose row ``i`` is ``parse(i)``, from the cache where it is up to date.
 
-    The cache is up to date when the list of files, their sizes and modification times, and the settings are
-    those it was built from. It is written under a temporary name and then renamed, so an interrupted run
-    leaves no half of it.
+    The cache is up to date when the list of files, their sizes and modification times, the settings and
+    :data:`FORMAT` are those it was built from. It is written under a temporary name and then renamed, so an
+    interrupted run leaves no half of it.
 
     Args:
         name: word for the file name and the progress bar, such as ``"train"``.
@@ -119,7 +123,7 @@ def _target(
     """Return the cache's file, and the part of its name that outlives a change of the source."""
     stats = [(os.path.relpath(file, root), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     subject = f"{name}-{_digest([str(root.resolve()), settings])}"
-    return _cache_folder(root, folder) / f"{subject}-{_digest([stats, form])}.npy", subject
+    return _cache_folder(root, folder) / f"{subject}-{_digest([FORMAT, stats, form])}.npy", subject
 
 
 def _remove_stale(target: Path, subject: str) -> None:

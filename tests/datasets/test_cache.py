@@ -3,6 +3,7 @@ import os
 import numpy as np
 import pytest
 
+from bixt3d.datasets import cache
 from bixt3d.datasets.cache import cached_array
 
 
@@ -55,6 +56,15 @@ def test_rebuilt_when_only_the_time_of_a_file_changes(root):
     (root / "1.txt").write_text("7")  # as long as before
     os.utime(root / "1.txt", ns=(1, 1))
     assert build(root)[:, 0, 0].tolist() == [0, 7, 2]
+
+
+def test_rebuilt_when_the_format_changes(root, monkeypatch):
+    calls = []
+    build(root, calls=calls)
+    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    build(root, calls=calls)
+    assert calls == [0, 1, 2] * 2
+    assert len(list((root.parent / "set_cache").iterdir())) == 1  # the old one is gone
 
 
 def test_a_failed_build_leaves_nothing(root, tmp_path):
