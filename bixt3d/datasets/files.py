@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import IO, cast
 
 CHUNK = 1 << 16  # what an interrupted transfer loses at most
 
@@ -186,21 +183,15 @@ def extract(packed: Path, folder: Path) -> None:
     """
     try:
         with _open_archive(packed) as archive:
-            members = _members(packed, archive)
             home = folder.resolve()
-            for name, _, _ in members:
+            for name in _names(packed, archive):
                 if not (home / name).resolve().is_relative_to(home):
                     raise RuntimeError(
                         f"{packed}: member {name!r} would land outside the folder; refusing it."
                     )
-            for name, is_folder, open_member in members:
-                path = home / name
-                if is_folder:
-                    path.mkdir(parents=True, exist_ok=True)
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with open_member() as source, path.open("wb") as out:
-                    shutil.copyfileobj(source, out, CHUNK)
+            if isinstance(archive, tarfile.TarFile) and hasattr(tarfile, "data_filter"):
+                archive.extraction_filter = tarfile.data_filter  # Python 3.10.12, 3.11.4 and later
+            archive.extractall(home)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise RuntimeError(f"{packed}: the archive cannot be unpacked: {error}; fetch it again.") from error
 
@@ -213,16 +204,11 @@ def _open_archive(packed: Path) -> zipfile.ZipFile | tarfile.TarFile:
     raise RuntimeError(f"{packed}: expected a zip or tar archive, got something else; fetch it again.")
 
 
-def _members(
-    packed: Path, archive: zipfile.ZipFile | tarfile.TarFile
-) -> list[tuple[str, bool, Callable[[], IO[bytes]]]]:
-    """List ``(name, is a folder, how to open it)``; a zip's links come out as plain files."""
+def _names(packed: Path, archive: zipfile.ZipFile | tarfile.TarFile) -> list[str]:
+    """List the members; a zip's links come out as plain files."""
     if isinstance(archive, zipfile.ZipFile):
-        return [(info.filename, info.is_dir(), partial(archive.open, info)) for info in archive.infolist()]
-    members = archive.getmembers()
-    odd = next((member for member in members if not (member.isfile() or member.isdir())), None)
-    if odd is not None:
-        raise RuntimeError(f"{packed}: member {odd.name!r} is a link or a device; refusing it.")
-    return [
-        (m.name, m.isdir(), cast("Callable[[], IO[bytes]]", partial(archive.extractfile, m))) for m in members
-    ]
+        return archive.namelist()
+    for member in archive.getmembers():
+        if not (member.isfile() or member.isdir()):
+            raise RuntimeError(f"{packed}: member {member.name!r} is a link or a device; refusing it.")
+    return archive.getnames()
