@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+# Part label of points that are of no part, such as those that fill a batch up: torch's cross-entropy and bixt3d's
+# meters pass it over.
+FILLER = -1
+
 
 @dataclass(frozen=True)
 class PointClouds:

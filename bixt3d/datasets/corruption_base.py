@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bixt3d.datasets.clouds import FILLER
 from bixt3d.datasets.transform_base import Drawn, Transform, take
-from bixt3d.datasets.whole import FILLER
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Source = torch.Generator | None

@@ -1,10 +1,10 @@
 """Corruptions of point clouds in five severities: to measure how robust a classifier is, or to train with.
 
 Each is an ordinary transform. How many points come out depends on the class, the severity and the number of
-points that went in, never on the cloud, so a batch stays a batch: nothing is repeated to fill clouds up. What
-is random about a cloud is drawn apart from what is done with it, so that an evaluation can draw for each cloud
-from a generator of its own (:func:`corrupt_each`). Logarithms, sines and cosines are part of the draw, because
-their rounding may depend on the size of the batch.
+points that went in, never on the cloud, so a batch stays a batch: nothing is repeated to fill clouds up. Random
+numbers are drawn separately from applying the corruption, so each cloud can have its own generator
+(:func:`corrupt_each`). Logarithms, sines and cosines are part of the draw, because their rounding may depend on the
+size of the batch.
 
 The list follows those of ModelNet40-C (Sun et al., "Benchmarking Robustness of 3D Point Cloud Recognition
 against Common Corruptions", 2022) and ModelNet-C (Ren et al., "Benchmarking and Analyzing Point Cloud

@@ -12,8 +12,8 @@ import numpy as np
 from bixt3d.datasets.cache import cached_array
 from bixt3d.datasets.clouds import PointClouds, check_point_counts
 from bixt3d.datasets.folder_hdf5 import Hdf5Source, split_words
-from bixt3d.datasets.split import check_split, hold_out, stratified_split
-from bixt3d.io import FORMATS, read_points, turn_to_y, unit_sphere
+from bixt3d.datasets.split import check_fraction, check_split, hold_out
+from bixt3d.io import FORMATS, check_axis, read_points, turn_to_y, unit_sphere
 
 LAYOUT = (
     "expected root/train/<class>/<file> and root/test/<class>/<file>, or root/<class>/train/<file> and so on, or HDF5 "
@@ -75,8 +75,8 @@ class Folder:
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         check_point_counts(num_points, stored_points)
-        stratified_split(np.zeros(0), val_fraction, val_seed)  # a bad fraction fails here, not after reading
-        turn_to_y(np.zeros(3), up)  # nor a bad axis
+        check_fraction(val_fraction)
+        check_axis(up)
         self.root = Path(root)
         self.num_points = num_points
         self.stored_points = stored_points

@@ -10,7 +10,7 @@ import numpy as np
 from bixt3d.datasets.cache import cached_array
 from bixt3d.datasets.clouds import PointClouds, check_point_counts, check_stored
 from bixt3d.datasets.hdf5 import read_hdf5
-from bixt3d.datasets.split import check_split, hold_out, stratified_split
+from bixt3d.datasets.split import check_fraction, check_split, hold_out
 from bixt3d.io import unit_sphere
 
 HDF5_FOLDER = "modelnet40_ply_hdf5_2048"
@@ -59,7 +59,7 @@ class ModelNet40:
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         check_point_counts(num_points, stored_points)
-        stratified_split(np.zeros(0), val_fraction, val_seed)  # a bad fraction fails here, not after reading
+        check_fraction(val_fraction)
         self.num_points = num_points
         self.stored_points = stored_points
         self.normals = normals

@@ -10,9 +10,9 @@ import numpy as np
 from bixt3d.datasets.clouds import PointClouds
 from bixt3d.datasets.shape_assembly import Assembly, rotation
 from bixt3d.datasets.shape_categories import CATEGORIES
+from bixt3d.datasets.split import SPLITS
+from bixt3d.io import unit_sphere
 
-# The position of a split is part of the seed of its clouds: never reorder.
-_SPLITS = ("train", "val", "test")
 _MIN_POINTS = 16
 
 
@@ -96,8 +96,8 @@ class Shapes:
         Raises:
             ValueError: ``split`` is none of the three.
         """
-        if split not in _SPLITS:
-            raise ValueError(f"split: got {split!r}, expected one of {sorted(_SPLITS)}.")
+        if split not in SPLITS:
+            raise ValueError(f"split: got {split!r}, expected one of {sorted(SPLITS)}.")
         n = self._counts[split]
         points = np.empty((n, self.stored_points, 6 if self.normals else 3), dtype=np.float32)
         part_labels = np.empty((n, self.stored_points), dtype=np.int64)
@@ -105,7 +105,7 @@ class Shapes:
         names = list(CATEGORIES)
         first_part = np.cumsum([0, *(len(category.parts) for category in CATEGORIES.values())])
         for index, label in enumerate(labels):
-            rng = np.random.default_rng(np.random.SeedSequence((self.seed, _SPLITS.index(split), index)))
+            rng = np.random.default_rng(np.random.SeedSequence((self.seed, SPLITS.index(split), index)))
             xyz, direction, part = self._cloud(rng, names[label])
             points[index, :, :3] = xyz
             if self.normals:
@@ -127,16 +127,10 @@ class Shapes:
         assembly = Assembly(category.parts)
         category.build(rng, assembly)
         points, normals, part = assembly.sample(rng, self.stored_points)
-        points = _to_unit_sphere(points @ turn.T)
+        points = unit_sphere(points @ turn.T)
         if self.noise > 0.0:
-            points = _to_unit_sphere(points + self.noise * rng.standard_normal(points.shape))
+            points = unit_sphere(points + self.noise * rng.standard_normal(points.shape))
         return points, normals @ turn.T, part
-
-
-def _to_unit_sphere(points: np.ndarray) -> np.ndarray:
-    """Centre points ``(N, 3)`` on their mean and scale the farthest to distance 1."""
-    centred = points - points.mean(axis=0)
-    return centred / np.sqrt((centred * centred).sum(axis=1).max())
 
 
 def _integer(argument: str, value: int, least: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bixt3d.datasets.clouds import PointClouds
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")  # Shapes seeds its clouds by the position: never reorder
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -30,8 +30,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
     Raises:
         ValueError: ``fraction`` is outside [0, 1).
     """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"val_fraction: expected a number from 0 up to but not 1, got {fraction}.")
+    check_fraction(fraction)
     held_out = np.zeros(len(labels), dtype=bool)
     if fraction > 0:
         for label in np.unique(labels):
@@ -54,6 +53,12 @@ def hold_out(clouds: PointClouds, split: str, fraction: float, seed: int) -> Poi
             "val_fraction=0."
         )
     return clouds if len(index) == len(clouds) else clouds.select(index)
+
+
+def check_fraction(fraction: float) -> None:
+    """Reject a share to hold out that is outside [0, 1)."""
+    if not 0 <= fraction < 1:
+        raise ValueError(f"val_fraction: expected a number from 0 up to but not 1, got {fraction}.")
 
 
 def check_split(split: str, val_fraction: float) -> None:

@@ -104,7 +104,7 @@ def call(
 
 
 def mix_of(transform: Any) -> Callable[..., Mixed]:
-    """Return how a transform mixes the clouds of a batch; what does not say does not."""
+    """Return the transform's `mix`, or a no-op if it has none."""
     return getattr(transform, "mix", Transform().mix)
 
 

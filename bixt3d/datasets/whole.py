@@ -7,11 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from bixt3d.datasets.clouds import PointClouds
+from bixt3d.datasets.clouds import FILLER, PointClouds
 from bixt3d.datasets.loader import Batch
-
-# Part label of the points that only fill a batch up; torch's cross-entropy and bixt3d's meters pass it over.
-FILLER = -1
 
 
 class WholeCloudLoader:

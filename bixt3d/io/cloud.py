@@ -67,6 +67,12 @@ class Cloud:
         return replace(self, points=turn_to_y(self.points, up), normals=normals)
 
 
+def check_axis(axis: str) -> None:
+    """Raise a ValueError unless an axis is ``"x"``, ``"y"`` or ``"z"``."""
+    if axis not in _TO_Y:
+        raise ValueError(f"up: unknown value {axis!r}, expected one of {', '.join(sorted(_TO_Y))}.")
+
+
 def turn_to_y(vectors: np.ndarray, axis: str) -> np.ndarray:
     """Turn vectors so that an axis becomes y: of z, x stays and y becomes -z; of x, z stays and y becomes -x.
 
@@ -77,8 +83,7 @@ def turn_to_y(vectors: np.ndarray, axis: str) -> np.ndarray:
     Raises:
         ValueError: there is no such axis.
     """
-    if axis not in _TO_Y:
-        raise ValueError(f"up: unknown value {axis!r}, expected one of {', '.join(sorted(_TO_Y))}.")
+    check_axis(axis)
     order, sign = _TO_Y[axis]
     return np.ascontiguousarray(vectors[..., order] * np.array(sign, dtype=vectors.dtype))
 
