@@ -38,7 +38,7 @@ def read_text(path: Path) -> Cloud:
     rows = [x for x in lines if not x.startswith(_COMMENTS) and (x[0] != ";" or ";" in x[1:])]
     names, rows = _take_header(path, rows)
     count = None
-    if rows and rows[0].isdigit():
+    if rows and rows[0].isdecimal() and len(rows[0]) < 20:  # int() takes no number of thousands of digits
         count, rows = int(rows[0]), rows[1:]
     if not rows:
         raise ValueError(f"{path}: the file has no points; expected rows of at least 3 numbers.")

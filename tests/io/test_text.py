@@ -143,3 +143,10 @@ def test_suffixes_that_say_what_the_columns_are(tmp_path):
     assert np.array_equal(read(tmp_path, table("//X Y Z", X, Y, Z, sep=" "), "a.asc").points, POINTS)
     with pytest.raises(ValueError, match=r"a\.xyzn: expected rows of 6 numbers \(x y z nx ny nz\), got 3"):
         read(tmp_path, table("", X, Y, Z, sep=" "), "a.xyzn")
+
+
+@pytest.mark.parametrize("count", ["9" * 5000, "\u00b2"])
+def test_a_count_that_is_none_names_the_file(tmp_path, count):
+    (tmp_path / "a.pts").write_text(f"{count}\n1 2 3\n", encoding="utf-8")
+    with pytest.raises((ValueError, RuntimeError), match=r"a\.pts: "):
+        read_points(tmp_path / "a.pts")
