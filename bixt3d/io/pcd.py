@@ -36,7 +36,7 @@ def read_pcd(path: Path) -> Cloud:
         raise damaged(path, "PCD", error) from error
     missing = {"x", "y", "z"} - set(cloud.fields)
     if missing:
-        raise ValueError(f"{path}: expected fields x, y and z, got {', '.join(cloud.fields)}.")
+        raise ValueError(f"{path}: expected fields x, y and z, got {', '.join(cloud.fields)[:300]}.")
     points = _columns(cloud, ("x", "y", "z"))
     if len(points) != cloud.metadata.points:
         raise RuntimeError(

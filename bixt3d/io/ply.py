@@ -102,6 +102,8 @@ def _rows(
     name: str, count: int, properties: list[_Property], order: str, data: memoryview
 ) -> tuple[_Columns, memoryview]:
     """Read the rows of one element, and return what follows them."""
+    if not properties:
+        return {}, data
     least = sum(struct.calcsize(order + (length or kind)) for _, kind, length in properties)
     if count * least > len(data):
         raise ValueError(f"it is too small for {count} rows of {name!r}, as its header announces")

@@ -176,6 +176,15 @@ def test_a_ply_whose_header_lies_is_refused(tmp_path, form, old, new):
     assert "\n" not in str(caught.value)
 
 
+def test_rows_of_no_numbers_take_no_time(tmp_path):
+    write_ply(tmp_path / "a.ply", "binary_little_endian", CORNERS, [(3, 0, 1, 2), (3, 0, 2, 3)])
+    content = (tmp_path / "a.ply").read_bytes()
+    (tmp_path / "a.ply").write_bytes(
+        content.replace(b"element face", b"element none 99999999999999\nelement face")
+    )
+    covers_the_square(tmp_path / "a.ply")
+
+
 @pytest.mark.parametrize("face", [(3, 0, 1, 9), (3, 0, 1, -2), (3, 0, 1, 1.5), (3, 0, 1, "nan"), (2, 0, 1)])
 def test_a_face_of_no_vertices_is_refused(tmp_path, face):
     write_ply(tmp_path / "a.ply", "ascii", CORNERS, [face])
