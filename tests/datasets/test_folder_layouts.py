@@ -54,3 +54,53 @@ def test_a_class_of_test_alone_is_named_with_its_place(split_first):
     (root / "sofa" / "test").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"sofa: class 'sofa' is not in train; .* cup, night_stand"):
         Folder(root)
+
+
+def test_hidden_and_other_files_are_no_clouds_and_suffixes_may_be_capital(split_first):
+    stand = split_first / "train" / "night_stand"
+    for name in ("._night_stand_0000.off", ".DS_Store", "notes.md"):
+        (stand / name).write_text(SQUARE.format(height=1))
+    (split_first / "train" / ".cache").mkdir()
+    for name in ("h", "e", "b", "g", "a", "f", "d", "c"):  # not in the order of their names
+        (stand / f"x_{name}.OFF").write_text(SQUARE.format(height=1))
+    folder = Folder(split_first, num_points=8, stored_points=16, val_fraction=0)
+    assert folder.classes == ("cup", "night_stand")
+    names = [name.rpartition("/")[2] for name in folder.load("train").names[4:]]
+    assert names == [*(f"night_stand_{i:04}.off" for i in range(4)), *(f"x_{c}.OFF" for c in "abcdefgh")]
+
+
+def test_a_class_of_val_alone_is_refused(split_first):
+    (split_first / "val" / "sofa").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"val: class 'sofa' is not in train; .* cup, night_stand"):
+        Folder(split_first)
+
+
+def test_names_are_for_hdf5_files(split_first):
+    for options in ({"class_names": ["a", "b"]}, {"part_names": ["a/b"]}):
+        with pytest.raises(ValueError, match=r"class_names and part_names: .* so leave both out"):
+            Folder(split_first, **options)
+
+
+def test_a_mesh_is_sampled_anew_for_each_name_and_seed(split_first):
+    for i in range(4):
+        (split_first / "train" / "cup" / f"cup_{i:04}.off").write_text(SQUARE.format(height=1))
+
+    def clouds(**options):
+        loaded = Folder(split_first, num_points=8, stored_points=16, val_fraction=0, **options).load("train")
+        return [frozenset(map(tuple, cloud.round(5).tolist())) for cloud in loaded.points[:4]]
+
+    assert clouds() == clouds()
+    sets = [*clouds(), *clouds(seed=1)]
+    assert all(not a & b for i, a in enumerate(sets) for b in sets[:i])
+
+
+def test_the_held_out_clouds_follow_their_seed_and_the_cache_lies_where_it_is_asked_for(
+    split_first, tmp_path
+):
+    settings = {"num_points": 8, "stored_points": 16, "val_fraction": 0.5, "cache": tmp_path / "parsed"}
+    held_out = {Folder(split_first, val_seed=seed, **settings).load("val").names for seed in range(6)}
+    assert len(held_out) > 1
+    assert list((tmp_path / "parsed").glob("train-*.npy"))
+    assert not (tmp_path / "split_first_cache").exists()
+    with pytest.raises(ValueError, match="val_fraction: expected"):
+        Folder(split_first, **{**settings, "val_fraction": 1.0})

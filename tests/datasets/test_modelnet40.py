@@ -151,6 +151,38 @@ def test_text_errors(text):
         ModelNet40(text, num_points=8).load("test")
 
 
+def test_text_keeps_the_first_stored_points(text):
+    rows = np.loadtxt(text / "lamp" / "lamp_0009.txt", delimiter=",")[:10]
+    points = ModelNet40(text, num_points=8, stored_points=10, normals=True).load("test").points
+    centred = rows[:, :3] - rows[:, :3].mean(axis=0)
+    assert points.shape == (2, 10, 6)
+    assert np.allclose(points[0, :, :3], centred / np.linalg.norm(centred, axis=1).max(), atol=1e-6)
+    assert np.allclose(points[0, :, 3:], rows[:, 3:], atol=1e-6)
+    with pytest.raises(ValueError, match=r"lamp_0009\.txt: holds 12 points a cloud, but 13 were asked for"):
+        ModelNet40(text, num_points=13).load("test")
+
+
+def test_text_cache_lies_where_it_is_asked_for(text, tmp_path):
+    for stored in (10, 12):
+        for _ in range(2):
+            ModelNet40(text, num_points=8, stored_points=stored, cache=tmp_path / "parsed").load("test")
+    assert len(list((tmp_path / "parsed").iterdir())) == 2  # each setting has its own, and keeps it
+    assert not (text.parent / f"{text.name}_cache").exists()
+
+
+def test_an_empty_list_of_shapes_is_named(text):
+    (text / "modelnet40_test.txt").write_text("\n")
+    with pytest.raises(RuntimeError, match=r"modelnet40_test\.txt: expected one shape per line, got none"):
+        ModelNet40(text, num_points=8).load("test")
+
+
+def test_held_out_shapes_follow_their_seed(hdf5):
+    held_out = {ModelNet40(hdf5, num_points=8, val_seed=seed).load("val").names for seed in (0, 1, 1)}
+    assert len(held_out) == 2
+    with pytest.raises(ValueError, match="val_fraction: expected a number from 0"):
+        ModelNet40(hdf5, num_points=8, val_fraction=1.5)
+
+
 def test_hdf5_wins_unless_normals_are_wanted(hdf5, text):
     assert ModelNet40(hdf5.parent, num_points=8).layout == "hdf5"
     assert ModelNet40(hdf5.parent, num_points=8, normals=True).layout == "text"

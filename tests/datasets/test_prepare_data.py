@@ -63,6 +63,22 @@ def test_check_refuses_wrong_counts_and_shapes_in_one_line(refused, hdf5):
     assert "expected 9840 or 9843 train shapes, got 9000" in said
 
 
+@pytest.mark.parametrize("labels", [np.full((2468, 1), 40), np.zeros((2467, 1))])
+def test_check_refuses_labels_that_do_not_fit(refused, hdf5, labels):
+    with h5py.File(hdf5 / "ply_data_test0.h5", "a") as file:
+        del file["label"]
+        file["label"] = labels.astype(np.uint8)
+    said = refused("modelnet40", "--check", "--root", str(hdf5))
+    assert "ply_data_test0.h5: expected data (n, N, 3) and n labels from 0 to 39" in said
+    assert f"{len(labels)} labels up to {int(labels.max())}" in said
+
+
+def test_check_refuses_a_class_named_twice(refused, hdf5):
+    (hdf5 / "shape_names.txt").write_text("\n".join(["class0", *(f"class{i}" for i in range(39))]))
+    said = refused("modelnet40", "--check", "--root", str(hdf5))
+    assert "expected a list of 40 different classes, got 39" in said
+
+
 def test_check_of_the_text_layout(main, refused, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "modelnet40_normal_resampled"
     monkeypatch.setattr(source, "NUM_SHAPES", {"train": (2,), "test": (1,)})
@@ -77,6 +93,12 @@ def test_check_of_the_text_layout(main, refused, tmp_path, capsys, monkeypatch):
     assert "train: 2 clouds of 10000 points with normals" in capsys.readouterr().out
     (folder / "class0" / "class0_0003.txt").write_text("0,0,0,1,0,0\n" * 99)
     assert "class0_0003.txt: expected 10000 rows, got 99" in refused(*command)
+    (folder / "class0" / "class0_0002.txt").write_text("0,0,0,1,0,0\n" * 98)  # the smallest is looked at
+    assert "class0_0002.txt: expected 10000 rows, got 98" in refused(*command)
+    (folder / "class0" / "class0_0002.txt").unlink()
+    assert "class0_0002.txt: 1 of 2 shapes are missing" in refused(*command)
+    (folder / "modelnet40_train.txt").write_text("class0_0001\n")
+    assert "expected 2 train shapes, got 1" in refused(*command)
 
 
 def test_nothing_there(refused, tmp_path):

@@ -49,6 +49,39 @@ def test_variants_are_files_and_the_parent_will_do(root, tmp_path_factory):
     assert len(ScanObjectNN(above, num_points=8).load("test")) == 12
 
 
+# Folder and end of the file name of each variant, as the authors' files are called.
+FILES = {
+    "obj_only": ("main_split_nobg", "objectdataset"),
+    "obj_bg": ("main_split", "objectdataset"),
+    "pb_t25": ("main_split", "objectdataset_augmented25_norot"),
+    "pb_t25_r": ("main_split", "objectdataset_augmented25rot"),
+    "pb_t50_r": ("main_split", "objectdataset_augmentedrot"),
+    "pb_t50_rs": ("main_split", "objectdataset_augmentedrot_scale75"),
+}
+
+
+def test_each_variant_is_read_from_its_own_file(tmp_path):
+    for size, (folder, name) in enumerate(FILES.values(), start=3):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for split, count in (("training", 20 * size), ("test", size)):
+            with h5py.File(tmp_path / folder / f"{split}_{name}.h5", "w") as file:
+                file["data"] = np.random.default_rng(size).normal(size=(count, 8, 3)).astype(np.float32)
+                file["label"] = np.arange(count) % 15
+    for size, variant in enumerate(FILES, start=3):
+        dataset = ScanObjectNN(tmp_path, variant=variant, num_points=8, val_fraction=0)
+        assert (len(dataset.load("test")), len(dataset.load("train"))) == (size, 20 * size), variant
+
+
+def test_the_classes_are_those_of_the_authors_in_their_order():
+    names = "bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet"
+    assert ScanObjectNN.classes == tuple(names.split())
+
+
+def test_held_out_clouds_follow_their_seed(root):
+    held_out = {ScanObjectNN(root, num_points=8, val_seed=seed).load("val").names for seed in (0, 1, 1)}
+    assert len(held_out) == 2
+
+
 def test_errors_say_what_to_do(root):
     with pytest.raises(FileNotFoundError, match=r"augmentedrot\.h5: no such file; .*data\.root"):
         ScanObjectNN(root, variant="pb_t50_r")
@@ -56,6 +89,12 @@ def test_errors_say_what_to_do(root):
         ScanObjectNN(root, variant="hardest")
     with pytest.raises(ValueError, match=r"holds 32 points a cloud, but 1024 were asked for; lower"):
         ScanObjectNN(root).load("train")
+    with pytest.raises(ValueError, match="split: unknown value 'dev', expected one of test, train, val"):
+        ScanObjectNN(root, num_points=8).load("dev")
+    with pytest.raises(ValueError, match="'val' is empty with val_fraction=0"):
+        ScanObjectNN(root, num_points=8, val_fraction=0).load("val")
+    with pytest.raises(ValueError, match=r"stored_points: expected at least num_points \(8\), got 4"):
+        ScanObjectNN(root, num_points=8, stored_points=4)
     with pytest.raises(ValueError, match="val_fraction"):
         ScanObjectNN(root, num_points=8, val_fraction=1)
     (root / "main_split_nobg" / "test_objectdataset.h5").unlink()

@@ -55,6 +55,16 @@ def test_numbers_of_the_format():
     assert sum(NUM_PARTS.values()) == 50
 
 
+def test_parts_are_named_within_their_category(text):
+    parts = ShapeNetPart(text).parts
+    assert (len(parts), parts[0], parts[4], parts[49]) == (
+        50,
+        "Airplane/part 0",
+        "Bag/part 0",
+        "Table/part 2",
+    )
+
+
 def test_text_layout(text):
     clouds = ShapeNetPart(text, num_points=16, normals=True).load("train")
     assert clouds.names == ("02691156/a", "02691156/z", f"{FOLDERS['Mug']}/b")  # sorted
@@ -98,6 +108,28 @@ def test_the_order_is_drawn_from_the_seed(text):
     assert not np.array_equal(first, ShapeNetPart(text, num_points=16, seed=1).load("test").points)
 
 
+def test_shapes_of_one_size_have_orders_of_their_own(text):
+    mugs = [text / FOLDERS["Mug"] / f"{name}.txt" for name in "bc"]
+    mugs[1].write_bytes(mugs[0].read_bytes())
+    clouds = ShapeNetPart(text, num_points=16, trainval=True).load("train").points[-2:, :40]
+    assert not np.array_equal(*clouds)
+    np.testing.assert_array_equal(*(cloud[np.lexsort(cloud.T)] for cloud in clouds))
+
+
+def test_trainval_is_in_the_order_of_all_names(text):
+    np.savetxt(text / FOLDERS["Airplane"] / "m.txt", rows("Airplane", "m", 20))
+    names = json.dumps([f"shape_data/{FOLDERS['Airplane']}/m"])
+    (text / "train_test_split" / "shuffled_val_file_list.json").write_text(names)
+    loaded = ShapeNetPart(text, num_points=16, trainval=True).load("train").names
+    assert [name.rpartition("/")[2] for name in loaded] == ["a", "m", "z", "b"]
+
+
+def test_the_cache_lies_where_it_is_asked_for(text, tmp_path):
+    ShapeNetPart(text, num_points=16, cache=tmp_path / "parsed").load("test")
+    assert len(list((tmp_path / "parsed").glob("test-*.npy"))) == 1
+    assert not (tmp_path / "text_cache").exists()
+
+
 def test_the_cache_is_used_and_rebuilt_when_a_file_changes(text, monkeypatch):
     dataset = ShapeNetPart(text, num_points=16)
     before = dataset.load("test").points
@@ -139,6 +171,34 @@ def test_hdf5_layout(tmp_path):
         ShapeNetPart(tmp_path, normals=True)
 
 
+def test_hdf5_points_keep_their_parts_and_are_drawn_from_the_seed(tmp_path):
+    import h5py
+
+    # the part of a lamp's point is told by where it lies: each along an arm of its own, all in another order
+    rng = np.random.default_rng(0)
+    pid = np.stack([rng.permutation(np.arange(40) % 4) for _ in range(2)])
+    arms = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
+    data = arms[pid] * rng.uniform(1, 2, (2, 40, 1)) + 7
+    with h5py.File(tmp_path / "ply_data_train0.h5", "w") as file:
+        file["data"], file["label"] = data.astype(np.float32), [8, 8]
+        file["pid"] = FIRST_PART["Lamp"] + pid
+    clouds = ShapeNetPart(tmp_path, num_points=64).load("train")
+    assert clouds.points.shape == (2, 64, 3)
+    assert clouds.counts.tolist() == [40, 40]
+    arm = (clouds.points @ arms.T).argmax(axis=2)
+    np.testing.assert_array_equal(clouds.part_labels, FIRST_PART["Lamp"] + arm)
+    for cloud in clouds.points:
+        assert len(np.unique(cloud[:40], axis=0)) == 40
+        np.testing.assert_array_equal(cloud[40:], cloud[:24])
+    same, other = (ShapeNetPart(tmp_path, num_points=64, seed=s).load("train").points for s in (0, 1))
+    np.testing.assert_array_equal(same, clouds.points)
+    assert not np.array_equal(other, clouds.points)
+    with h5py.File(tmp_path / "ply_data_train0.h5", "a") as file:
+        del file["pid"]
+    with pytest.raises(RuntimeError, match=r"ply_data_train0\.h5: expected part labels 'pid', got none"):
+        ShapeNetPart(tmp_path).load("train")
+
+
 def test_official_counts(tmp_path):
     if not LISTS.is_dir():
         pytest.skip("the official split lists are not here")
@@ -166,9 +226,20 @@ def test_bad_files(text, tmp_path):
     table.unlink()
     with pytest.raises(FileNotFoundError, match=r"t\.txt: 1 of 1 shapes of the split lists are missing"):
         ShapeNetPart(text).load("test")
-    (text / "train_test_split" / "shuffled_test_file_list.json").write_text("[")
+    listing = text / "train_test_split" / "shuffled_test_file_list.json"
+    listing.write_text('["shape_data/99999999/t"]')
+    with pytest.raises(RuntimeError, match="shape '99999999/t' of the split lists is of no category"):
+        ShapeNetPart(text).load("test")
+    listing.write_text("[]")
+    with pytest.raises(RuntimeError, match="expected at least one shape, got none"):
+        read_split(text, "test")
+    listing.write_text("[")
     with pytest.raises(RuntimeError, match="expected a JSON list"):
         read_split(text, "test")
+    lines = [f"{name} {folder}\n" for name, folder in FOLDERS.items()]
+    (text / "synsetoffset2category.txt").write_text("".join([lines[1], lines[0], *lines[2:]]))
+    with pytest.raises(RuntimeError, match=r"expected the 16 categories Airplane, Bag, .* got Bag, Airplane"):
+        ShapeNetPart(text)  # the number of a category is that of its line
     (text / "synsetoffset2category.txt").write_text("Mug 03797390\n")
     with pytest.raises(RuntimeError, match=r"expected the 16 categories Airplane.* got Mug"):
         ShapeNetPart(text)
