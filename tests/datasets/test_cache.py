@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bixt3d.datasets import cache
-from bixt3d.datasets.cache import cached_array
+from bixt3d.datasets.cache import cached_array, cached_rows
 
 
 def build(root, folder=None, settings=None, calls=None, fail_at=None):
@@ -67,6 +67,72 @@ def test_rebuilt_when_the_format_changes(root, monkeypatch):
     assert len(list((root.parent / "set_cache").iterdir())) == 1  # the old one is gone
 
 
+def test_rebuilt_when_only_the_size_or_the_name_of_a_file_changes(root):
+    def touch():
+        for file in root.iterdir():
+            os.utime(file, ns=(1, 1))
+
+    touch()
+    build(root)
+    (root / "1.txt").write_text("77")
+    touch()
+    assert build(root)[:, 0, 0].tolist() == [0, 77, 2]
+    (root / "1.txt").rename(root / "9.txt")
+    (root / "2.txt").write_text("22")
+    touch()  # the same sizes in the same order
+    assert build(root)[:, 0, 0].tolist() == [0, 22, 77]
+
+
+def test_two_sets_in_one_folder_keep_their_own(root, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for i in range(3):
+        (other / f"{i}.txt").write_text(str(9 - i))
+        for folder in (root, other):
+            os.utime(folder / f"{i}.txt", ns=(1, 1))
+    for calls in ([], None):
+        assert build(root, tmp_path / "c", calls=calls)[:, 0, 0].tolist() == [0, 1, 2]
+        assert build(other, tmp_path / "c")[:, 0, 0].tolist() == [9, 8, 7]
+    calls = []
+    build(root, tmp_path / "c", calls=calls)
+    assert calls == [], "the other set's cache did not take its place"
+
+
+def rows(root, sizes, folder, fail_at=None):
+    files = sorted(root.glob("*.txt"))
+
+    def parse(i):
+        if i == fail_at:
+            raise RuntimeError("damaged")
+        return np.full((sizes[i], 2), i)
+
+    return cached_rows("train", root, files, {}, 2, parse, folder)
+
+
+def test_rows_of_clouds_of_several_sizes(root, tmp_path):
+    found, offsets = rows(root, (3, 1, 2), tmp_path / "c")
+    assert offsets.tolist() == [0, 3, 4, 6]
+    assert found.tolist() == [[i, i] for i in (0, 0, 0, 1, 2, 2)]
+    again, _ = rows(root, (), tmp_path / "c")
+    assert np.array_equal(again, found), "read, not parsed again"
+
+
+def test_rows_that_cannot_be_written_whole_leave_nothing(root, tmp_path, monkeypatch):
+    def cut(path, array, **options):
+        with open(path, "wb") as file:
+            np.lib.format.write_array(file, array[:4])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(np, "save", cut)
+        with pytest.raises(OSError, match="No space left"):
+            rows(root, (3, 1, 2), tmp_path / "c")
+    assert list((tmp_path / "c").iterdir()) == []
+    with pytest.raises(RuntimeError, match="damaged"):
+        rows(root, (3, 1, 2), tmp_path / "c", fail_at=2)
+    assert rows(root, (3, 1, 2), tmp_path / "c")[1].tolist() == [0, 3, 4, 6]
+
+
 def test_a_failed_build_leaves_nothing(root, tmp_path):
     with pytest.raises(RuntimeError, match="damaged"):
         build(root, folder=tmp_path / "c", fail_at=2)
@@ -79,4 +145,18 @@ def test_falls_back_to_the_users_cache_folder(root, tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "user" / name)
     (tmp_path / "set_cache").write_text("a file where the folder should be")
     assert build(root).shape == (3, 2, 3)
+    assert len(list((tmp_path / "user" / "bixt3d").iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_falls_back_too(root, tmp_path, monkeypatch):
+    import pooch
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "user" / name)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    (tmp_path / "set_cache").mkdir()
+    assert build(root).shape == (3, 2, 3)
+    assert list((tmp_path / "set_cache").iterdir()) == []
     assert len(list((tmp_path / "user" / "bixt3d").iterdir())) == 1

@@ -1,7 +1,10 @@
+import gzip
 import hashlib
 import io
+import socket
 import tarfile
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -48,6 +51,14 @@ class Server:
             def do_GET(self):
                 asked = self.headers.get("Range")
                 outer.requests.append((self.path, asked))
+                if self.path.startswith("/squeezed/") and "gzip" in self.headers.get("Accept-Encoding", ""):
+                    body = gzip.compress(outer.content[self.path])
+                    self.send_response(200)
+                    self.send_header("Content-Encoding", "gzip")
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                    return
                 if self.path not in outer.content:
                     self.send_error(404)
                     return
@@ -156,6 +167,29 @@ def test_a_server_that_cannot_resume_starts_over(server, tmp_path):
     assert download(mirror, tmp_path).read_bytes() == GOOD
 
 
+def test_a_server_that_would_compress_is_asked_not_to(server, tmp_path):
+    server.content["/squeezed/set.zip"] = GOOD
+    assert download(Mirror(server.url("squeezed/set.zip"), MD5), tmp_path).read_bytes() == GOOD
+
+
+def test_what_follows_a_question_mark_is_no_part_of_the_name(server, tmp_path):
+    server.content["/set.zip?download=1/x"] = GOOD
+    mirror = Mirror(server.url("set.zip?download=1/x"), MD5)
+    assert download(mirror, tmp_path) == tmp_path / "set.zip"
+
+
+def test_a_mirror_that_never_answers_is_given_up(server, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        closing = threading.Timer(10, silent.close)
+        closing.daemon = True
+        closing.start()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/set.zip"
+        archive = RemoteArchive("set", (Mirror(address), Mirror(server.url("set.zip"), MD5)))
+        start = time.monotonic()
+        assert names(fetch_archive(archive, tmp_path / "data", accept, timeout=0.2)) == ["a.txt", "sub"]
+        assert time.monotonic() - start < 8
+
+
 @pytest.mark.parametrize("left_over", [GOOD, GOOD + b"more than there is"])
 def test_a_part_as_long_as_the_file_or_longer(server, tmp_path, left_over):
     mirror = Mirror(server.url("set.zip"), MD5)
@@ -177,6 +211,12 @@ def test_archives_without_a_folder_of_their_own(server, tmp_path):
     server.content["/flat.tar.gz"] = tar_bytes({"./a.txt": b"hello", "./sub/b.txt": b"w"})
     archive = RemoteArchive("set", (Mirror(server.url("flat.tar.gz")),))
     assert names(fetch_archive(archive, tmp_path, accept)) == ["a.txt", "sub"]
+
+
+def test_what_a_mac_adds_to_an_archive_is_left_out(server, tmp_path):
+    server.content["/mac.zip"] = zip_bytes({"a.txt": b"hello", "__MACOSX/._a.txt": b"x"})
+    archive = RemoteArchive("set", (Mirror(server.url("mac.zip")),))
+    assert names(fetch_archive(archive, tmp_path, accept)) == ["a.txt"]
 
 
 @pytest.mark.parametrize(
