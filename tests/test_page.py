@@ -35,6 +35,8 @@ def test_page_holds_the_scene_exactly(tmp_path):
         colors = np.frombuffer(base64.b64decode(one["colors"]), np.uint8).reshape(-1, 3)
         assert np.array_equal(colors, view.colors)
         assert [entry["text"] for entry in one["legend"]] == [entry.text for entry in view.legend]
+        assert [tuple(entry["color"]) for entry in one["legend"]] == [entry.color for entry in view.legend]
+    assert [one["title"] for one in shown["views"]] == ["prediction", "ground truth", "errors"]
     assert (data["title"], shown["name"], shown["note"]) == ("mine", "<i>a</i>.ply", "")
 
 

@@ -118,17 +118,65 @@ def test_browser_goes_round_and_keeps_the_view():
         Browser([])
 
 
+def test_the_camera_sees_all_from_in_front_and_no_nearer_than_it_has_to():
+    """By open3d's own rule: the eye is at lookat + front * zoom * (largest extent) / tan(fov / 2)."""
+    told = {}
+
+    class Control:
+        def __getattr__(self, name):
+            return lambda value: told.update({name: np.array(value)})
+
+        def get_field_of_view(self):
+            return 60.0
+
+    rng = np.random.default_rng(0)
+    for size in ((1, 1, 1), (3, 0.2, 0.5), (0.1, 2, 0.1), (0.3, 0.3, 5)):
+        points = rng.uniform(size=(500, 3)) ** 3 * size + [7, -3, 2]  # most of them in one corner
+        viewer.aim(Control(), points)
+        low, high = points.min(axis=0), points.max(axis=0)
+        assert np.allclose(told["set_lookat"], (low + high) / 2)
+        front, up = told["set_front"], told["set_up"]
+        assert np.allclose([front @ front, up @ up, front @ up], [1, 1, 0])
+        assert (front > 0).all(), "from the right, from above, from in front"
+        assert up[1] > 0.8, "what is up stands up"
+        slope = np.tan(np.radians(30))
+        away = told["set_zoom"] * (high - low).max() / slope
+        depth = away - (points - told["set_lookat"]) @ front
+        across = (points - told["set_lookat"]) @ np.stack([np.cross(up, front), up], axis=1)
+        reach = np.abs(across / (slope * depth[:, None])).max()
+        assert reach == pytest.approx(viewer.MARGIN)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_where_a_window_can_be_asked_for(monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    for name in ("DISPLAY", "SSH_CONNECTION", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if platform == "linux":
+        monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    viewer.check_display()
+    if platform == "darwin":
+        monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 22 10.0.0.2 22")
+        with pytest.raises(RuntimeError, match=r"no window can be opened over ssh; .*--save FILE\.html"):
+            viewer.check_display()
+
+
 def test_screenshots_never_overwrite(tmp_path):
     first = viewer.screenshot_name(tmp_path, scene("dir/a b.ply"), "ground truth")
     assert first == tmp_path / "dir_a_b.ply_ground_truth.png"
     first.write_text("")
     assert viewer.screenshot_name(tmp_path, scene("dir/a b.ply"), "ground truth").name.endswith("_2.png")
+    (tmp_path / "dir_a_b.ply_ground_truth_2.png").touch()
+    assert viewer.screenshot_name(tmp_path, scene("dir/a b.ply"), "ground truth").name.endswith("_3.png")
 
 
 def test_points_shrink_as_they_grow_in_number():
     sizes = [viewer.point_size(count, 720) for count in (10, 2048, 20_000, 10**6)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] >= 1
+    # a quarter of the points, twice the size: they cover the same
+    assert viewer.point_size(2000, 400) == pytest.approx(2 * viewer.point_size(8000, 400))
+    assert viewer.point_size(2000, 800) == pytest.approx(2 * viewer.point_size(2000, 400))
 
 
 @pytest.mark.parametrize(
