@@ -39,6 +39,8 @@ def test_every_corruption_and_number_of_points_is_measured(measured, tiny_run, o
         "jitter": 32, "rotation": 32, "scale": 32, "local_drop": 16, "global_drop": 8, "clutter": 34,
         "local_clutter": 48, "density": 16, "occlusion": 8,
     }  # fmt: skip
+    levels = {row["corruption"]: row["level"] for row in result.rows if row["severity"] == 5}
+    assert (levels["jitter"], levels["rotation"], levels["global_drop"]) == (0.05, 30, 0.75)
 
 
 @pytest.mark.parametrize("size", [1, 41])
@@ -86,6 +88,15 @@ def test_the_command_line(call, tiny_run, tmp_path):
     assert "tiny on test (41 clouds, the first 32 points): clean OA " in out
     for said in ("jitter", "scale", "mean", "OA relative", "written: r/robustness.csv"):
         assert said in out
+
+
+def test_the_split_and_the_seed_are_those_asked_for(tiny_run, one_thread, tmp_path):
+    out = tmp_path / "new" / "folder"
+    plan = RobustnessPlan(("scale",), (1,), seed=3)
+    result = evaluate_robustness(tiny_run / "best.pt", plan, [CPU], split="val", out=out)
+    assert result.clean == evaluate_checkpoint(tiny_run / "best.pt", [CPU], split="val").summary()
+    written = json.loads((out / "robustness.json").read_text())
+    assert (written["split"], written["clouds"], written["seed"]) == ("val", 24, 3)
 
 
 def test_clouds_too_small_for_the_model_are_filled_up_or_refused(tiny, one_thread, tmp_path):
@@ -156,6 +167,8 @@ def test_part_segmentation_is_refused(tiny, one_thread, tmp_path):
         "train.measure_test=false",
     )
     folder = train(tiny(*options, f"run_dir={tmp_path / 'run'}"))
+    with pytest.raises(ValueError, match="drop_strays: can be measured for classification, got PartSeg"):
+        evaluate_robustness(folder, RobustnessPlan(("jitter",)), [CPU], drop_strays=True)
     with pytest.raises(ValueError, match="robustness is measured for classification, got PartSegmentation"):
         evaluate_robustness(folder, RobustnessPlan(("jitter",)), [CPU])
 
