@@ -1,0 +1,99 @@
+"""Nodes and the calls they describe, in the corners: open-ended calls, calls written in C, differences of configs."""
+
+import sys
+
+import pytest
+from places import ROOT
+
+from bixt3d.config import build, compose, differences, from_yaml, override, read_yaml, to_yaml
+
+HERE = {"_target_": f"{__name__}.sized"}
+
+
+def sized(*, width: int = 1, **others):
+    """Stand in for a callable that takes what it is given."""
+    if width == 0:
+        raise ZeroDivisionError("by nothing")
+    return width, others
+
+
+def strict(*parts, width: int = 1):
+    return width
+
+
+def test_a_call_that_takes_any_keyword_is_given_it():
+    assert build({**HERE, "colour": "red"}) == (1, {"colour": "red"})
+    with pytest.raises(TypeError, match=r"^box\.width: expected a whole number, got 'x'"):
+        build({**HERE, "width": "x", "colour": "red"}, "box")
+    with pytest.raises(ValueError, match=r"^box: unknown key 'colour' for .*strict; expected one of width"):
+        build({"_target_": f"{__name__}.strict", "colour": "red"}, "box")
+
+
+def test_a_call_written_in_c_is_taken_as_it_is():
+    assert build({"_target_": "builtins.dict", "a": 1}) == {"a": 1}
+
+
+def test_what_the_code_adds_to_a_node_is_checked_as_well():
+    with pytest.raises(TypeError, match=r"^box\.width: expected a whole number, got 2\.5"):
+        build(HERE, "box", width=2.5)
+
+
+def test_an_error_that_is_no_mistake_of_the_user_names_the_node_too():
+    with pytest.raises(ValueError, match=r"^box: (?s:.*)by nothing"):
+        build({**HERE, "width": 0}, "box")
+
+
+def test_a_file_of_the_current_folder_does_not_hide_what_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "colorsys.py").write_text("def rgb_to_hsv(r, g, b): return 'mine'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    assert build({"_target_": "colorsys.rgb_to_hsv", "r": 0, "g": 0, "b": 1}) == pytest.approx((2 / 3, 1, 1))
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+
+
+def test_overrides_take_texts_lists_and_parts_of_a_node():
+    config = {"data": {"root": "a", "n": 1}, "train": {"targets": [1, 2, 3]}, "copy": "x"}
+    assert override(config, ["data.root=key=value"])["data"]["root"] == "key=value"
+    assert override(config, ["train.targets=[4]"])["train"]["targets"] == [4]
+    assert override(config, ["data={n: 5}"])["data"] == {"root": "a", "n": 5}
+    assert override(config, ["data.n=null"])["data"]["n"] is None
+    with pytest.raises(ValueError, match=r"argument data\.n=\?\?\?|data\.n: has no value yet"):
+        override(config, ["data.n=???"])
+
+
+def test_differences_are_dotted_in_order_and_complete():
+    before = {"b": {"x": 1, "gone": 2}, "a": [1, 2], "c": {"z": 0}}
+    now = {"b": {"x": 3, "new": 4}, "a": [1, 2], "c": {"z": 9}}
+    assert differences(before, now) == [
+        ("b.gone", 2, None),
+        ("b.new", None, 4),
+        ("b.x", 1, 3),
+        ("c.z", 0, 9),
+    ]
+    assert differences(before, now, besides=["b.gone", "b.new", "c.z"]) == [("b.x", 1, 3)]
+    assert differences(before, before) == []
+    assert differences({"a": {}}, {"a": {"b": 1}}) == [("a", {}, None), ("a.b", None, 1)]
+
+
+def test_a_saved_config_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match=r"^saved config: "):
+        from_yaml("a: [1")
+    assert from_yaml(to_yaml({"name": "café", "a": {"b": None}})) == {"name": "café", "a": {"b": None}}
+
+
+def test_a_yaml_file_is_read_as_it_is(tmp_path):
+    (tmp_path / "a.yaml").write_text("café: [1, {b: '${c}'}]\n", encoding="utf-8")
+    assert read_yaml(tmp_path / "a.yaml") == {"café": [1, {"b": "${c}"}]}
+    (tmp_path / "a.yaml").write_bytes(b"caf\xe9: 1\n")
+    with pytest.raises(ValueError, match=r"a\.yaml: "):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_a_config_is_composed_as_the_command_line_does():
+    config = compose(
+        ROOT / "tests" / "tiny.yaml", ["train.epochs=7", "data.seed=3"], config_root=ROOT / "cfgs"
+    )
+    assert (config["name"], config["train"]["epochs"], config["data"]["seed"]) == ("tiny", 7, 3)
+    with pytest.raises(ValueError, match=r"^train\.epocs: unknown key; expected one of "):
+        compose(ROOT / "tests" / "tiny.yaml", ["train.epocs=7"], config_root=ROOT / "cfgs")
