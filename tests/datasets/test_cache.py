@@ -77,10 +77,11 @@ def test_rebuilt_when_only_the_size_or_the_name_of_a_file_changes(root):
     (root / "1.txt").write_text("77")
     touch()
     assert build(root)[:, 0, 0].tolist() == [0, 77, 2]
-    (root / "1.txt").rename(root / "9.txt")
-    (root / "2.txt").write_text("22")
-    touch()  # the same sizes in the same order
-    assert build(root)[:, 0, 0].tolist() == [0, 22, 77]
+    (root / "1.txt").write_text("7")
+    touch()
+    build(root)
+    (root / "1.txt").rename(root / "9.txt")  # sizes and times are the same as before, in the same order
+    assert build(root)[:, 0, 0].tolist() == [0, 2, 7]
 
 
 def test_two_sets_in_one_folder_keep_their_own(root, tmp_path):
