@@ -281,3 +281,16 @@ def test_what_cannot_work_is_said_before_anything_is_read(tmp_path):
         BatchPredictor(classifier, tmp_path, png=True)
     with pytest.raises(ValueError, match=r"category: this model is a classifier"):
         BatchPredictor(classifier, tmp_path, category="a")
+
+
+def test_a_full_batch_is_written_before_more_is_read_and_each_file_once(tmp_path):
+    files = [tmp_path / f"{i}.npy" for i in range(6)]
+    for file in files:
+        np.save(file, np.random.default_rng(0).normal(size=(30, 3)))
+    batch = BatchPredictor(segmenter(), tmp_path / "out", category="hat")  # of four pieces
+    running = batch.run(files, output_stems(files))
+    done = [next(running) for _ in range(4)]
+    files[4].write_bytes(b"changed meanwhile")
+    assert [*done, *running] == files
+    assert [file for file in files if "error" in batch.rows[file]] == [files[4]]
+    assert batch.rows[files[0]]["parts"] == "hat/brim 100.00 %", "parts that do not occur are left out"

@@ -17,6 +17,25 @@ def test_classes_take_turns_from_the_first():
     assert loaded.names[25] == "shapes/train/bottle_00025"
 
 
+def test_labels_mean_for_good_what_they_mean():
+    parts = {
+        "airplane": "fuselage wings tail engines",
+        "bottle": "body neck cap",
+        "car": "body cabin wheels",
+        "chair": "seat back legs arms",
+        "guitar": "body neck head",
+        "headphones": "band cups microphone",
+        "lamp": "base pole shade",
+        "laptop": "base screen",
+        "mug": "body handle saucer",
+        "rocket": "body nose fins engine",
+        "skateboard": "deck trucks wheels",
+        "table": "top legs shelf",
+    }
+    assert Shapes().classes == tuple(parts)
+    assert Shapes().parts == tuple(f"{name}/{part}" for name, text in parts.items() for part in text.split())
+
+
 @pytest.mark.parametrize(("split", "place"), [("train", 0), ("val", 1), ("test", 2)])
 def test_a_cloud_is_drawn_from_seed_split_and_number_for_good(split, place):
     """Cloud 7, a laptop, put together here as the class says: angle, object, points."""
