@@ -16,8 +16,8 @@ def test_data_of_other_classes_is_refused_even_if_they_are_as_many(tiny_run, tmp
     for classes in (content["classes"][::-1], content["classes"][1:]):
         torch.save({**content, "classes": classes}, tmp_path / "other.pt")
         said = (
-            rf"other\.pt: was trained on other classes \({len(classes)}, first '{classes[0]}'\) than the data set "
-            r"has \(12, first 'airplane'\); give the data it was trained on with data\.root=DIR"
+            rf"other\.pt: was trained on other classes \({len(classes)}, number 1 is '{classes[0]}'\) than the "
+            r"data set has \(12, number 1 is 'airplane'\); give the data it was trained on"
         )
         with pytest.raises(ValueError, match=said):
             evaluate_checkpoint(tmp_path / "other.pt", [CPU])

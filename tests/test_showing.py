@@ -42,8 +42,9 @@ def checkpoint(tmp_path, monkeypatch):
     """Write a checkpoint that names a data set; what is loaded from it is the predictor that is given."""
 
     def made(predictor, **data):
-        monkeypatch.setattr(showing, "load", lambda path, classifier=None, device=None: predictor)
+        monkeypatch.setattr(showing, "load", lambda path, **options: predictor)
         node = {"_target_": f"{__name__}.Things", **data}
+        predictor.config = {"data": node}
         content = {"config": to_yaml({"data": node}), "classes": list(CLASSES), "parts": [], "model": {}}
         save_checkpoint(tmp_path / "best.pt", content)
         return tmp_path / "best.pt"
@@ -88,7 +89,7 @@ def test_a_model_of_parts_is_told_the_true_class_unless_another_is_named(checkpo
 
 def test_a_data_set_of_other_classes_is_refused(checkpoint):
     path = checkpoint(segmenter(), classes=["hat", "cup"])
-    with pytest.raises(ValueError, match=r"was trained on other classes \(cup, hat\) than .* \(hat, cup\)"):
+    with pytest.raises(ValueError, match=r"was trained on other classes .*'cup'\) than .*'hat'\)"):
         showing.scenes_of_split(path, "val")
 
 

@@ -32,7 +32,9 @@ def test_the_first_points_are_kept_with_their_parts_and_normals(tmp_path):
 
 
 def test_normals_may_be_columns_of_the_data(tmp_path):
-    held = write(tmp_path / "a.h5", channels=6, normal=None)
+    data = np.arange(3 * 6 * 6, dtype=np.float32).reshape(3, 6, 6)
+    data[..., 3:] /= np.linalg.norm(data[..., 3:], axis=-1, keepdims=True)
+    held = write(tmp_path / "a.h5", data=data, normal=None)
     assert np.array_equal(read_hdf5([tmp_path / "a.h5"], normals=True).points, held["data"])
     assert np.array_equal(read_hdf5([tmp_path / "a.h5"]).points, held["data"][..., :3])
 
@@ -59,8 +61,8 @@ def test_files_are_joined_in_the_order_given(tmp_path):
         ({"label": np.zeros(2, "u1")}, ValueError, r"label: expected shape \(3,\) or \(3, 1\), got \(2,\)"),
         ({"label": np.zeros((1, 3), "u1")}, ValueError, r"label: expected shape .*, got \(1, 3\)"),
         ({"label": np.array([b"a", b"b", b"c"])}, TypeError, "label: expected whole numbers, got dtype"),
-        ({"pid": np.zeros((3, 5), "u1")}, ValueError, r"pid: expected one label per point, \(3, 6\), got"),
-        ({"pid": np.zeros((3, 6, 1), "u1")}, ValueError, r"pid: expected one label per point, \(3, 6\), got"),
+        ({"pid": np.zeros((3, 5), "u1")}, ValueError, r"pid: expected shape \(3, 6\), got"),
+        ({"pid": np.zeros((3, 6, 1), "u1")}, ValueError, r"pid: expected shape \(3, 6\), got"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, instead, error, said):
