@@ -50,7 +50,7 @@ int useful_threads(int threads, double distances) {
 
 }  // namespace
 
-EXPORT int bixt3d_interface() { return 6; }
+EXPORT int bixt3d_interface() { return 7; }
 
 EXPORT int bixt3d_level() { return best_level(); }
 

@@ -186,6 +186,7 @@ void join_backward(const AttentionProblem& p, i64 head, const float* parts) {
     const Widths width(p);
     join_gradient(p, p.latent_ref_grad, p.latent_ref_clouds, head, parts, p.ref_width);
     join_gradient(p, p.latent_val_grad, p.latent_val_clouds, head, parts + width.latents * width.ref, p.latent_width);
+    finish_stores();
 }
 
 }  // namespace

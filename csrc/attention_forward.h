@@ -142,6 +142,7 @@ void join(const AttentionProblem& p, i64 cloud, i64 head, const float* parts, i6
         float* sums = p.latent_sums + ((cloud * p.num_heads + head) * p.num_latents + m) * 2;
         sums[0] = most, sums[1] = sum;
     }
+    finish_stores();
 }
 
 }  // namespace

@@ -29,7 +29,8 @@ struct MlpKernels {
     void (*forward)(const MlpProblem&, int64_t first, int64_t count);
     // Write the gradient by some rows and, to part_size() floats, what they add to those by the parameters.
     void (*backward)(const MlpProblem&, const MlpGradients&, int64_t first, int64_t count, float* part);
-    // Add up parts that lie one after the other, for `height` hidden channels; with the first go the other parameters.
+    // Add up parts that lie one after the other, for `height` hidden channels. The call with hidden == 0 also sums the
+    // remaining parameters.
     void (*join)(const MlpProblem&, const MlpGradients&, int64_t hidden, int64_t height, const float* parts,
                  int64_t num_parts);
     int64_t (*part_size)(const MlpProblem&);

@@ -75,7 +75,7 @@ void knn_leaf(const Buckets& b, i64 leaf, V x, V y, V z, Candidates& found) {
     }
 }
 
-// Which of n values is the least, one of them if none is. Whole vectors are read; what lies behind the n may be less.
+// Which of n values is the least, 0 if none is. Reads whole vectors; if a value past n is smaller, returns n - 1.
 i64 place_of_least(const float* values, i64 n) {
     V least = splat(INF);
     for (i64 i = 0; i < n; i += W) least = min(load(values + i), least);

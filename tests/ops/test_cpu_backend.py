@@ -1,7 +1,10 @@
 """What the compiled backend does beyond the shared cases: large clouds, threads, instruction sets, absence."""
 
+import contextlib
 import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +130,33 @@ def test_runs_in_a_forked_process(threads):
     expected = _sample(points)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(_sample, (points,)).get(timeout=60) == expected
+
+
+FIRST_OP_IN_A_CHILD = """
+import os
+import torch
+from bixt3d.ops import knn
+torch.set_num_threads(2)
+torch.rand(2_000_000).exp()  # starts torch's pool, which the child does not have
+points = torch.rand(8, 2000, 3)
+child = os.fork()
+if child == 0:
+    knn(points, points, 8, backend="cpu")
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@compiled
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+def test_the_first_op_may_run_in_a_forked_process():
+    command = [sys.executable, "-W", "ignore", "-c", FIRST_OP_IN_A_CHILD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
+        try:
+            assert parent.communicate(timeout=60)[0].strip() == "7"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)  # the child too, should it wait for ever
 
 
 @compiled

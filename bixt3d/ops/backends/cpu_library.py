@@ -2,16 +2,21 @@
 
 import ctypes
 import functools
+import os
 from pathlib import Path
 
+from .tracing import constant_when_traced
+
 PATH = Path(__file__).with_name("_cpu.so")
-INTERFACE = 6  # bixt3d_interface() in csrc/api.cpp
+INTERFACE = 7  # bixt3d_interface() in csrc/api.cpp
+IMPORTED_IN = os.getpid()
 
 _pointer, _long, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _ATTENTION = [_pointer, _pointer, _pointer, ctypes.c_float, _int, _pointer, _int, _int]
 _ARGUMENTS = {
     "bixt3d_interface": [],
     "bixt3d_level": [],
+    "bixt3d_pool_of": [_long],
     "bixt3d_farthest_point_sample": [_pointer, _long, _long, _long, _pointer, _pointer, _int, _int],
     "bixt3d_knn": [_pointer, _pointer, _long, _long, _long, _long, _long, _pointer, _pointer, _int, _int],
     "bixt3d_ball_query": [
@@ -70,13 +75,12 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
         return None, f"cannot be loaded ({error}); install bixt3d again"
     if library.bixt3d_interface() != INTERFACE:
         return None, "was compiled for another version of bixt3d; install bixt3d again"
+    # A process that was forked since the import has none of the threads of torch's pool.
+    library.bixt3d_pool_of(IMPORTED_IN)
     return library, None
 
 
+@constant_when_traced
 def why_not() -> str | None:
-    """Return the reason why there is no library, a clause, or None; a compiled graph takes it for settled."""
+    """Return the reason why there is no library, a clause, or None."""
     return load()[1]
-
-
-# What torch.compiler.assume_constant_result does, which would load the compiler when this module is imported.
-vars(why_not)["_dynamo_marked_constant"] = True

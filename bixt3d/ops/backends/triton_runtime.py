@@ -7,19 +7,23 @@ import sys
 import torch
 from torch import Tensor
 
+from .tracing import constant_when_traced
+
 # Programs that keep one multiprocessor busy; the interpreter has none to fill, and a handful lets the tests
 # reach the code that joins the parts.
 PROGRAMS_PER_MULTIPROCESSOR = 4
 INTERPRETER_PROGRAMS = 6
 
 
+@constant_when_traced
 def interpreted() -> bool:
     """Tell whether ``TRITON_INTERPRET`` asks for kernels to be run by numpy, on the CPU."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
-def _missing() -> str | None:
-    """Return what the machine lacks whatever the device of the tensors, or None."""
+@constant_when_traced
+def _missing(device: torch.device | None) -> str | None:
+    """Return what the machine, or this CUDA device of it, lacks, or None."""
     # A module that was loaded is there, and asking for it is a thousand times cheaper than searching.
     if "triton" not in sys.modules and importlib.util.find_spec("triton") is None:
         return "needs the package triton, which is not installed (pip install triton)"
@@ -27,16 +31,9 @@ def _missing() -> str | None:
         return None
     if not torch.cuda.is_available():
         return "needs a CUDA device, and torch finds none (TRITON_INTERPRET=1 runs it slowly on the CPU)"
-    if torch.cuda.get_device_capability() < (8, 0):
+    if torch.cuda.get_device_capability(device) < (8, 0):
         return "needs a GPU of compute capability 8.0 or newer"
     return None
-
-
-# torch.compile and torch.export trace the ops that have no custom op around them, the choice of the backend
-# included; what the machine offers is a constant to them. This is all that torch.compiler.assume_constant_result
-# does, apart from importing the compiler, and triton with it, on the spot.
-interpreted._dynamo_marked_constant = True  # type: ignore[attr-defined]
-_missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def why_not(tensor: Tensor | None) -> str | None:
@@ -45,7 +42,7 @@ def why_not(tensor: Tensor | None) -> str | None:
         kind = tensor.device.type
         if kind != "cuda" and not (kind == "cpu" and interpreted()):
             return f"needs tensors on a CUDA device, got {kind}"
-    return _missing()
+    return _missing(None if tensor is None else tensor.device)
 
 
 def readable(x: Tensor) -> Tensor:
