@@ -15,7 +15,7 @@ from torch import Tensor
 from . import cpu, cpu_library
 
 DTYPES = (torch.bfloat16, torch.float32)
-# In the one-sided form; with as many queries torch's own attention, which cuts them into blocks, is the better one.
+# In the one-sided form. Above this many latents torch's attention is faster.
 MAX_LATENTS = 256
 
 
@@ -27,9 +27,11 @@ def why_not(
     scale: float | None = None,
     dropout_p: float = 0.0,
     return_logsumexp: bool = False,
+    training: bool = True,
+    **options: object,
 ) -> str | None:
     """Say what the library needs, or why there is none."""
-    if dropout_p > 0:
+    if training and dropout_p > 0:
         return "cannot drop weights (dropout_p): it holds no map"
     for x in (latent_ref, latent_val, token_ref, token_val):
         if x is None:
@@ -74,11 +76,13 @@ def latents_why_not(
     scale: float | None = None,
     dropout_p: float = 0.0,
     return_logsumexp: bool = False,
+    training: bool = True,
+    **options: object,
 ) -> str | None:
     """Say what the library needs: besides, few latents, since a tile of tokens meets all of them."""
     if latent_ref is not None and latent_ref.shape[2] > MAX_LATENTS:
         return f"takes at most {MAX_LATENTS} latents here, got {latent_ref.shape[2]}"
-    return why_not(latent_ref, None, token_ref, token_val, scale, dropout_p)
+    return why_not(latent_ref, None, token_ref, token_val, scale, dropout_p, training=training)
 
 
 def attend_latents(

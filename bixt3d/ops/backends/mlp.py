@@ -37,9 +37,9 @@ def reference(
     return torch.add(x, branch, out=out)
 
 
-def cpu_why_not(*inputs: Tensor | float | None) -> str | None:
+def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
     """Say what the library needs, or why there is none."""
-    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    tensors = [value for value in (*inputs, *options.values()) if isinstance(value, Tensor)]
     if any(value.device.type != "cpu" for value in tensors):
         return "needs tensors on the CPU"
     dtypes = {value.dtype for value in tensors}

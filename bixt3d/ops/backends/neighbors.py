@@ -28,12 +28,11 @@ def reference_max(features: Tensor, index: Tensor) -> Tensor:
     return features.gather(1, index.gather(2, winner))
 
 
-def max_why_not(*inputs: Any, **options: Any) -> str | None:
+def max_why_not(features: Tensor | None = None, index: Tensor | None = None, **options: Any) -> str | None:
     """Say what the library needs, or why there is none."""
-    for index in (*inputs, *options.values())[1:]:
-        if isinstance(index, Tensor) and index.shape[-1] > MAX_NEIGHBORS:
-            return f"takes at most {MAX_NEIGHBORS} neighbours"
-    return cpu_features.why_not(*inputs, **options)
+    if index is not None and index.shape[-1] > MAX_NEIGHBORS:
+        return f"takes at most {MAX_NEIGHBORS} neighbours"
+    return cpu_features.why_not(features, index)
 
 
 def cpu_sum(features: Tensor, index: Tensor) -> Tensor:

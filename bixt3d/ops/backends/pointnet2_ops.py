@@ -44,13 +44,18 @@ def missing(points: Tensor | None) -> str | None:
 
 
 def farthest_why_not(
-    points: Tensor | None = None, num_samples: int | None = None, start: Tensor | None = None
+    points: Tensor | None = None,
+    num_samples: int | None = None,
+    start: Tensor | None = None,
+    **options: object,
 ) -> str | None:
     """Say what farthest point sampling needs."""
     return missing(points)
 
 
-def three_nn_why_not(query: Tensor | None = None, points: Tensor | None = None) -> str | None:
+def three_nn_why_not(
+    query: Tensor | None = None, points: Tensor | None = None, **options: object
+) -> str | None:
     """Say what the three nearest neighbours need."""
     return missing(points)
 
@@ -60,6 +65,7 @@ def ball_why_not(
     points: Tensor | None = None,
     radius: float | None = None,
     max_neighbors: int | None = None,
+    **options: object,
 ) -> str | None:
     """Say what the ball query needs."""
     return missing(points)

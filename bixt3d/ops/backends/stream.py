@@ -39,19 +39,26 @@ def reference(
     return latents, F.linear(results.transpose(1, 2).flatten(2), out_weight, out_bias), logsumexp
 
 
-def cpu_why_not(*inputs: Tensor | float | None) -> str | None:
+def cpu_why_not(
+    latent_ref: Tensor | None = None,
+    latent_val: Tensor | None = None,
+    tokens: Tensor | None = None,
+    *others: Any,
+    **options: Any,
+) -> str | None:
     """Say what the library needs, or why there is none."""
-    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    given = (latent_ref, latent_val, tokens, *others, *options.values())
+    tensors = [value for value in given if isinstance(value, Tensor)]
     if any(value.device.type != "cpu" for value in tensors):
         return "needs tensors on the CPU"
     if any(value.dtype != torch.float32 for value in tensors) or torch.is_autocast_enabled("cpu"):
         return "takes float32 alone, and no autocast"
     if torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
         return "records no gradient, and one is wanted here (see torch.inference_mode)"
-    if len(inputs) > 2 and any(x.shape[-1] % LANES for x in (inputs[0], inputs[2])):  # type: ignore[union-attr]
+    if any(x is not None and x.shape[-1] % LANES for x in (latent_ref, tokens)):
         return f"takes heads and tokens of a multiple of {LANES} channels"
-    if tensors and tensors[0].shape[2] > cpu_attention.MAX_LATENTS:
-        return f"takes at most {cpu_attention.MAX_LATENTS} latents, got {tensors[0].shape[2]}"
+    if latent_ref is not None and latent_ref.shape[2] > cpu_attention.MAX_LATENTS:
+        return f"takes at most {cpu_attention.MAX_LATENTS} latents, got {latent_ref.shape[2]}"
     return cpu_library.why_not()
 
 

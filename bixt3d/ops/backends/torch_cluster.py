@@ -32,14 +32,17 @@ def _missing(points: Tensor | None) -> str | None:
 
 
 def farthest_why_not(
-    points: Tensor | None = None, num_samples: int | None = None, start: Tensor | None = None
+    points: Tensor | None = None,
+    num_samples: int | None = None,
+    start: Tensor | None = None,
+    **options: object,
 ) -> str | None:
     """Say what farthest point sampling needs."""
     return _missing(points)
 
 
 def knn_why_not(
-    query: Tensor | None = None, points: Tensor | None = None, k: int | None = None
+    query: Tensor | None = None, points: Tensor | None = None, k: int | None = None, **options: object
 ) -> str | None:
     """Say what nearest neighbours need."""
     if points is not None and k is not None and points.device.type == "cuda" and k > MAX_CUDA_NEIGHBORS:

@@ -32,9 +32,11 @@ def why_not(
     scale: float | None = None,
     dropout_p: float = 0.0,
     return_logsumexp: bool = False,
+    training: bool = True,
+    **options: object,
 ) -> str | None:
     """Say what the kernels need: their tiles have an upper size, and dropout is not among what they do."""
-    if dropout_p > 0:
+    if training and dropout_p > 0:
         return (
             "cannot drop weights (dropout_p): it never holds a whole map, and draws no mask again in backward"
         )

@@ -19,7 +19,9 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COPIED = (*FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def rows_why_not(features: Tensor | None = None, index: Tensor | None = None) -> str | None:
+def rows_why_not(
+    features: Tensor | None = None, index: Tensor | None = None, **options: object
+) -> str | None:
     """Say what looking up rows needs."""
     if features is not None and features.dtype not in COPIED:
         return f"copies floats, integers and bools, not {str(features.dtype).removeprefix('torch.')}"
@@ -27,7 +29,10 @@ def rows_why_not(features: Tensor | None = None, index: Tensor | None = None) ->
 
 
 def interpolate_why_not(
-    features: Tensor | None = None, index: Tensor | None = None, weights: Tensor | None = None
+    features: Tensor | None = None,
+    index: Tensor | None = None,
+    weights: Tensor | None = None,
+    **options: object,
 ) -> str | None:
     """Say what interpolation needs."""
     return triton_runtime.why_not(features)

@@ -26,7 +26,10 @@ def _axes_first(x: Tensor) -> Tensor:
 
 
 def farthest_why_not(
-    points: Tensor | None = None, num_samples: int | None = None, start: Tensor | None = None
+    points: Tensor | None = None,
+    num_samples: int | None = None,
+    start: Tensor | None = None,
+    **options: object,
 ) -> str | None:
     """Say what farthest point sampling needs."""
     return triton_runtime.why_not(points)
@@ -57,7 +60,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
 
 
 def knn_why_not(
-    query: Tensor | None = None, points: Tensor | None = None, k: int | None = None
+    query: Tensor | None = None, points: Tensor | None = None, k: int | None = None, **options: object
 ) -> str | None:
     """Say what nearest neighbours need: a float32 distance and an index make one 64-bit key."""
     if points is not None and points.dtype == torch.float64:
@@ -86,7 +89,9 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return sq_dist, index
 
 
-def three_nn_why_not(query: Tensor | None = None, points: Tensor | None = None) -> str | None:
+def three_nn_why_not(
+    query: Tensor | None = None, points: Tensor | None = None, **options: object
+) -> str | None:
     """Say what the three nearest neighbours need."""
     return triton_runtime.why_not(points)
 
@@ -113,6 +118,7 @@ def ball_why_not(
     points: Tensor | None = None,
     radius: float | None = None,
     max_neighbors: int | None = None,
+    **options: object,
 ) -> str | None:
     """Say what a ball query needs."""
     return triton_runtime.why_not(points)
