@@ -5,6 +5,7 @@ rows is the priority; nothing else chooses. Availability is looked up when an op
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from .backends import (
     triton_points,
     vectorized,
 )
+from .backends.tracing import constant_when_traced, in_transform
 
 
 def _always(*inputs: object, **options: object) -> str | None:
@@ -44,10 +46,12 @@ class Backend:
     Args:
         name: what ``backend=`` calls it.
         run: takes the arguments of the op, checked, and returns its result.
-        why_not: takes the same arguments, or none at all to speak for the machine in general, and returns
-            None if ``run`` would work, else the reason, a clause such as "needs a CUDA device".
+        why_not: takes the same arguments and the keywords of the op, and returns None if ``run`` would work, else
+            the reason, a clause such as "needs a CUDA device". Called without arguments, it answers for this machine.
         by_name_only: ``backend=None`` passes this row over although it could run.
         traced: False where ``backend=None`` passes this row over while torch.compile or torch.export traces.
+        reverse_only: it differentiates by ``backward`` and ``torch.autograd.grad`` alone, and cannot run under the
+            transforms of torch.func or forward-mode AD.
     """
 
     name: str
@@ -55,10 +59,17 @@ class Backend:
     why_not: Callable[..., str | None] = _always
     by_name_only: bool = False
     traced: bool = True
+    reverse_only: bool = False
 
     def chosen_unnamed(self) -> bool:
         """Whether ``backend=None`` considers this row now."""
         return not self.by_name_only and (self.traced or not torch.compiler.is_compiling())
+
+    def reason(self, *inputs: Any, **options: Any) -> str | None:
+        """Return why this row cannot run now, or None."""
+        if self.reverse_only and in_transform():
+            return "differentiates in reverse mode alone, and cannot run under torch.func or forward-mode AD"
+        return self.why_not(*inputs, **options)
 
 
 # Packages that others maintain are used on request: torch-cluster takes longer than ours in every case of
@@ -112,30 +123,46 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("pointnet2_ops", pointnet2_ops.three_nn, pointnet2_ops.three_nn_why_not, BY_NAME),
     ),
     "gather_points": (
-        Backend("triton", triton_features.gather_points, triton_features.rows_why_not, BY_NAME),
-        Backend("cpu", cpu_features.gather_points, cpu_features.why_not, traced=False),
+        Backend(
+            "triton", triton_features.gather_points, triton_features.rows_why_not, BY_NAME, reverse_only=True
+        ),
+        Backend("cpu", cpu_features.gather_points, cpu_features.why_not, traced=False, reverse_only=True),
         Backend("torch", vectorized.gather_points),
         Backend("reference", reference.gather_points),
-        Backend("pointnet2_ops", pointnet2_features.gather_points, pointnet2_features.why_not, BY_NAME),
+        Backend(
+            "pointnet2_ops",
+            pointnet2_features.gather_points,
+            pointnet2_features.why_not,
+            BY_NAME,
+            reverse_only=True,
+        ),
     ),
     "group_points": (
-        Backend("triton", triton_features.group_points, triton_features.rows_why_not, BY_NAME),
-        Backend("cpu", cpu_features.group_points, cpu_features.why_not, traced=False),
+        Backend(
+            "triton", triton_features.group_points, triton_features.rows_why_not, BY_NAME, reverse_only=True
+        ),
+        Backend("cpu", cpu_features.group_points, cpu_features.why_not, traced=False, reverse_only=True),
         Backend("torch", vectorized.group_points),
         Backend("reference", reference.group_points),
-        Backend("pointnet2_ops", pointnet2_features.group_points, pointnet2_features.why_not, BY_NAME),
+        Backend(
+            "pointnet2_ops",
+            pointnet2_features.group_points,
+            pointnet2_features.why_not,
+            BY_NAME,
+            reverse_only=True,
+        ),
     ),
     "group_max": (
-        Backend("cpu", group_max.cpu, group_max.cpu_why_not, traced=False),
+        Backend("cpu", group_max.cpu, group_max.cpu_why_not, traced=False, reverse_only=True),
         Backend("torch", group_max.pooled, group_max.pooled_why_not, traced=False),
         Backend("reference", group_max.reference),
     ),
     "neighbor_sum": (
-        Backend("cpu", neighbors.cpu_sum, cpu_features.why_not, traced=False),
+        Backend("cpu", neighbors.cpu_sum, cpu_features.why_not, traced=False, reverse_only=True),
         Backend("reference", neighbors.reference_sum),
     ),
     "neighbor_max": (
-        Backend("cpu", neighbors.cpu_max, neighbors.max_why_not, traced=False),
+        Backend("cpu", neighbors.cpu_max, neighbors.max_why_not, traced=False, reverse_only=True),
         Backend("reference", neighbors.reference_max),
     ),
     "three_interpolate": (
@@ -144,29 +171,36 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
             triton_features.three_interpolate,
             triton_features.interpolate_why_not,
             BY_NAME,
+            reverse_only=True,
         ),
-        Backend("cpu", cpu_features.three_interpolate, cpu_features.why_not, traced=False),
+        Backend("cpu", cpu_features.three_interpolate, cpu_features.why_not, traced=False, reverse_only=True),
         Backend("torch", vectorized.three_interpolate),
         Backend("reference", reference.three_interpolate),
-        Backend("pointnet2_ops", pointnet2_features.three_interpolate, pointnet2_features.why_not, BY_NAME),
+        Backend(
+            "pointnet2_ops",
+            pointnet2_features.three_interpolate,
+            pointnet2_features.why_not,
+            BY_NAME,
+            reverse_only=True,
+        ),
     ),
     "bidirectional_attention": (
-        Backend("triton", triton_attention.attend, triton_attention.why_not, BY_NAME),
-        Backend("cpu", cpu_attention.attend, cpu_attention.why_not),
-        Backend("sdpa", attention.sdpa),
+        Backend("triton", triton_attention.attend, triton_attention.why_not, BY_NAME, reverse_only=True),
+        Backend("cpu", cpu_attention.attend, cpu_attention.why_not, reverse_only=True),
+        Backend("sdpa", attention.sdpa, attention.sdpa_why_not),
         Backend("reference", attention.reference),
     ),
     "latent_attention": (
-        Backend("cpu", cpu_attention.attend_latents, cpu_attention.latents_why_not),
-        Backend("sdpa", attention.sdpa_latents),
+        Backend("cpu", cpu_attention.attend_latents, cpu_attention.latents_why_not, reverse_only=True),
+        Backend("sdpa", attention.sdpa_latents, attention.sdpa_why_not),
         Backend("reference", attention.reference_latents),
     ),
     "stream_attention": (
-        Backend("cpu", stream.cpu_stream, stream.cpu_why_not, traced=False),
+        Backend("cpu", stream.cpu_stream, stream.cpu_why_not, traced=False, reverse_only=True),
         Backend("reference", stream.reference),
     ),
     "residual_mlp": (
-        Backend("cpu", mlp.cpu, mlp.cpu_why_not, traced=False),
+        Backend("cpu", mlp.cpu, mlp.cpu_why_not, traced=False, reverse_only=True),
         Backend("reference", mlp.reference),
     ),
 }
@@ -178,7 +212,8 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
     Args:
         op: a name in :data:`BACKENDS`.
         backend: a name in its row, or None or "" for the first that can run, the one that the environment
-            prefers before all (``BIXT3D_PREFER=farthest_point_sample=triton,knn=triton``).
+            prefers before all (``BIXT3D_PREFER=farthest_point_sample=triton,knn=triton``). A warning says once where
+            that one cannot run.
         args: the arguments that the backend is about to get.
 
     Raises:
@@ -186,15 +221,18 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
         NotImplementedError: the named backend cannot run. There is no falling back to another one.
     """
     preferred = None if backend else _preferred(op)
-    if preferred is not None:
-        for candidate in BACKENDS[op]:
-            if candidate.name == preferred and candidate.why_not(*args) is None:
-                return candidate
+    for candidate in BACKENDS[op]:
+        if candidate.name != preferred:
+            continue
+        reason = candidate.reason(*args)
+        if reason is None:
+            return candidate
+        _warn_once(f"BIXT3D_PREFER: {op} runs without backend {preferred!r}, which {reason}")
     reasons = []
     for candidate in BACKENDS[op]:
         if candidate.name != backend if backend else not candidate.chosen_unnamed():
             continue
-        reason = candidate.why_not(*args)
+        reason = candidate.reason(*args)
         if reason is None:
             return candidate
         reasons.append(f"backend {candidate.name!r} {reason}")
@@ -206,6 +244,7 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
     )
 
 
+@constant_when_traced
 def _preferred(op: str) -> str | None:
     """Return the backend that the environment wants first for ``op``: ``BIXT3D_PREFER=knn=triton,...``."""
     named = dict(pair.split("=", 1) for pair in os.environ.get("BIXT3D_PREFER", "").split(",") if "=" in pair)
@@ -219,8 +258,14 @@ def _preferred(op: str) -> str | None:
     return named.get(op)
 
 
-# a constant to torch.compile, as in triton_runtime
-_preferred._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_warned: set[str] = set()
+
+
+@constant_when_traced
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, stacklevel=4)
 
 
 def available_backends(op_name: str, /, *inputs: Any, **options: Any) -> dict[str, str | None]:
@@ -228,9 +273,9 @@ def available_backends(op_name: str, /, *inputs: Any, **options: Any) -> dict[st
 
     Args:
         op_name: the name of a public op, such as "knn".
-        inputs: the arguments the op would be called with; without any, the answer is for this machine in
-            general.
-        options: further ones by keyword, such as ``k=24``.
+        inputs: the arguments the op would be called with. Called without arguments, it answers for this machine.
+        options: further ones by keyword, such as ``k=24``. Dropout counts as that of training unless
+            ``training=False`` is among them.
 
     Returns:
         ``{name: None}`` for a backend that would run and ``{name: reason}`` for one that would not. With
@@ -241,7 +286,7 @@ def available_backends(op_name: str, /, *inputs: Any, **options: Any) -> dict[st
     """
     if op_name not in BACKENDS:
         checks.unknown_option("op", op_name, BACKENDS)
-    return {backend.name: backend.why_not(*inputs, **options) for backend in BACKENDS[op_name]}
+    return {backend.name: backend.reason(*inputs, **options) for backend in BACKENDS[op_name]}
 
 
 def _describe(args: tuple[Any, ...]) -> str:

@@ -1,10 +1,14 @@
+import inspect
+import warnings
+
 import pytest
 import torch
 from cases import grid
 
 import bixt3d.ops
-from bixt3d.ops import available_backends, gather_points, knn
+from bixt3d.ops import available_backends, dispatch, gather_points, knn
 from bixt3d.ops.backends import vectorized
+from bixt3d.ops.backends.tracing import constant_when_traced
 from bixt3d.ops.dispatch import BACKENDS, Backend
 
 
@@ -70,6 +74,19 @@ def test_the_environment_may_prefer_a_backend(picky, monkeypatch):
     assert picky == [2]
 
 
+def test_a_preference_that_cannot_run_is_warned_of_once(picky, monkeypatch):
+    monkeypatch.setattr(dispatch, "_warned", set())
+    monkeypatch.setenv("BIXT3D_PREFER", "knn=picky")
+    points = grid(1, 5, 3)
+    with pytest.warns(
+        UserWarning, match="BIXT3D_PREFER: knn runs without backend 'picky', which needs float64"
+    ):
+        knn(points, points, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        knn(points, points, 2)
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -111,3 +128,33 @@ def test_an_unknown_op_is_answered_with_the_known_ones_in_order():
         available_backends("fps")
     names = str(error.value).split("choose one of: ")[1].split(", ")
     assert names == sorted(BACKENDS)
+
+
+@pytest.mark.parametrize("op", BACKENDS)
+def test_every_keyword_of_an_op_may_be_asked_about(op):
+    parameters = inspect.signature(getattr(bixt3d.ops, op)).parameters.values()
+    options = {p.name: p.default for p in parameters if p.default is not p.empty}
+    assert available_backends(op, **options) == available_backends(op)
+
+
+def test_options_count_where_they_are_asked_about():
+    def refused(**options):
+        return available_backends("bidirectional_attention", **options)["cpu"]
+
+    assert "dropout_p" in refused(dropout_p=0.1, training=True)
+    assert refused(dropout_p=0.1, training=False) == refused()
+    update = torch.zeros(2, 4, dtype=torch.float64)
+    assert available_backends("residual_mlp", update=update)["cpu"] is not None
+    index = torch.zeros(1, 1, 257, dtype=torch.int64)
+    assert available_backends("neighbor_max", index=index)["cpu"] is not None
+
+
+def test_a_constant_is_computed_while_a_graph_is_traced():
+    @constant_when_traced
+    def untraceable():
+        torch._dynamo.graph_break()
+        return 3
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: x * untraceable(), fullgraph=True, backend="eager")
+    assert compiled(torch.ones(2)).tolist() == [3, 3]

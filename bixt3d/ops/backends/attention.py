@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..precision import accumulation_dtype
+from .tracing import in_forward_mode
 
 
 def attention_weights(latent_ref: Tensor, token_ref: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -44,6 +45,11 @@ def reference(
     latents = torch.matmul(latents_from_tokens.to(token_val.dtype), token_val)
     tokens = torch.matmul(tokens_from_latents.to(latent_val.dtype), latent_val)
     return latents, tokens, _logsumexp(latent_ref, token_ref, scale, return_logsumexp)
+
+
+def sdpa_why_not(*inputs: object, **options: object) -> str | None:
+    """Say what torch's fused attention lacks."""
+    return "has no forward-mode derivative" if in_forward_mode() else None
 
 
 def sdpa(
