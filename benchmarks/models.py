@@ -14,10 +14,12 @@ times faster it is than the reference of the same model, on the same inputs, und
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +50,30 @@ class Worker:
         }
         command = [sys.executable, str(WORKER), json.dumps(told)]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        line = self.process.stdout.readline()  # type: ignore[union-attr]
-        self.failed = None if line else self.process.communicate()[1].strip().splitlines()[-1:]
+        # A pipe that nobody reads fills up and stops the process.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
+        self.failed: list[str] | None = None
+        line = self._read()
         self.peak_mib = json.loads(line)["peak_mib"] if line else None
+
+    def _read(self) -> str:
+        """Return the next line of the process; none at all means that the row has failed."""
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        if not line:
+            self.process.communicate()
+            self.errors.seek(0)
+            self.failed = self.errors.read().strip().splitlines()[-1:]
+        return line
 
     def run(self) -> None:
         if self.failed is not None or (len(self.taken) >= 2 and sum(self.taken) > SECONDS_EACH):
             return
-        self.process.stdin.write("\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
-        self.taken.append(float(self.process.stdout.readline()))  # type: ignore[union-attr]
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write("\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+        if line := self._read():
+            self.taken.append(float(line))
 
     def close(self) -> None:
         if self.failed is None:

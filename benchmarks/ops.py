@@ -16,10 +16,11 @@ import argparse
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from ops_cases import Case, cases
-from ops_contenders import Contender, contenders, expected, left_out
+from ops_contenders import Contender, answer, contenders, expected, left_out
 from pages import PAGE, interleaved, origin, write
 from torch import Tensor
 
@@ -40,14 +41,20 @@ def agreement(got: Tensor, wanted: Tensor) -> float | None:
     return statistics.mean(common)
 
 
-def verify(case: Case, wanted: Tensor, contender: Contender) -> float | None:
-    """Run once, which also warms up, and compare; a backend of ours must agree exactly."""
-    got = contender.answer(contender.run())
-    if contender.ours and not torch.equal(got, wanted):
+def _equal(got: Any, wanted: Any) -> bool:
+    if isinstance(got, Tensor):
+        return torch.equal(got, wanted)
+    return all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
+
+
+def verify(case: Case, wanted: Any, contender: Contender) -> float | None:
+    """Run once, which also warms up, and compare; a backend of ours must agree exactly in all that it returns."""
+    got = contender.run()
+    if contender.ours and not _equal(got, wanted):
         sys.exit(
             f"{case.op} on {case.label}: backend {contender.name!r} disagrees with 'torch'; nothing is timed"
         )
-    return agreement(got, wanted)
+    return agreement(contender.answer(got), answer(case)(wanted))
 
 
 Row = tuple[str, bool, float, float | None]  # name, ours, milliseconds, agreement

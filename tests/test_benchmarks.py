@@ -78,6 +78,42 @@ def test_a_row_in_a_process_of_its_own(benchmark):
         assert 0 < json.loads(first)["peak_mib"] < 500
 
 
+def test_a_row_that_dies_is_lost_alone(benchmark, monkeypatch, tmp_path):
+    models = benchmark("models")
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import json, sys\n"
+        "row = json.loads(sys.argv[1])['row']\n"
+        "sys.stderr.write('noise ' * 50_000 + '\\n')\n"
+        "print(json.dumps({'peak_mib': None}), flush=True)\n"
+        "for number, _ in enumerate(sys.stdin):\n"
+        "    if row['clouds'] == 2 and number == 1: sys.exit('out of memory')\n"
+        "    print(0.5, flush=True)\n"
+    )
+    monkeypatch.setattr(models, "WORKER", worker)
+    options = models.parser().parse_args(["--rounds", "3"])
+    rows = [models.Row("bixt_naive", "eager", "inference", clouds, 64) for clouds in (1, 2)]
+    workers = [models.Worker(row, options) for row in rows]
+    for _ in range(options.rounds):
+        for each in workers:
+            each.run()
+    assert [each.failed for each in workers] == [None, ["out of memory"]]
+    assert workers[0].taken == [0.5] * 3
+    workers[0].close()
+
+
+@pytest.mark.parametrize("op", ["knn", "three_nn"])
+def test_a_backend_with_other_neighbours_is_not_timed(benchmark, op):
+    cases, contenders, script = (benchmark(name) for name in ("ops_cases", "ops_contenders", "ops"))
+    points = torch.rand(1, 9, 3)
+    case = cases.Case(op, "small", (points, points, 3)[: 3 if op == "knn" else 2])
+    wanted = contenders.expected(case)
+    ours = next(contenders.contenders(case))
+    assert script.verify(case, wanted, ours) == 1
+    with pytest.raises(SystemExit, match="disagrees with 'torch'"):
+        script.verify(case, (wanted[0], wanted[1].flip(-1)), ours)
+
+
 def test_the_reference_runs_the_attention_of_that_name(benchmark):
     cases = benchmark("model_cases")
     model = cases.make_model(cases.Row("bixt_naive", "reference", "inference", 1, 64))
