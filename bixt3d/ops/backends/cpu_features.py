@@ -32,22 +32,6 @@ def why_not(*inputs: Any, **options: Any) -> str | None:
     return cpu_library.why_not()
 
 
-def gather_points(features: Tensor, index: Tensor) -> Tensor:
-    """Copy the rows the index names."""
-    return _gather(features, index)
-
-
-def group_points(features: Tensor, index: Tensor) -> Tensor:
-    """Copy the rows of all neighbours as one long list."""
-    rows = _gather(features, index.flatten(1))
-    return rows.view(*index.shape, features.shape[2])
-
-
-def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Add three weighted rows up without writing them down."""
-    return _interpolate(features, index, weights)
-
-
 def run_checked(name: str, index: Tensor, num_points: int, *args: Any) -> None:
     """Call the library, and say which index is out of range where one is."""
     if call(name, *args):
@@ -86,7 +70,6 @@ def sum_uses(
     return out.to(dtype)
 
 
-@torch.library.custom_op("bixt3d::cpu_gather", mutates_args=())
 def _gather(features: Tensor, index: Tensor) -> Tensor:
     num_clouds, num_points, num_channels = features.shape
     features, index = features.contiguous(), index.contiguous()
@@ -100,22 +83,10 @@ def _gather(features: Tensor, index: Tensor) -> Tensor:
     return out
 
 
-@_gather.register_fake
-def _(features: Tensor, index: Tensor) -> Tensor:
-    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
-
-
-@torch.library.custom_op("bixt3d::cpu_scatter_sum", mutates_args=())
 def _scatter_sum(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
     return sum_uses(rows, index[:, :, None], None, num_points)
 
 
-@_scatter_sum.register_fake
-def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
-
-
-@torch.library.custom_op("bixt3d::cpu_interpolate", mutates_args=())
 def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     dtype, features = features.dtype, computed(features, weights)
     index, weights = index.contiguous(), _weights_beside(features, weights)
@@ -129,20 +100,11 @@ def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     return out.to(dtype)
 
 
-@_interpolate.register_fake
-def _(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
-
-
-@torch.library.custom_op("bixt3d::cpu_spread", mutates_args=())
 def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
     """Hand each row to the three points it was made of, by their weights: the transpose of interpolation."""
     return sum_uses(rows, index, weights, num_points)
 
 
-@_spread.register_fake
-def _(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
-
-
-feature_gradients.register("cpu")
+gather_points, group_points, three_interpolate = feature_gradients.register(
+    "cpu", _gather, _scatter_sum, _interpolate, _spread
+)

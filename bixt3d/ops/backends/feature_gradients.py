@@ -1,6 +1,6 @@
-"""Gradients of the custom ops on features, of any order, which every backend that has them shares.
+"""Custom ops on features with gradients of any order, which every backend that has them makes here.
 
-A backend registers four custom ops under a prefix of its own: ``gather(features, index)``, its transpose
+A backend gives four functions: ``gather(features, index)``, its transpose
 ``scatter_sum(rows, index, num_points)``, ``interpolate(features, index, weights)`` and its transpose
 ``spread(rows, index, weights, num_points)``. Each is the gradient of another one of them.
 """
@@ -15,16 +15,26 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def register(
-    prefix: str, *, row_products: Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor] | None = None
-) -> None:
-    """Register the gradients of ``bixt3d::<prefix>_gather`` and the three others.
+    prefix: str,
+    gather: Callable[[Tensor, Tensor], Tensor],
+    scatter_sum: Callable[[Tensor, Tensor, int], Tensor],
+    interpolate: Callable[[Tensor, Tensor, Tensor], Tensor],
+    spread: Callable[[Tensor, Tensor, Tensor, int], Tensor],
+    *,
+    row_products: Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor] | None = None,
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., Tensor]]:
+    """Make the custom ops ``bixt3d::<prefix>_gather`` and so on of four functions.
 
     Args:
         prefix: what the names of the four begin with.
+        gather, scatter_sum, interpolate, spread: the functions.
         row_products: ``(rows (B, M, C), features (B, N, C), index (B, M, 3), dtype)`` to (B, M, 3) of this dtype,
             the product of each row with the three that the index names: the gradient of the weights.
             Differentiable itself. None for torch's operations on gathered rows, which do where the weights
             come from distances without a gradient.
+
+    Returns:
+        What a backend runs for the ops ``gather_points``, ``group_points`` and ``three_interpolate``.
     """
 
     def op(name: str) -> Any:
@@ -79,10 +89,30 @@ def register(
             None,
         )
 
-    for name, backward, keep in (
-        ("gather", gather_backward, keep_gather),
-        ("scatter_sum", scatter_backward, keep_scatter),
-        ("interpolate", interpolate_backward, keep_weighted),
-        ("spread", spread_backward, keep_weighted),
-    ):
-        torch.library.register_autograd(f"bixt3d::{prefix}_{name}", backward, setup_context=keep)
+    def empty_rows(features: Tensor, index: Tensor, *weights: Tensor) -> Tensor:
+        return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
+
+    def empty_points(rows: Tensor, index: Tensor, *others: Any) -> Tensor:
+        return rows.new_empty(rows.shape[0], others[-1], rows.shape[2])
+
+    def make(name: str, run: Any, fake: Any, backward: Any, keep: Any) -> Any:
+        made = torch.library.custom_op(f"bixt3d::{prefix}_{name}", run, mutates_args=())
+        made.register_fake(fake)
+        made.register_autograd(backward, setup_context=keep)
+        return made
+
+    gather = make("gather", gather, empty_rows, gather_backward, keep_gather)
+    make("scatter_sum", scatter_sum, empty_points, scatter_backward, keep_scatter)
+    interpolate = make("interpolate", interpolate, empty_rows, interpolate_backward, keep_weighted)
+    make("spread", spread, empty_points, spread_backward, keep_weighted)
+
+    def gather_points(features: Tensor, index: Tensor) -> Tensor:
+        return gather(features, index)
+
+    def group_points(features: Tensor, index: Tensor) -> Tensor:
+        return gather(features, index.flatten(1)).view(*index.shape, features.shape[2])
+
+    def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        return interpolate(features, index, weights)
+
+    return gather_points, group_points, three_interpolate

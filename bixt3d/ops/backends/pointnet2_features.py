@@ -28,21 +28,6 @@ def why_not(*inputs: Any, **options: Any) -> str | None:
     return missing(tensors[0] if tensors else None)
 
 
-def gather_points(features: Tensor, index: Tensor) -> Tensor:
-    """Copy the rows the index names."""
-    return _gather(features, index)
-
-
-def group_points(features: Tensor, index: Tensor) -> Tensor:
-    """Copy the rows of all neighbours as one long list."""
-    return _gather(features, index.flatten(1)).view(*index.shape, features.shape[2])
-
-
-def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Add three weighted rows up without writing them down."""
-    return _interpolate(features, index, weights)
-
-
 def _channels_first(rows: Tensor) -> Tensor:
     return rows.float().mT.contiguous()
 
@@ -51,7 +36,6 @@ def _rows(channels_first: Tensor, dtype: torch.dtype) -> Tensor:
     return channels_first.mT.to(dtype, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("bixt3d::pointnet2_gather", mutates_args=())
 def _gather(features: Tensor, index: Tensor) -> Tensor:
     from pointnet2_ops import pointnet2_utils
 
@@ -61,12 +45,6 @@ def _gather(features: Tensor, index: Tensor) -> Tensor:
     return _rows(gathered, features.dtype)
 
 
-@_gather.register_fake
-def _(features: Tensor, index: Tensor) -> Tensor:
-    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
-
-
-@torch.library.custom_op("bixt3d::pointnet2_scatter_sum", mutates_args=())
 def _scatter_sum(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
     from pointnet2_ops import pointnet2_utils
 
@@ -77,12 +55,6 @@ def _scatter_sum(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
     return _rows(gradient, rows.dtype)
 
 
-@_scatter_sum.register_fake
-def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
-
-
-@torch.library.custom_op("bixt3d::pointnet2_interpolate", mutates_args=())
 def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     from pointnet2_ops import pointnet2_utils
 
@@ -93,12 +65,6 @@ def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     return _rows(interpolated, features.dtype)
 
 
-@_interpolate.register_fake
-def _(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
-
-
-@torch.library.custom_op("bixt3d::pointnet2_spread", mutates_args=())
 def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
     from pointnet2_ops import pointnet2_utils
 
@@ -109,9 +75,6 @@ def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Te
     return _rows(gradient, rows.dtype)
 
 
-@_spread.register_fake
-def _(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
-
-
-feature_gradients.register("pointnet2")
+gather_points, group_points, three_interpolate = feature_gradients.register(
+    "pointnet2", _gather, _scatter_sum, _interpolate, _spread
+)

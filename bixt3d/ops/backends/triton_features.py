@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import feature_gradients, triton_runtime
-from .triton_runtime import ceil_div, power_of_2, readable
+from .triton_runtime import ceil_div, launch, power_of_2, readable
 
 ROWS, CHANNELS = 32, 64
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -36,22 +36,6 @@ def interpolate_why_not(
 ) -> str | None:
     """Say what interpolation needs."""
     return triton_runtime.why_not(features)
-
-
-def gather_points(features: Tensor, index: Tensor) -> Tensor:
-    """Copy the rows the index names."""
-    return _gather(features, index)
-
-
-def group_points(features: Tensor, index: Tensor) -> Tensor:
-    """Copy the rows of all neighbours as one long list."""
-    rows = _gather(features, index.flatten(1))
-    return rows.reshape(index.shape[0], index.shape[1], index.shape[2], features.shape[2])
-
-
-def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Add three weighted rows up without writing them down."""
-    return _interpolate(features, index, weights)
 
 
 def _block(num_channels: int) -> int:
@@ -84,7 +68,8 @@ def _launch_sum_uses(rows: Tensor, index: Tensor, weights: Tensor | None, num_po
     clouds = torch.arange(num_clouds, device=index.device)[:, None] * num_points
     named, order = torch.sort((index + clouds).to(key_dtype).flatten(), stable=True)
     first = torch.searchsorted(named, torch.arange(total + 1, dtype=key_dtype, device=index.device))
-    kernels.sum_uses[(total, ceil_div(num_channels, _block(num_channels)))](
+    launch(
+        kernels.sum_uses, (total, ceil_div(num_channels, _block(num_channels))),
         rows.contiguous(), weights if weights is None else weights.contiguous(), order, first, out, num_channels,
         NEIGHBORS=index.shape[1] // max(1, num_rows), WEIGHTED=weights is not None,
         DTYPE=_sum_dtype(rows) if weights is None else _sum_dtype(rows, weights),
@@ -93,7 +78,6 @@ def _launch_sum_uses(rows: Tensor, index: Tensor, weights: Tensor | None, num_po
     return out.to(dtype)
 
 
-@torch.library.custom_op("bixt3d::triton_gather", mutates_args=())
 def _gather(features: Tensor, index: Tensor) -> Tensor:
     from . import triton_feature_kernels as kernels
 
@@ -105,29 +89,18 @@ def _gather(features: Tensor, index: Tensor) -> Tensor:
     source, target = features.contiguous(), out
     if features.dtype == torch.bool:
         source, target = source.view(torch.uint8), out.view(torch.uint8)
-    kernels.copy_rows[_grid(num_clouds, num_rows, num_channels)](
+    launch(
+        kernels.copy_rows, _grid(num_clouds, num_rows, num_channels),
         source, index.contiguous(), target, num_points, num_rows, num_channels,
         ROWS=ROWS, CHANNELS=_block(num_channels),
     )  # fmt: skip
     return out
 
 
-@_gather.register_fake
-def _(features: Tensor, index: Tensor) -> Tensor:
-    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
-
-
-@torch.library.custom_op("bixt3d::triton_scatter_sum", mutates_args=())
 def _scatter_sum(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
     return _launch_sum_uses(rows, index, None, num_points)
 
 
-@_scatter_sum.register_fake
-def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
-
-
-@torch.library.custom_op("bixt3d::triton_interpolate", mutates_args=())
 def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     from . import triton_feature_kernels as kernels
 
@@ -137,7 +110,8 @@ def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     out = features.new_empty(num_clouds, num_rows, num_channels)
     if out.numel() == 0:
         return out.to(dtype)
-    kernels.interpolate_rows[_grid(num_clouds, num_rows, num_channels)](
+    launch(
+        kernels.interpolate_rows, _grid(num_clouds, num_rows, num_channels),
         features.contiguous(), index.contiguous(), weights.contiguous(), out,
         num_points, num_rows, num_channels,
         DTYPE=_sum_dtype(features, weights), ROWS=ROWS, CHANNELS=_block(num_channels),
@@ -145,20 +119,9 @@ def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     return out.to(dtype)
 
 
-@_interpolate.register_fake
-def _(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    return features.new_empty(features.shape[0], index.shape[1], features.shape[2])
-
-
-@torch.library.custom_op("bixt3d::triton_spread", mutates_args=())
 def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
     """Hand each row to the three points it was made of, by their weights: the transpose of interpolation."""
     return _launch_sum_uses(rows, index.flatten(1), weights, num_points)
-
-
-@_spread.register_fake
-def _(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
 
 
 @torch.library.custom_op("bixt3d::triton_row_products", mutates_args=())
@@ -171,7 +134,8 @@ def _row_products(rows: Tensor, features: Tensor, index: Tensor, dtype: torch.dt
     out = readable(rows.new_empty(index.shape, dtype=dtype))
     if out.numel() == 0:
         return out.to(dtype)
-    kernels.multiply_rows[(num_clouds * ceil_div(num_rows, ROWS),)](
+    launch(
+        kernels.multiply_rows, (num_clouds * ceil_div(num_rows, ROWS),),
         rows.contiguous(), features.contiguous(), index.contiguous(), out,
         num_points, num_rows, num_channels,
         DTYPE=_sum_dtype(rows, out), ROWS=ROWS, CHANNELS=_block(num_channels),
@@ -190,10 +154,14 @@ def _keep_tensors(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _row_products_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     rows, features, index = ctx.saved_tensors
-    return _interpolate(features, index, grad), _spread(rows, index, grad, features.shape[1]), None, None
+    ops = torch.ops.bixt3d
+    by_features = ops.triton_spread(rows, index, grad, features.shape[1])
+    return ops.triton_interpolate(features, index, grad), by_features, None, None
 
 
-feature_gradients.register("triton", row_products=_row_products)
+gather_points, group_points, three_interpolate = feature_gradients.register(
+    "triton", _gather, _scatter_sum, _interpolate, _spread, row_products=_row_products
+)
 torch.library.register_autograd(
     "bixt3d::triton_row_products", _row_products_backward, setup_context=_keep_tensors
 )

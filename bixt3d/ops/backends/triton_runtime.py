@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,12 @@ def why_not(tensor: Tensor | None) -> str | None:
     return _missing(None if tensor is None else tensor.device)
 
 
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+    """Launch ``kernel`` on the device of its first argument; by itself it would run on the current one."""
+    with torch.cuda.device_of(args[0]):
+        kernel[grid](*args, **options)
+
+
 def readable(x: Tensor) -> Tensor:
     """Return ``x``, in float32 if it is bfloat16 on the CPU.
 
@@ -58,6 +65,11 @@ def programs_to_fill(device: torch.device) -> int:
     if device.type != "cuda":
         return INTERPRETER_PROGRAMS
     return PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def multiplies_from_shared_memory(device: torch.device) -> bool:
+    """Tell whether tensor cores read tiles out of shared memory and leave the registers to results."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
 
 
 def power_of_2(n: int, at_least: int = 1) -> int:
