@@ -82,6 +82,13 @@ def test_the_shapes_reach_every_way_of_cutting_the_work():
         assert plan.splits * plan.tokens_each >= plan.num_tokens > (plan.splits - 1) * plan.tokens_each
 
 
+def test_any_number_of_clouds_and_heads_fits_into_the_grid():
+    latents, tokens = (torch.empty(20_000, 4, rows, 16, device="meta") for rows in (5, 7))
+    pairs, *others = triton_attention._Plan(latents, latents, tokens, tokens).grid
+    assert pairs == 80_000
+    assert max(others) <= 65_535  # what the second and third axis of a launch may have
+
+
 @needs_triton
 def test_repeated_runs_are_identical():
     args = inputs("one_over_the_tiles", torch.float32)

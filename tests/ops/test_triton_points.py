@@ -109,3 +109,22 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.delitem(triton_runtime.sys.modules, "triton", raising=False)
     monkeypatch.setattr(triton_runtime.importlib.util, "find_spec", lambda name: None)
     assert "pip install triton" in available_backends("knn")["triton"]
+
+
+def test_a_kernel_is_launched_on_the_device_of_its_tensors(monkeypatch):
+    log = []
+
+    class Guard:
+        def __init__(self, tensor):
+            log.append(("enter", tensor))
+
+        __enter__ = __exit__ = lambda *args: None
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *args, **options: log.append((grid, *args, options))
+
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    points = grid(1, 4, 3)
+    triton_runtime.launch(Kernel(), (7,), points, 5, BLOCK=32)
+    assert log == [("enter", points), ((7,), points, 5, {"BLOCK": 32})]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import triton_runtime
-from .triton_runtime import ceil_div, power_of_2, readable
+from .triton_runtime import ceil_div, launch, power_of_2, readable
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MAX_LATENTS = 256
@@ -104,7 +104,10 @@ class _Plan:
         fitting = min(MAX_CHUNK if size < 4 else MAX_CHUNK // 2, chunk_bytes // (widest * size))
         self.latents = min(power_of_2(self.num_latents, at_least=16), fitting)
         self.chunks = ceil_div(self.num_latents, self.latents)
-        self.tokens = 64 if size < 4 and widest <= 64 else 32
+        # With these tiles and warps no kernel spills at the sizes of the configs (tests/ops/test_triton_compiles.py).
+        roomy = widest <= 64 and triton_runtime.multiplies_from_shared_memory(token_ref.device)
+        self.tokens = 16 if size == 4 else 64 if roomy else 32
+        self.num_warps = 8 if size == 4 or self.latents * widest >= 4096 else 4
         tiles = ceil_div(self.num_tokens, self.tokens)
         programs = self.batch * self.heads * self.chunks
         wanted = min(tiles, ceil_div(triton_runtime.programs_to_fill(token_ref.device), max(1, programs)))
@@ -114,7 +117,7 @@ class _Plan:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        return self.splits, self.chunks, self.batch * self.heads
+        return self.batch * self.heads, self.splits, self.chunks  # only the first axis goes beyond 65,535
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -131,7 +134,7 @@ class _Plan:
             "REF": self.ref,
             "LATENT_VAL": self.latent_val,
             "TOKEN_VAL": self.token_val,
-            "num_warps": 8 if self.latents * max(self.ref, self.latent_val, self.token_val) > 4096 else 4,
+            "num_warps": self.num_warps,
             "num_stages": 2,
         }
 
@@ -144,7 +147,8 @@ def _join(parts: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> None:
     from . import triton_attention_kernels as kernels
 
     num_parts, batch, heads, num_rows, width = parts.shape
-    kernels.join[(ceil_div(num_rows, 32), batch * heads)](
+    launch(
+        kernels.join, (batch * heads * ceil_div(num_rows, 32),),
         parts, part_lse, out, lse, num_parts, heads, num_rows, width,
         *parts.stride()[:4], *out.stride()[:3], ROWS=32, WIDTH=power_of_2(width, at_least=16),
     )  # fmt: skip
@@ -177,7 +181,8 @@ def _attend(
     if plan.chunks > 1:
         token_parts = _parts(token_ref, plan.chunks, plan.num_tokens, plan.latent_width, torch.float32)
         token_part_lse = token_lse.new_empty(plan.chunks, *token_lse.shape)
-    kernels.attend[plan.grid](
+    launch(
+        kernels.attend, plan.grid,
         *inputs, latent_parts, latent_part_lse, token_parts, token_part_lse, scale, *plan.sizes,
         *(stride for x in inputs for stride in _strides(x)),
         *latent_parts.stride()[:4], *token_parts.stride()[:4], **plan.blocks,
@@ -239,7 +244,8 @@ def _attend_backward(
         _parts(token_ref, plan.chunks, plan.num_tokens, plan.ref_width, token_dtype),
         _parts(token_ref, plan.chunks, plan.num_tokens, plan.token_width, token_dtype),
     )
-    kernels.attend_backward[plan.grid](
+    launch(
+        kernels.attend_backward, plan.grid,
         *inputs, tokens, latent_lse, token_lse, latent_grad, delta, token_grad, *parts, scale, *plan.sizes,
         *(stride for x in (*inputs, tokens, latent_grad, token_grad) for stride in _strides(x)),
         *(stride for x in parts for stride in x.stride()[:4]), WHOLE=plan.chunks == 1, **plan.blocks,

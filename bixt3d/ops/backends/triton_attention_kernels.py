@@ -43,16 +43,16 @@ def attend(
 ):  # fmt: skip
     """Attend in both directions between a chunk of latents and a range of tokens.
 
-    Grid: (token ranges S, latent chunks C, B·H). Reads the chunk's references and values once and those of the
+    Grid: (B·H, token ranges S, latent chunks C). Reads the chunk's references and values once and those of the
     range's tokens once; writes latent results (S, B, H, M, D'') with log-sums (S, B, H, M) and token results
     (C, B, H, N, D') with log-sums (C, B, H, N). Tokens outside the cloud are zeros, hence of similarity zero:
     they take part in the softmax over latents, whose result is not stored, and not in the one over tokens.
     """
-    split, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    num_pairs = tl.num_programs(2).to(tl.int64)
-    pair = tl.program_id(2).to(tl.int64)
+    split, chunk = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    num_pairs = tl.num_programs(0).to(tl.int64)
+    pair = tl.program_id(0).to(tl.int64)
     b, h = pair // num_heads, pair % num_heads
-    m = tl.program_id(1) * LATENTS + tl.arange(0, LATENTS)
+    m = tl.program_id(2) * LATENTS + tl.arange(0, LATENTS)
     m_inside = (m < num_latents)[:, None]
     ref = _load(latent_ref + b * lr_b + h * lr_h, m, num_latents, lr_m, ref_width, REF)
     val = _load(latent_val + b * lv_b + h * lv_h, m, num_latents, lv_m, latent_width, LATENT_VAL)
@@ -63,7 +63,7 @@ def attend(
     largest = tl.full((LATENTS,), float("-inf"), tl.float32)
     total = tl.zeros((LATENTS,), tl.float32)
     result = tl.zeros((LATENTS, TOKEN_VAL), tl.float32)
-    begin = tl.program_id(0) * tokens_per_program
+    begin = tl.program_id(1) * tokens_per_program
     for first in range(begin, tl.minimum(begin + tokens_per_program, num_tokens), TOKENS):
         n = first + tl.arange(0, TOKENS)
         keys = _load(token_ref, n, num_tokens, tr_n, ref_width, REF)
@@ -98,13 +98,14 @@ def join(
 ):  # fmt: skip
     """Join results over parts of a softmax: ``out = sum_p exp(part_lse[p] - lse) parts[p]``.
 
-    Grid: (blocks of rows, B·H). Reads (P, B, H, R, D) parts and (P, B, H, R) log-sums twice, writes the
+    Grid: (B·H times blocks of rows). Reads (P, B, H, R, D) parts and (P, B, H, R) log-sums twice, writes the
     (B, H, R, D) result and ``lse = log sum_p exp(part_lse[p])``, parts in order.
     """
-    pair = tl.program_id(1).to(tl.int64)
-    num_pairs = tl.num_programs(1).to(tl.int64)
+    blocks = tl.cdiv(num_rows, ROWS)
+    pair = (tl.program_id(0) // blocks).to(tl.int64)
+    num_pairs = (tl.num_programs(0) // blocks).to(tl.int64)
     b, h = pair // num_heads, pair % num_heads
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    rows = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
     inside = rows < num_rows
     largest = tl.full((ROWS,), float("-inf"), tl.float32)
     for part in range(num_parts):
@@ -146,16 +147,16 @@ def attend_backward(
         d token_val = Pᵀ latent_grad       d latent_val = Q token_grad
         d token_ref = scale dSᵀ latent_ref d latent_ref = scale dS token_ref
 
-    Grid: (token ranges S, latent chunks C, B·H). Reads everything on the side of the latents once a program
+    Grid: (B·H, token ranges S, latent chunks C). Reads everything on the side of the latents once a program
     and on the side of the tokens once a chunk; writes latent gradients (S, B, H, M, ·) and token gradients
     (C, B, H, N, ·), to be added up over S and C. With all latents in one chunk (WHOLE) a tile knows D_col by
     itself, to the bit that cancels against dQ, and token_out is not read. P and Q are zero outside, unlike in
     the forward pass, since sums over tokens run through them.
     """
-    split, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    pair = tl.program_id(2).to(tl.int64)
+    split, chunk = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    pair = tl.program_id(0).to(tl.int64)
     b, h = pair // num_heads, pair % num_heads
-    m = tl.program_id(1) * LATENTS + tl.arange(0, LATENTS)
+    m = tl.program_id(2) * LATENTS + tl.arange(0, LATENTS)
     ref = _load(latent_ref + b * lr_b + h * lr_h, m, num_latents, lr_m, ref_width, REF)
     val = _load(latent_val + b * lv_b + h * lv_h, m, num_latents, lv_m, latent_width, LATENT_VAL)
     grad = _load(latent_grad + b * lg_b + h * lg_h, m, num_latents, lg_m, token_width, TOKEN_VAL)
@@ -170,7 +171,7 @@ def attend_backward(
     d_token_val += chunk * dtv_c + b * dtv_b + h * dtv_h
     d_ref = tl.zeros((LATENTS, REF), tl.float32)
     d_val = tl.zeros((LATENTS, LATENT_VAL), tl.float32)
-    begin = tl.program_id(0) * tokens_per_program
+    begin = tl.program_id(1) * tokens_per_program
     for first in range(begin, tl.minimum(begin + tokens_per_program, num_tokens), TOKENS):
         n = first + tl.arange(0, TOKENS)
         valid = (m < num_latents)[:, None] & (n < num_tokens)[None, :]

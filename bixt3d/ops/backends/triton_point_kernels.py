@@ -40,7 +40,7 @@ def farthest_in_registers(points, start, index, num_points, num_samples, BLOCK: 
         dz = tl.load(points + 2 * num_points + picked) - z
         nearest = tl.minimum(nearest, dx * dx + dy * dy + dz * dz)
         nearest = tl.where(inside, nearest, -1.0)
-        picked = _lowest_index_of_largest(nearest, offset)
+        picked = tl.max(nearest, axis=0, return_indices=True, return_indices_tie_break_left=True)[1]
         tl.store(index + s, picked.to(tl.int64))
 
 

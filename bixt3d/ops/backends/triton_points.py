@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..precision import squared_radius, widen
 from . import triton_runtime
-from .triton_runtime import ceil_div, power_of_2
+from .triton_runtime import ceil_div, launch, power_of_2
 
-# Up to here a cloud stays in the registers of one program: four numbers a point, 16 points a thread.
-REGISTER_POINTS = 16384
+# Up to here a float32 cloud stays in the registers of one program: four numbers a point, 8 points a thread. With more,
+# or more than half as many in float64, they spill.
+REGISTER_POINTS = 8192
 TILE_POINTS = 4096
 MAX_NEIGHBORS = 128  # the lists of nearest_k live in registers
 LIST_ELEMENTS = 1024  # of one program of nearest_k, over all its queries
@@ -44,15 +45,17 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
     if num_clouds == 0:
         return index
     axes, start = _axes_first(points), start.contiguous()
-    if num_points <= REGISTER_POINTS:
+    if num_points * axes.element_size() <= REGISTER_POINTS * 4:
         block = power_of_2(num_points, at_least=32)
-        kernels.farthest_in_registers[(num_clouds,)](
+        launch(
+            kernels.farthest_in_registers, (num_clouds,),
             axes, start, index, num_points, num_samples,
             BLOCK=block, num_warps=min(32, max(1, block // 128)), enable_fp_fusion=False,
         )  # fmt: skip
         return index
     nearest = axes.new_full((num_clouds, num_points), math.inf)
-    kernels.farthest_in_memory[(num_clouds,)](
+    launch(
+        kernels.farthest_in_memory, (num_clouds,),
         axes, start, nearest, index, num_points, num_samples,
         BLOCK=TILE_POINTS, num_warps=32, enable_fp_fusion=False,
     )  # fmt: skip
@@ -82,7 +85,8 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return sq_dist, index
     width = power_of_2(k, at_least=16)
     rows = min(ROWS, LIST_ELEMENTS // width)
-    kernels.nearest_k[(num_clouds * ceil_div(num_queries, rows),)](
+    launch(
+        kernels.nearest_k, (num_clouds * ceil_div(num_queries, rows),),
         query, points, sq_dist, index, num_queries, points.shape[2], num_axes, k,
         ROWS=rows, WIDTH=width, enable_fp_fusion=False,
     )  # fmt: skip
@@ -106,7 +110,8 @@ def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     index = torch.empty(sq_dist.shape, dtype=torch.int64, device=query.device)
     if num_clouds * num_queries == 0:
         return sq_dist, index
-    kernels.nearest_three[(num_clouds * ceil_div(num_queries, ROWS),)](
+    launch(
+        kernels.nearest_three, (num_clouds * ceil_div(num_queries, ROWS),),
         query, points, sq_dist, index, num_queries, points.shape[2],
         ROWS=ROWS, COLUMNS=COLUMNS, enable_fp_fusion=False,
     )  # fmt: skip
@@ -134,7 +139,8 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
     index = torch.empty(num_clouds, num_queries, max_neighbors, dtype=torch.int64, device=query.device)
     if num_clouds * num_queries == 0:
         return index
-    kernels.first_in_ball[(num_clouds * ceil_div(num_queries, ROWS),)](
+    launch(
+        kernels.first_in_ball, (num_clouds * ceil_div(num_queries, ROWS),),
         query, points, limit, index, num_queries, points.shape[2], max_neighbors,
         ROWS=ROWS, COLUMNS=COLUMNS, enable_fp_fusion=False,
     )  # fmt: skip
