@@ -22,8 +22,8 @@ from model_worker import peak_mib
 from pages import PAGE, interleaved, origin, write
 from torch import Tensor
 
-from bixt3d.allocator import keep_freed_memory
 from bixt3d.ops import available_backends, bidirectional_attention
+from bixt3d.training.allocator import keep_freed_memory
 
 NAMES = ("latent_ref", "latent_val", "token_ref", "token_val")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bixt3d.allocator import keep_freed_memory
 from bixt3d.datasets import CloudLoader, PointClouds
 from bixt3d.datasets.transforms import Compose, RandomScale, RandomShift, Shuffle
 from bixt3d.layers import PointTokenizer
 from bixt3d.models import BiXTClassifier, BiXTEncoder
+from bixt3d.training.allocator import keep_freed_memory
 
 
 def main() -> None:

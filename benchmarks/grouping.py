@@ -17,11 +17,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bixt3d.allocator import keep_freed_memory
 from bixt3d.layers import AffineGrouping
 from bixt3d.layers.pointwise import ChannelBatchNorm
 from bixt3d.layers.refinement import pool_normalised
 from bixt3d.ops import group_max
+from bixt3d.training.allocator import keep_freed_memory
 
 
 def kept_mib(form, *inputs: Tensor) -> float:

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from model_cases import MATRIX, SQUARES, Row, inputs, make_model
 
-from bixt3d.allocator import keep_freed_memory
-from bixt3d.compiled import compile_for_prediction
+from bixt3d.inference.compiled import compile_for_prediction
+from bixt3d.training.allocator import keep_freed_memory
 
 
 def multiply_squares(width: int, times: int, device: str, dtype: torch.dtype) -> Callable[[], None]:

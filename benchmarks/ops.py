@@ -24,7 +24,7 @@ from ops_contenders import Contender, answer, contenders, expected, left_out
 from pages import PAGE, interleaved, origin, write
 from torch import Tensor
 
-from bixt3d.allocator import keep_freed_memory
+from bixt3d.training.allocator import keep_freed_memory
 
 PLOT = "benchmarks_ops.svg"
 

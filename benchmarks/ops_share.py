@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from bixt3d.allocator import keep_freed_memory
-from bixt3d.assembly import build_model
 from bixt3d.config import compose
+from bixt3d.training.allocator import keep_freed_memory
+from bixt3d.training.assembly import build_model
 
 ROOT = Path(__file__).parents[1]
 TORCH_FORMS = ("aten::gather", "aten::scatter_add")  # of gather_points and group_points

@@ -14,8 +14,8 @@ from functools import partial
 import torch
 from pages import interleaved
 
-from bixt3d.allocator import keep_freed_memory
 from bixt3d.ops import available_backends, group_max
+from bixt3d.training.allocator import keep_freed_memory
 
 
 def compare(shape: tuple[int, int, int, int], dtype: torch.dtype, rounds: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .loading import load as load
+    from .inference.loading import load as load
 
 __version__ = "0.1.0"
 __all__ = ["load"]
@@ -17,7 +17,7 @@ __all__ = ["load"]
 
 def __getattr__(name: str) -> object:
     if name == "load":  # brings torch, which importing the package does not
-        from .loading import load
+        from .inference.loading import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -176,7 +176,7 @@ class Trainer:
         Args:
             loader: training batches.
             selection: loader of the split that selects ``best.pt``; None to select nothing.
-            stop: such as :class:`bixt3d.signals.StopRequest`; None to never stop.
+            stop: such as :class:`bixt3d.training.signals.StopRequest`; None to never stop.
 
         Raises:
             Stopped: after saving, when ``stop`` asked for it or ``max_minutes`` are over.

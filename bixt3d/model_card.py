@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .loading import ANYWHERE, training_points
+from .inference.loading import ANYWHERE, training_points
 
 # What a data set allows, by the name of the class that loads it.
 LICENCES = {

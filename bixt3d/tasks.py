@@ -8,8 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .metrics import ClassificationMeter
-from .part_metrics import IGNORED, PartMeter, PartTarget, check_conventions, owners
+from .metrics.classification import ClassificationMeter
+from .metrics.parts import IGNORED, PartMeter, PartTarget, check_conventions, owners
 
 
 class Classification:
@@ -65,7 +65,7 @@ class PartSegmentation:
         parts: part names ``"class/part"`` in label order.
         label_smoothing: share of the target spread evenly over all parts (torch's convention).
         conventions: of part IoU, which do not compare: ``"A"``, ``"B"``, ``"C"``, see
-            :class:`~bixt3d.part_metrics.PartResult`.
+            :class:`~bixt3d.metrics.parts.PartResult`.
 
     Raises:
         ValueError: there are no parts, a part belongs to no category, ``label_smoothing`` is outside [0, 1)

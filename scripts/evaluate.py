@@ -12,8 +12,8 @@ import sys
 from typing import Any
 
 from bixt3d.errors import report_errors
-from bixt3d.evaluation import evaluate_checkpoint, evaluate_robustness
-from bixt3d.robustness import RobustnessPlan
+from bixt3d.evaluation.evaluate import evaluate_checkpoint, evaluate_robustness
+from bixt3d.evaluation.robustness import RobustnessPlan
 
 ROBUSTNESS = {"corruption", "points", "seed", "severity"}
 SWITCHES = ("drop_strays", "trust_code")

@@ -32,8 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 def export(checkpoint: Path, out: Path, trust_code: bool) -> int:
     import torch
 
-    from bixt3d.allocator import keep_freed_memory
-    from bixt3d.export import INSTALL, export_checkpoint
+    from bixt3d.inference.export import INSTALL, export_checkpoint
+    from bixt3d.training.allocator import keep_freed_memory
 
     keep_freed_memory()
     done = export_checkpoint(checkpoint, out, trust_code=trust_code)

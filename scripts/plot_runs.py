@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def draw(options: argparse.Namespace) -> int:
-    from bixt3d.curves import draw_curves, read_curves
+    from bixt3d.training.curves import draw_curves, read_curves
 
     named = [given.rpartition("=")[::2] for given in options.runs]
     runs = {name or Path(folder).resolve().name: read_curves(folder) for name, folder in named}

@@ -20,8 +20,8 @@ import os
 import sys
 from pathlib import Path
 
-from bixt3d.allocator import keep_freed_memory
 from bixt3d.errors import report_errors
+from bixt3d.training.allocator import keep_freed_memory
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,10 +70,10 @@ def predict(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from bixt3d.batch_prediction import BatchPredictor, output_stems
+    from bixt3d.inference.batch_prediction import BatchPredictor, output_stems
+    from bixt3d.inference.loading import load
     from bixt3d.io.finding import find_files
-    from bixt3d.loading import load
-    from bixt3d.signals import StopRequest
+    from bixt3d.training.signals import StopRequest
 
     if options.category is not None and options.classifier is not None:
         raise ValueError(

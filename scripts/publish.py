@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def publish(options: argparse.Namespace) -> int:
     from bixt3d.checkpoint import load_checkpoint
+    from bixt3d.inference.loading import read_config
     from bixt3d.io.writing import write_text
-    from bixt3d.loading import read_config
     from bixt3d.model_card import gather_facts, public_config, write_card
     from bixt3d.weights import save_weights
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from bixt3d.errors import report_errors
-from bixt3d.search import check_search, read_search, run_search
+from bixt3d.training.search import check_search, read_search, run_search
 
 HERE = Path(__file__).resolve().parent
 CONFIG_ROOT = HERE.parent / "cfgs"

@@ -28,7 +28,7 @@ def draw(options: argparse.Namespace) -> int:
 
     from bixt3d.datasets import Shapes
     from bixt3d.datasets.corruptions import CORRUPTIONS, corrupt_each
-    from bixt3d.robustness_plots import plot_clouds
+    from bixt3d.evaluation.robustness_plots import plot_clouds
 
     shapes = Shapes(num_points=options.points, num_test=len(Shapes().classes), seed=options.seed)
     if options.category not in shapes.classes:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bixt3d.config import launch
-from bixt3d.experiment import main
+from bixt3d.training.experiment import main
 
 if __name__ == "__main__":
     launch(main, config_root=Path(__file__).parents[1] / "cfgs")

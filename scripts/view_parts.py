@@ -56,9 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def view(options: argparse.Namespace) -> int:
+    from bixt3d.inference.showing import scenes_of_files, scenes_of_split
     from bixt3d.io.writing import check_file
-    from bixt3d.showing import scenes_of_files, scenes_of_split
-    from bixt3d.viewer import check_display, import_open3d, save_png
+    from bixt3d.viewer.pictures import check_display, import_open3d, save_png
 
     kind = None if options.save is None else options.save.suffix.lower()
     check_options(options, kind)
@@ -96,11 +96,11 @@ def view(options: argparse.Namespace) -> int:
     if kind == ".png":
         save_png(options.save, scenes, size=options.size or 360)
     elif kind == ".html":
-        from bixt3d.page import write_page
+        from bixt3d.viewer.page import write_page
 
         write_page(options.save, scenes, title=f"bixt3d: {options.checkpoint}")
     else:
-        from bixt3d.window import show
+        from bixt3d.viewer.window import show
 
         show(scenes)
     if options.save is not None:

@@ -44,7 +44,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tiny_run(tiny, one_thread, tmp_path_factory):
     """The folder of an uninterrupted run of tests/tiny.yaml."""
-    from bixt3d.experiment import train
+    from bixt3d.training.experiment import train
 
     return train(tiny(f"run_dir={tmp_path_factory.mktemp('runs') / 'tiny'}"))
 

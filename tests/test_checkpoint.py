@@ -9,8 +9,8 @@ from torch import nn
 
 from bixt3d.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from bixt3d.config import from_yaml, to_yaml
-from bixt3d.evaluation import evaluate_checkpoint
-from bixt3d.experiment import train
+from bixt3d.evaluation.evaluate import evaluate_checkpoint
+from bixt3d.training.experiment import train
 
 
 def keys(node):

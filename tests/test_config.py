@@ -10,13 +10,13 @@ import torch
 from places import ROOT
 from torch import nn
 
-from bixt3d.assembly import build_model, build_task, check_fit
 from bixt3d.config import build, build_settings, from_yaml, override, to_yaml
 from bixt3d.datasets import Batch, Shapes
 from bixt3d.optim import parameter_groups
-from bixt3d.search import read_search
-from bixt3d.settings import TrainSettings
 from bixt3d.signatures import check
+from bixt3d.training.assembly import build_model, build_task, check_fit
+from bixt3d.training.search import read_search
+from bixt3d.training.settings import TrainSettings
 
 CFGS = ROOT / "cfgs"
 CONFIGS = sorted(CFGS.glob("*.yaml"))

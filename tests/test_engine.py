@@ -13,9 +13,9 @@ from torch import nn
 
 from bixt3d.checkpoint import load_checkpoint
 from bixt3d.engine import LoopSettings, Stopped, Trainer, evaluate
-from bixt3d.experiment import train
 from bixt3d.optim import ExponentialAverage
-from bixt3d.progress import ConsoleObserver
+from bixt3d.training.experiment import train
+from bixt3d.training.progress import ConsoleObserver
 
 
 class Loader:
@@ -380,7 +380,7 @@ def test_evaluation_has_the_precision_of_training(precision, dtype):
 def test_training_learns_sixteen_clouds_by_heart(tiny, one_thread, tmp_path):
     """The same clouds to train and to select on, so the figure that is logged is the one on training data."""
     from bixt3d.datasets import Shapes
-    from bixt3d.evaluation import evaluate_checkpoint
+    from bixt3d.evaluation.evaluate import evaluate_checkpoint
 
     options = (
         "data.num_train=16",

@@ -10,7 +10,7 @@ import pytest
 
 from bixt3d.config import build, build_settings
 from bixt3d.errors import placed, report_errors
-from bixt3d.signals import StopRequest
+from bixt3d.training.signals import StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,10 @@ def test_an_error_in_code_of_ones_own_is_shown_with_its_place(tmp_path, capsys, 
     ("code", "said"),
     [
         ("def run(): raise PermissionError(13, 'Permission denied', 'x')", "x: Permission denied."),
-        ("from bixt3d.settings import TrainSettings\ndef run(): TrainSettings(epochs=0)", "epochs: expected"),
+        (
+            "from bixt3d.training.settings import TrainSettings\ndef run(): TrainSettings(epochs=0)",
+            "epochs: expected",
+        ),
         (
             "from omegaconf import OmegaConf\ndef run(): OmegaConf.create('a: 1').merge_with(3)",
             "Invalid input.",

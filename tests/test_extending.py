@@ -12,11 +12,11 @@ from hydra.core.global_hydra import GlobalHydra
 from places import ROOT
 from torch import nn
 
-from bixt3d.assembly import build_dataset, build_model, check_fit
 from bixt3d.datasets import CloudLoader, PointClouds, Shapes
 from bixt3d.datasets.transforms import Compose, Jitter
-from bixt3d.evaluation import evaluate_checkpoint
+from bixt3d.evaluation.evaluate import evaluate_checkpoint
 from bixt3d.tasks import Classification
+from bixt3d.training.assembly import build_dataset, build_model, check_fit
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))

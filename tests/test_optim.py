@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bixt3d.experiment import build_model
 from bixt3d.optim import ExponentialAverage, cosine_with_warmup, parameter_groups, step_decay
+from bixt3d.training.experiment import build_model
 
 
 def schedule(steps, peak=0.5, **options):

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from bixt3d.assembly import build_model, build_task
 from bixt3d.checkpoint import load_checkpoint, save_checkpoint
-from bixt3d.evaluation import evaluate_checkpoint
-from bixt3d.experiment import train
-from bixt3d.showing import scenes_of_split
+from bixt3d.evaluation.evaluate import evaluate_checkpoint
+from bixt3d.inference.showing import scenes_of_split
 from bixt3d.tasks import Classification, PartSegmentation
+from bixt3d.training.assembly import build_model, build_task
+from bixt3d.training.experiment import train
 
 SEGMENT = ("model=bixt_seg_naive", "task=part_segmentation", "train.epochs=2")
 SEGMENT += ("data.stored_points=60", "data.num_test=25")

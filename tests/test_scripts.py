@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from places import ROOT
 
-from bixt3d.evaluation import evaluate_checkpoint
+from bixt3d.evaluation.evaluate import evaluate_checkpoint
 
 TINY = "tests/tiny.yaml"
 CPU = "train.accelerator=cpu"

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from bixt3d.checkpoint import load_checkpoint, load_weights
 from bixt3d.config import from_yaml
 from bixt3d.datasets import ModelNet40, Shapes
-from bixt3d.evaluation import evaluate_checkpoint
-from bixt3d.loading import load
+from bixt3d.evaluation.evaluate import evaluate_checkpoint
+from bixt3d.inference.loading import load
+from bixt3d.inference.showing import scenes_of_split
+from bixt3d.metrics.parts import PartMeter, PartTarget
 from bixt3d.model_card import public_command, write_card
-from bixt3d.part_metrics import PartMeter, PartTarget
-from bixt3d.showing import scenes_of_split
 from bixt3d.weights import read_weights, save_weights
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from bixt3d.predictor import Predictor
+from bixt3d.inference.predictor import Predictor
 
 PARTS = ("cup/body", "cup/handle", "hat/brim")
 

@@ -98,7 +98,7 @@ def test_generated_code_has_the_same_gradients(name):
 def test_training_with_reduced_overhead(tiny, one_thread, tmp_path):
     """On a CPU there are no CUDA graphs, but the setting trains all the same, and to the same weights."""
     from bixt3d.checkpoint import load_checkpoint
-    from bixt3d.experiment import train
+    from bixt3d.training.experiment import train
 
     calm = (
         "model.encoder.drop_path=0",

@@ -1,0 +1,201 @@
+"""Measure a checkpoint: everything is rebuilt from the file alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checkpoint import load_checkpoint, load_weights
+from ..config import build_settings, override
+from ..engine import evaluate
+from ..inference.loading import ANYWHERE, check_labels, read_config
+from ..inference.strays import WithoutStrays
+from ..seams import Task
+from ..tasks import Classification
+from ..training.assembly import (
+    build_dataset,
+    build_model,
+    build_task,
+    check_fit,
+    make_eval_loader,
+    make_fabric,
+    make_loader,
+    points_measured,
+)
+from ..training.report import print_result, write_report
+from ..training.settings import TrainSettings
+from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
+
+SPLITS = ("test", "train", "val")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a checkpoint and overrides of its config make."""
+
+    config: Mapping[str, Any]
+    settings: TrainSettings
+    fabric: Any
+    dataset: Any
+    task: Task
+    model: nn.Module
+
+
+def rebuild(
+    path: str | Path, overrides: Sequence[str] = (), *, drop_strays: bool = False, trust_code: bool = False
+) -> Rebuilt:
+    """Rebuild data set, task and model of a checkpoint, the model on its device with the file's weights.
+
+    Where the run computed does not matter: unless an override says otherwise it is one device of this machine, and
+    float32 where that device cannot do the precision of the run.
+
+    Args:
+        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file of
+            ``scripts/publish.py``.
+        overrides: of the checkpoint's config, such as ``data.root=DIR``.
+        drop_strays: let a classifier see clouds without their stray points.
+        trust_code: let the checkpoint's config name code of your own, see :func:`bixt3d.inference.loading.read_config`;
+            overrides may anyway.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or no data.
+        RuntimeError: a file is damaged.
+        ValueError: an override is wrong, the config names code of others, the data set has other classes or parts than
+            the checkpoint, or stray points are to be dropped for a task other than classification.
+    """
+    content = load_checkpoint(path)
+    config = read_config(content, path, trust_code=trust_code)
+    config = override({**config, "train": {**config["train"], **ANYWHERE}}, overrides)
+    settings = build_settings(TrainSettings, config["train"], "train")
+    chosen = any(text.removeprefix("+").startswith("train.precision=") for text in overrides)
+    on_cuda = settings.accelerator != "cpu" and torch.cuda.is_available()
+    other = settings.precision == "16-mixed" and not on_cuda and not chosen
+    if other:
+        settings = replace(settings, precision="32-true")
+    fabric = make_fabric(settings)
+    if other:
+        fabric.print("precision: 32-true, since the 16-mixed of the training run needs a CUDA device")
+    dataset = build_dataset(config)
+    check_labels(path, "classes", content["classes"], dataset.classes)
+    parts = getattr(dataset, "parts", ())
+    task = build_task(config, dataset.classes, parts)
+    if "num_parts" in task.model_arguments():
+        check_labels(path, "parts", content["parts"], parts)
+    model = build_model(config, dataset.classes, parts)
+    load_weights(model, content["model"], path)
+    check_fit(model, dataset)
+    if drop_strays:
+        if not isinstance(task, Classification):
+            raise ValueError(
+                f"drop_strays: can be measured for classification, got {type(task).__name__}; leave it out."
+            )
+        model = WithoutStrays(model)
+    return Rebuilt(config, settings, fabric, dataset, task, fabric.to_device(model))
+
+
+def evaluate_checkpoint(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    split: str = "test",
+    drop_strays: bool = False,
+    trust_code: bool = False,
+    out: str | Path | None = None,
+) -> Any:
+    """Measure a checkpoint on a split.
+
+    Args:
+        path, overrides, drop_strays, trust_code: see :func:`rebuild`.
+        split: ``"test"``, ``"train"`` or ``"val"``.
+        out: folder for the report; nothing is written where it is None.
+
+    Returns:
+        The task's result.
+
+    Raises:
+        ValueError: unknown split; and whatever :func:`rebuild` raises.
+    """
+    _check_split(split)
+    made = rebuild(path, overrides, drop_strays=drop_strays, trust_code=trust_code)
+    loader = make_eval_loader(made.dataset, split, made.task, made.settings, made.fabric)
+    result = evaluate(made.fabric, made.model, made.task, loader)
+    if made.fabric.is_global_zero:
+        facts = {
+            "name": made.config["name"],
+            "split": split,
+            "clouds": len(loader.clouds),
+            "points": points_measured(loader, made.settings),
+            "checkpoint": str(path),
+            **_strays(made),
+        }
+        print_result({"checkpoint": result}, facts)
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            write_report(Path(out), {"checkpoint": result}, facts)
+            print(f"report: {out}")
+    return result
+
+
+def evaluate_robustness(
+    path: str | Path,
+    plan: RobustnessPlan,
+    overrides: Sequence[str] = (),
+    *,
+    split: str = "test",
+    drop_strays: bool = False,
+    trust_code: bool = False,
+    out: str | Path | None = None,
+) -> RobustnessResult:
+    """Measure a classifier on corrupted clouds and on fewer points.
+
+    Args:
+        path, overrides, split, drop_strays, trust_code: see :func:`evaluate_checkpoint`.
+        plan: what to measure.
+        out: folder for ``robustness.csv``, ``robustness.json`` and ``robustness.png``; nothing is written
+            where it is None.
+
+    Raises:
+        ValueError: the checkpoint is no classifier; and whatever :func:`evaluate_checkpoint` raises.
+    """
+    _check_split(split)
+    made = rebuild(path, overrides, drop_strays=drop_strays, trust_code=trust_code)
+    if not isinstance(made.task, Classification):
+        raise ValueError(
+            f"corruption, points: robustness is measured for classification, got {type(made.task).__name__}; leave "
+            "them out to measure this checkpoint on clean clouds."
+        )
+
+    def loader(num_points: int | None = None) -> Any:
+        return make_loader(made.dataset, split, made.settings, made.fabric, num_points=num_points)
+
+    result = measure_robustness(made.fabric, made.model, made.task, loader, plan)
+    if made.fabric.is_global_zero:
+        facts = {
+            "name": made.config["name"],
+            "split": split,
+            "clouds": result.clouds,
+            "points": made.dataset.num_points,
+            "seed": plan.seed,
+            "checkpoint": str(path),
+            **_strays(made),
+        }
+        result.print(facts)
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            written = result.write(Path(out), facts)
+            print(f"written: {', '.join(map(str, written))}")
+    return result
+
+
+def _strays(made: Rebuilt) -> dict[str, bool]:
+    return {"drop_strays": True} if isinstance(made.model, WithoutStrays) else {}
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.")

@@ -1,0 +1,219 @@
+"""Predict many files: name their results, go on after a bad one, write results and a summary."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import USER_ERRORS, sentence
+from ..io import Cloud, read_points
+from ..io.writing import check_folder, write_csv, write_json, write_npz, write_ply
+from ..viewer.palette import part_colors
+from .prediction import Job, Prediction
+from .predictor import Predictor
+
+TOP = 5
+# What can be wrong with one file, without a reason to give up the others.
+UNUSABLE = (*USER_ERRORS, MemoryError)
+
+
+def what_is_wrong(file: Path, error: BaseException) -> str:
+    """Say in one line what is wrong with a file."""
+    message = sentence(error)
+    return message if str(file) in message else f"{file}: {message}"
+
+
+def output_stems(files: Sequence[Path]) -> list[Path]:
+    """Return a relative path without suffix for the results of each file, no two the same.
+
+    The folders that the files have in common are left out; two files that differ in their suffix alone keep
+    it as part of the name, and a number goes behind a name that is taken.
+    """
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    common = Path(os.path.commonpath([file.parent for file in absolute])) if files else Path()
+    relative = [file.relative_to(common) for file in absolute]
+    plain = [path.with_suffix("") for path in relative]
+    times = Counter(plain)
+    taken = {stem for stem in plain if times[stem] == 1}
+    stems = []
+    for path, stem in zip(relative, plain, strict=True):
+        if times[stem] > 1:
+            full = stem = path.with_name(path.name.replace(".", "_"))
+            number = 2
+            while stem in taken:
+                stem, number = full.with_name(f"{full.name}_{number}"), number + 1
+            taken.add(stem)
+        stems.append(stem)
+    return stems
+
+
+@dataclass
+class _Pending:
+    """A file that was read and waits for its batch."""
+
+    file: Path
+    stem: Path
+    cloud: Cloud
+    job: Job
+
+
+@dataclass
+class BatchPredictor:
+    """Predict files one after the other and write a result for each.
+
+    Args:
+        predictor: of classes or of parts.
+        out: folder of the results.
+        category: class of all clouds, for parts; None where each has its own or the model needs none.
+        samples: points to draw from a mesh; None for the reader's default.
+        png: also write a picture of the parts.
+        up: the axis that is up in the files; models and pictures see it as y.
+        report: called with each error, one sentence.
+        stop: asked before each file; where it says yes, the files that are left are not reached.
+
+    Raises:
+        ValueError: a number out of range; a category that the model cannot use; pictures of parts asked of a
+            classifier; or nothing can be written into ``out``.
+        ImportError: pictures are asked for and open3d is not installed.
+    """
+
+    predictor: Predictor
+    out: Path
+    category: str | None = None
+    samples: int | None = None
+    png: bool = False
+    up: str = "y"
+    report: Callable[[str], None] = print
+    stop: Callable[[], bool] = lambda: False
+    rows: dict[Path, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.samples is not None and self.samples < 1:
+            raise ValueError(f"samples: expected at least 1, got {self.samples}.")
+        if self.png and not self.predictor.parts:
+            raise ValueError("png: this model is a classifier, and pictures show parts; leave it out.")
+        self.predictor.check_category(self.category)
+        check_folder(self.out)
+        if self.png:
+            from ..viewer.pictures import import_open3d
+
+            import_open3d()
+
+    def run(self, files: Sequence[Path], stems: Sequence[Path]) -> Iterator[Path]:
+        """Predict ``files``; yields each when it is done, failed ones too. See :attr:`rows`, :attr:`failed`."""
+        waiting: list[_Pending] = []
+        for file, stem in zip(files, stems, strict=True):
+            if self.stop():
+                break
+            try:
+                cloud = read_points(file, num_samples=self.samples, seed=self.predictor.seed)
+                job = self.predictor.prepare(cloud, category=self.category, up=self.up)
+            except UNUSABLE as error:
+                yield self._fail(file, error)
+                continue
+            waiting.append(_Pending(file, stem, cloud, job))
+            if sum(len(one.job.pieces) for one in waiting) >= self.predictor.batch_size:
+                yield from self._flush(waiting)
+                waiting = []
+        yield from self._flush(waiting)
+
+    @property
+    def failed(self) -> int:
+        """Number of files without a result."""
+        return sum("error" in row for row in self.rows.values())
+
+    def write_summary(self, files: Sequence[Path], suffix: str = "") -> list[Path]:
+        """Write ``predictions.csv``, for a classifier ``predictions.json`` too, in the order of ``files``.
+
+        Where no file was predicted, nothing is written, so that the tables of an earlier run stay.
+
+        Args:
+            files: as given to :meth:`run`; those without a row were not reached.
+            suffix: goes before the file's own, to tell the processes of a shared run apart.
+        """
+        rows = [self.rows[file] for file in files if file in self.rows]
+        if all("error" in row for row in rows):
+            return []
+        table = self.out / f"predictions{suffix}.csv"
+        columns = ["file", "points", *(["strays"] if self.predictor.drop_strays else [])]
+        if self.predictor.parts:
+            write_csv(table, _table([*columns, "category", "parts", "error"], rows))
+            return [table]
+        for place in range(1, min(TOP, len(self.predictor.classes)) + 1):
+            columns += [f"class_{place}", f"probability_{place}"]
+        wide = [{k: v for k, v in row.items() if k != "top"} for row in rows]
+        deep = [dict(row) for row in wide]
+        for row, flat, entry in zip(rows, wide, deep, strict=True):
+            for place, (name, probability) in enumerate(row.get("top", ()), start=1):
+                flat |= {f"class_{place}": name, f"probability_{place}": f"{probability:.6f}"}
+                entry.setdefault("top", []).append({"class": name, "probability": probability})
+        write_csv(table, _table([*columns, "error"], wide))
+        listed = self.out / f"predictions{suffix}.json"
+        write_json(listed, deep)
+        return [table, listed]
+
+    def _flush(self, waiting: Sequence[_Pending]) -> Iterator[Path]:
+        if not waiting:
+            return
+        predictions = self.predictor.run([one.job for one in waiting])
+        for one, prediction in zip(waiting, predictions, strict=True):
+            row: dict[str, Any] = {"file": str(one.file), "points": len(one.cloud)}
+            if self.predictor.drop_strays:
+                row["strays"] = one.job.strays
+            try:
+                if self.predictor.parts:
+                    self._write_parts(one, prediction)
+                    row |= {"category": prediction.category, "parts": shares(prediction)}
+                else:
+                    row["top"] = prediction.top(TOP)
+            except UNUSABLE as error:
+                yield self._fail(one.file, error)
+                continue
+            self.rows[one.file] = row
+            yield one.file
+
+    def _write_parts(self, one: _Pending, prediction: Prediction) -> None:
+        target = self.out / one.stem
+        points = one.cloud.points
+        colors = part_colors(prediction.names)[prediction.labels]
+        write_ply(target.with_name(f"{target.name}_parts.ply"), points, colors, prediction.labels)
+        arrays = {
+            "points": points,
+            "labels": prediction.labels,
+            "probabilities": prediction.probabilities,
+            "names": np.array(prediction.names),
+        }
+        if one.cloud.normals is not None:
+            arrays["normals"] = one.cloud.normals
+        write_npz(target.with_name(f"{target.name}_parts.npz"), arrays)
+        if self.png:
+            from ..viewer.pictures import save_png
+            from ..viewer.scene import part_scene
+
+            shown = one.cloud.turned(self.up).points
+            scene = part_scene(one.file.name, shown, prediction.labels, prediction.names)
+            save_png(target.with_name(f"{target.name}_parts.png"), [scene])
+
+    def _fail(self, file: Path, error: BaseException) -> Path:
+        message = what_is_wrong(file, error)
+        self.rows[file] = {"file": str(file), "error": message}
+        self.report(message)
+        return file
+
+
+def shares(prediction: Prediction) -> str:
+    """Return the parts that occur with their shares of the points, largest first."""
+    counts = np.bincount(prediction.labels, minlength=len(prediction.names))
+    order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
+    return "; ".join(f"{prediction.names[i]} {100 * counts[i] / counts.sum():.2f} %" for i in order)
+
+
+def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Sequence[object]]:
+    """Return the rows of a CSV file, headings first; a row without some column leaves that field empty."""
+    return [columns, *([row.get(name, "") for name in columns] for row in rows)]

@@ -1,0 +1,300 @@
+"""Predict classes and parts of clouds of any size, in any unit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..io import Cloud, unit_sphere
+from ..ops import knn
+from .compiled import compile_for_prediction
+from .normals import estimate_normals
+from .prediction import Job, Prediction, as_cloud, batches, check_classifier, cut, each_cloud, in_precision
+from .strays import drop_strays
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor:
+    """Run a model on clouds as they lie in files.
+
+    A cloud is centred and scaled to the unit sphere in float64. Fewer points than the model's grouping
+    needs are filled up by repetition. A cloud of more points than the model was trained on is cut, by a
+    seeded draw, into interleaved subsets of that number: a classifier sees the first subset; a segmenter
+    sees all of them, so that each point is labelled once, at the density of training, in time linear in the
+    number of points and with memory for a fixed number of them at a time.
+
+    Args:
+        model: ``model(points (B, N, C)) -> logits (B, classes)``, or for parts
+            ``model(points, category (B,) or None) -> logits (B, N, parts)``; with ``in_channels`` and
+            ``min_points``.
+        classes: class names in label order.
+        parts: part names ``"class/part"`` in label order; empty for a classifier.
+        num_points: number of points of the clouds that the model was trained on.
+        config: of the run that the model comes from, kept for those who ask; the predictor itself does not.
+        takes_category: whether the model itself reads the category; else it only restricts the parts.
+        classifier: says the category of a cloud that comes without one.
+        batch_size: forward passes that run at once.
+        seed: of the draw of points; the same cloud and seed give the same labels.
+        device: where the model runs.
+        precision: of :meth:`run`, ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``; attention maps are float32.
+        compile: whether to compile the model first, see :func:`bixt3d.inference.compiled.compile_for_prediction`.
+        drop_strays: whether to leave stray points out (:func:`bixt3d.inference.strays.find_strays`), which then take
+            the parts of the nearest point that is left.
+
+    Raises:
+        ValueError: a number out of range; or the classifier knows none of the classes, has parts itself, or is
+            given to a model that predicts classes.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        classes: Sequence[str],
+        parts: Sequence[str] = (),
+        num_points: int = 1024,
+        config: Mapping[str, Any] | None = None,
+        takes_category: bool = False,
+        classifier: Predictor | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        precision: str = "32-true",
+        compile: bool = False,
+        drop_strays: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}.")
+        if seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {seed}.")
+        if classifier is not None:
+            check_classifier(classifier, classes, parts)
+        self.device = torch.device(device)
+        self.model = model.eval().to(self.device)
+        run = compile_for_prediction(self.model) if compile else self.model
+        self._run = in_precision(run, precision, self.device)
+        self.classes: tuple[str, ...] = tuple(classes)
+        self.parts: tuple[str, ...] = tuple(parts)
+        self.min_points = int(self.model.min_points)
+        self.num_points = max(num_points, self.min_points)
+        self.config: Mapping[str, Any] = config or {}
+        self.takes_category = takes_category
+        self.classifier = classifier
+        self.batch_size, self.seed, self.drop_strays = batch_size, seed, drop_strays
+        owners = [name.rpartition("/")[0] for name in self.parts]
+        # (classes, parts): which parts belong to a class
+        self._belongs = torch.tensor(
+            [[owner == name for owner in owners] for name in self.classes], dtype=torch.bool
+        ).to(self.device)
+
+    def __call__(
+        self,
+        points: Any,
+        *,
+        normals: Any = None,
+        category: str | Sequence[str | None] | None = None,
+        up: str = "y",
+    ) -> Any:
+        """Predict the class, or the part of every point, of one cloud or, in batches, of several.
+
+        Args:
+            points: a :class:`~bixt3d.io.Cloud`, or an array ``(N, 3)`` (``(N, 6)`` with normals), real, N at
+                least 1, in any unit; or several clouds: a list of such, or an array ``(B, N, 3 or 6)``.
+            normals: ``(N, 3)`` of any length, where the points bring none; estimated where the model needs them and
+                they are absent or one has no direction.
+            category: name of the cloud's class, for a segmenter. Of several clouds normals and category come as a list,
+                one for each; a single name holds for all.
+            up: the axis that is up in the cloud. The model sees y up, as it did in training.
+
+        Returns:
+            A :class:`~bixt3d.inference.prediction.Prediction`, or a list of them where there are several clouds.
+
+        Raises:
+            ValueError: the cloud is empty, has NaN, or more than one point and no extent; or the category
+                is unknown, needed and absent, or given to a classifier; or there is no such axis.
+            TypeError: the points are no real numbers.
+            ImportError: normals have to be estimated and open3d is not installed.
+        """
+        clouds = each_cloud(points, normals, category)
+        if clouds is None:
+            return self.run([self.prepare(points, normals=normals, category=category, up=up)])[0]
+        return self.run([self.prepare(cloud, category=name, up=up) for cloud, name in clouds])
+
+    def prepare(
+        self,
+        points: Any,
+        *,
+        normals: Any = None,
+        category: Any = None,
+        up: str = "y",
+        whole: bool = False,
+    ) -> Job:
+        """Check and normalise one cloud; takes and raises what a call does.
+
+        With ``whole`` a classifier, too, keeps all points: :meth:`attention` shows them, and :meth:`run` predicts the
+        mean over the subsets.
+        """
+        cloud = as_cloud(points, normals).turned(up)
+        index, first = self._category(cloud, category)
+        cloud, speakers = drop_strays(cloud) if self.drop_strays else (cloud, None)
+        strays = 0 if speakers is None else len(speakers) - len(cloud)
+        xyz = unit_sphere(cloud.points)
+        whole = whole or bool(self.parts)
+        pieces = cut(len(xyz), self.num_points, self.min_points, seed=self.seed, all_points=whole)
+        if not whole and len(xyz) > self.num_points:
+            # as in training: normalised after the draw
+            kept = pieces[0]
+            xyz, pieces = unit_sphere(cloud.points[kept]), np.arange(len(kept))[None]
+            cloud = cloud.subset(kept)
+        features = np.concatenate([xyz, *self._normals(cloud)], axis=1)
+        return Job(features, pieces, index, first, speakers, strays)
+
+    def run(self, jobs: Sequence[Job]) -> list[Prediction]:
+        """Predict several clouds, in batches of passes of equal size."""
+        jobs = self._with_category(jobs)
+        found = [
+            np.zeros((len(job.features), len(self.parts)) if self.parts else (len(self.classes),), np.float32)
+            for job in jobs
+        ]
+        with torch.inference_mode():
+            for batch in batches(jobs, self.batch_size):
+                points, category = self._tensors(jobs, batch)
+                rows = self._probabilities(points, category).cpu().numpy()
+                for (j, piece), row in zip(batch, rows, strict=True):
+                    if self.parts:
+                        found[j][jobs[j].pieces[piece]] = row
+                    else:
+                        found[j] += row / len(jobs[j].pieces)
+        return [self._prediction(job, rows) for job, rows in zip(jobs, found, strict=True)]
+
+    def attention(
+        self,
+        points: Any,
+        latents: Sequence[int],
+        *,
+        layer: int = -1,
+        category: str | None = None,
+        up: str = "y",
+    ) -> np.ndarray:
+        """Return how much latents attend to each point: the mean over heads of the softmax over tokens.
+
+        Where the layer has fewer tokens than there are points, a point takes the weight of the token
+        nearest to it. Of a cloud that is cut into K subsets, each subset's weights are divided by K.
+
+        Args:
+            points: as in a call, or what :meth:`prepare` made of it with ``whole``.
+            latents: numbers of the latents.
+            layer: the layer, from 0; negative ones count from the last.
+            category, up: as in a call.
+
+        Returns:
+            ``(len(latents), N)`` float32.
+
+        Raises:
+            ValueError: the model has no latents, or no such latent or layer; and what a call raises.
+        """
+        if not hasattr(self.model, "forward_features"):
+            name = type(self.model).__name__
+            raise ValueError(f"attention: {name} has no latents; expected a model with cross-attention.")
+        if not isinstance(points, Job):
+            points = self.prepare(points, category=category, up=up, whole=True)
+        (job,) = self._with_category([points])
+        weights = np.empty((len(latents), len(job.features)), dtype=np.float32)
+        with torch.inference_mode():
+            for piece, index in enumerate(job.pieces):
+                batch, category_index = self._tensors([job], [(0, piece)])
+                arguments = (batch, category_index) if self.takes_category else (batch,)
+                layers = self.model.forward_features(*arguments, return_attention=True)[-1]
+                if not -len(layers) <= layer < len(layers):
+                    raise ValueError(f"layer: the model has layers 0 to {len(layers) - 1}, got {layer}.")
+                maps, centers = layers[layer]
+                heads = maps.latents_from_tokens.mean(dim=1)[0]
+                outside = [latent for latent in latents if not 0 <= latent < len(heads)]
+                if outside:
+                    raise ValueError(
+                        f"latent: the model has latents 0 to {len(heads) - 1}, got {outside[0]}."
+                    )
+                picked = heads[list(latents)]
+                if centers.shape[1] != batch.shape[1] or not torch.equal(centers, batch[..., :3]):
+                    picked = picked[:, knn(batch[..., :3].contiguous(), centers, 1)[1][0, :, 0]]
+                weights[:, index] = picked.float().cpu().numpy() / len(job.pieces)
+        return weights if job.speakers is None else weights[:, job.speakers]
+
+    def check_category(self, category: str | None) -> None:
+        """Raise a ValueError that says what is wrong with the category of a cloud, if anything is."""
+        if category is not None and not self.parts:
+            raise ValueError("category: this model is a classifier and needs none; leave it out.")
+        if category is not None and category not in self.classes:
+            raise ValueError(
+                f"category: unknown value {category!r}, expected one of {', '.join(sorted(self.classes))}."
+            )
+
+    def _normals(self, cloud: Cloud) -> list[np.ndarray]:
+        """Return the cloud's normals where the model takes any, estimated where the cloud has none."""
+        if self.model.in_channels == 3:
+            return []
+        found = cloud.normals
+        if found is None:
+            found = estimate_normals(unit_sphere(cloud.points), cloud.path)
+            logger.warning("%s: has no normals; they were estimated from neighbouring points", cloud.path)
+        return [found.astype(np.float32)]
+
+    def _category(self, cloud: Cloud, category: str | None) -> tuple[int | None, Job | None]:
+        self.check_category(category)
+        if not self.parts:
+            return None, None
+        if category is not None:
+            return self.classes.index(category), None
+        if len(self.classes) == 1:
+            return 0, None
+        if self.classifier is not None:
+            return None, self.classifier.prepare(cloud)
+        if self.takes_category:
+            raise ValueError(
+                f"{cloud.path}: the model needs the category of the cloud; give --category NAME "
+                f"(category=NAME in Python), one of {', '.join(sorted(self.classes))}, or --classifier CHECKPOINT."
+            )
+        return None, None
+
+    def _with_category(self, jobs: Sequence[Job]) -> list[Job]:
+        """Let the classifier say the category where it is open."""
+        jobs = list(jobs)
+        open_ones = [j for j, job in enumerate(jobs) if job.classify_first is not None]
+        if not open_ones or self.classifier is None:
+            return jobs
+        waiting = [jobs[j].classify_first for j in open_ones]
+        for j, prediction in zip(open_ones, self.classifier.run(waiting), strict=True):  # type: ignore[arg-type]
+            # the best of the classes that this model knows
+            known = [(p, n) for n, p in prediction.top(len(prediction.names)) if n in self.classes]
+            jobs[j] = replace(jobs[j], category=self.classes.index(known[0][1]), classify_first=None)
+        return jobs
+
+    def _tensors(self, jobs: Sequence[Job], batch: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
+        """Return points ``(B, n, C)``, and the category ``(B,)`` where all have one (-1 for an open one)."""
+        points = torch.from_numpy(np.stack([jobs[j].features[jobs[j].pieces[k]] for j, k in batch]))
+        if not self.parts:
+            return points.to(self.device), None
+        given = [jobs[j].category for j, _ in batch]
+        category = torch.tensor([-1 if c is None else c for c in given])
+        return points.to(self.device), category.to(self.device)
+
+    def _probabilities(self, points: Tensor, category: Tensor | None) -> Tensor:
+        if category is None:
+            return self._run(points).float().softmax(dim=-1)
+        logits = self._run(points, category if self.takes_category else None).float()
+        allowed = self._belongs[category.clamp(min=0)] | (category < 0)[:, None]
+        return logits.masked_fill(~allowed[:, None], -torch.inf).softmax(dim=-1)
+
+    def _prediction(self, job: Job, probabilities: np.ndarray) -> Prediction:
+        category = None if job.category is None else self.classes[job.category]
+        if self.parts and job.speakers is not None:
+            probabilities = probabilities[job.speakers]
+        labels = np.asarray(probabilities.argmax(axis=-1), dtype=np.int64)
+        return Prediction(labels, probabilities, self.parts or self.classes, category)

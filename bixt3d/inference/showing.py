@@ -1,0 +1,130 @@
+"""From a checkpoint and clouds to scenes: what the viewer's command shows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..config import build
+from ..io import read_points
+from ..io.finding import find_files
+from ..viewer.scene import Scene, attention_scene, part_scene, plain_scene
+from .batch_prediction import UNUSABLE, what_is_wrong
+from .loading import check_labels, load
+from .prediction import Job
+from .predictor import Predictor
+
+FIRST = 6
+
+
+def scenes_of_files(
+    checkpoint: str | os.PathLike[str],
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    category: str | None = None,
+    classifier: str | os.PathLike[str] | None = None,
+    attention: Sequence[int] | None = None,
+    layer: int = -1,
+    up: str = "y",
+    device: str | None = None,
+    trust_code: bool = False,
+    report: Callable[[str], None] = print,
+) -> list[Scene]:
+    """Predict files and make a scene of each that can be used.
+
+    Args:
+        checkpoint: of a segmenter, or of a classifier (which shows its class, or attention).
+        files: files, folders or patterns.
+        category: class of all clouds, where the model asks for it.
+        classifier: checkpoint that says the class instead.
+        attention: numbers of latents whose attention is shown in place of the parts.
+        layer: layer of that attention.
+        up: the axis that is up in the files; model and pictures see it as y.
+        device: where the model runs.
+        trust_code: let checkpoints name code of your own, see :func:`bixt3d.inference.loading.read_config`.
+        report: called with what is wrong with each of the other files, one sentence.
+
+    Raises:
+        ValueError: a folder or pattern holds nothing to read, or the model has no such category, latent or layer.
+    """
+    found = find_files(files)
+    predictor = load(checkpoint, classifier=classifier, device=device, trust_code=trust_code)
+    predictor.check_category(category)
+    scenes = []
+    for file in found:
+        try:
+            cloud = read_points(file).turned(up)
+            job = predictor.prepare(cloud, category=category, whole=attention is not None)
+        except UNUSABLE as error:
+            report(what_is_wrong(file, error))
+            continue
+        scenes.append(_scene(predictor, file.name, cloud.points, job, None, attention, layer))
+    return scenes
+
+
+def scenes_of_split(
+    checkpoint: str | os.PathLike[str],
+    split: str,
+    index: Sequence[int] | None = None,
+    data_root: str | None = None,
+    *,
+    category: str | None = None,
+    classifier: str | os.PathLike[str] | None = None,
+    attention: Sequence[int] | None = None,
+    layer: int = -1,
+    device: str | None = None,
+    trust_code: bool = False,
+) -> list[Scene]:
+    """Predict shapes of the data set that a checkpoint was trained on, beside their true parts.
+
+    The category given to the model is the true one, unless ``category`` or ``classifier`` says another.
+
+    Args:
+        checkpoint, category, classifier, attention, layer, device, trust_code: see :func:`scenes_of_files`.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        index: which shapes, from 0; None for the first six.
+        data_root: folder of the data set, where it is not that of the config.
+
+    Raises:
+        ValueError: there is no such shape, or the data set has other classes or parts than the model.
+    """
+    predictor = load(checkpoint, classifier=classifier, device=device, trust_code=trust_code)
+    predictor.check_category(category)
+    node = dict(predictor.config["data"])
+    if data_root is not None:
+        node["root"] = data_root
+    clouds = build(node, "data").load(split)
+    check_labels(checkpoint, "classes", predictor.classes, clouds.classes)
+    if predictor.parts:
+        check_labels(checkpoint, "parts", predictor.parts, clouds.parts)
+    scenes = []
+    for i in range(min(FIRST, len(clouds))) if index is None else index:
+        if not 0 <= i < len(clouds):
+            raise ValueError(f"index: the {split} split has shapes 0 to {len(clouds) - 1}, got {i}.")
+        own = clouds.classes[clouds.labels[i]] if predictor.parts and classifier is None else None
+        truth = None if clouds.part_labels is None else np.asarray(clouds.part_labels[i])
+        points = np.asarray(clouds.points[i])
+        job = predictor.prepare(points, category=category or own, whole=attention is not None)
+        scenes.append(_scene(predictor, clouds.names[i], points[:, :3], job, truth, attention, layer))
+    return scenes
+
+
+def _scene(
+    predictor: Predictor,
+    name: str,
+    points: np.ndarray,
+    job: Job,
+    truth: np.ndarray | None,
+    attention: Sequence[int] | None,
+    layer: int,
+) -> Scene:
+    if attention is not None:
+        weights = predictor.attention(job, attention, layer=layer)
+        return attention_scene(name, points, weights, attention)
+    (prediction,) = predictor.run([job])
+    if predictor.parts:
+        return part_scene(name, points, prediction.labels, prediction.names, truth)
+    best = ", ".join(f"{one} {100 * probability:.1f} %" for one, probability in prediction.top(2))
+    return plain_scene(name, points, best)

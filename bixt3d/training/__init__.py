@@ -1,0 +1,5 @@
+"""From a config to a trained model: assembly, the run around the loop, its log, and many runs compared."""
+
+from .experiment import train
+
+__all__ = ["train"]

@@ -1,0 +1,224 @@
+"""Put the parts of a run together: model, loaders, devices."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import build
+from ..datasets.loader import CloudLoader
+from ..datasets.whole import WholeCloudLoader
+from ..seams import Task
+from ..signatures import full_name, locate, not_taken
+from .allocator import keep_freed_memory
+from .settings import TrainSettings
+
+# What the rest of the toolkit asks of every model, and what holds for one that does not say.
+MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1}
+
+
+def build_dataset(config: Mapping[str, Any]) -> Any:
+    """Build the config's data set.
+
+    Raises:
+        ValueError: it does not say its classes.
+    """
+    dataset = build(config["data"], "data")
+    if not getattr(dataset, "classes", ()):
+        raise ValueError(
+            f"data: {type(dataset).__name__} does not say its classes; expected their names in label order."
+        )
+    return dataset
+
+
+def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> Task:
+    """Build the config's task for a data set with these classes and parts."""
+    return build(config["task"], "task", classes=tuple(classes), parts=tuple(parts))
+
+
+def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> nn.Module:
+    """Build the config's model, with fresh weights, for what its task makes of these classes and parts.
+
+    Where the model does not say ``in_channels`` or ``min_points``, it is given those of ``MODEL_DEFAULTS``.
+
+    Raises:
+        ValueError: the model takes other arguments than those of its task.
+        TypeError: it is no ``torch.nn.Module``.
+    """
+    task, node = build_task(config, classes, parts), config["model"]
+    arguments = task.model_arguments()
+    if isinstance(node, Mapping) and "_target_" in node:
+        target = locate(node["_target_"], "model")
+        refused = not_taken(target, arguments)
+        if refused:
+            raise ValueError(
+                f"model: {full_name(target)} does not fit the task {type(task).__name__}, since it takes no "
+                f"{' and no '.join(refused)}; choose another model, such as model=bixt_naive for task=classification "
+                "and model=bixt_seg_naive for task=part_segmentation."
+            )
+    model = build(node, "model", **arguments)
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model: expected a torch.nn.Module, {node['_target_']} gives a {type(model).__name__}."
+        )
+    for name, value in MODEL_DEFAULTS.items():
+        if not hasattr(model, name):
+            setattr(model, name, value)
+    return model
+
+
+def check_fit(model: Any, dataset: Any) -> None:
+    """Raise where the model cannot take the data set's clouds; a data set that does not say has no normals."""
+    if getattr(dataset, "num_points", None) is None:
+        raise ValueError(
+            f"data: {type(dataset).__name__} does not say num_points; expected how many points the model is to see."
+        )
+    if dataset.num_points < model.min_points:
+        raise ValueError(
+            f"data.num_points: the model's grouping needs at least {model.min_points} points (neighbours times the "
+            f"reduction before them), got {dataset.num_points}; take more points or fewer neighbours."
+        )
+    channels = 6 if getattr(dataset, "normals", False) else 3
+    if model.in_channels != channels and not (hasattr(model, "tokenizer") or hasattr(model, "encoder")):
+        raise ValueError(
+            f"model: its in_channels is {model.in_channels}, the data has {channels} channels; let them agree."
+        )
+    if model.in_channels != channels:
+        key = f"model.{'tokenizer' if hasattr(model, 'tokenizer') else 'encoder'}.in_channels"
+        raise ValueError(
+            f"{key}: the model takes {model.in_channels} channels, the data has {channels}; "
+            f"set {key}={channels} or data.normals={str(channels == 3).lower()}."
+        )
+
+
+def make_loader(
+    dataset: Any,
+    split: str,
+    settings: TrainSettings,
+    fabric: Any,
+    transform: Any = None,
+    num_points: int | None = None,
+) -> CloudLoader:
+    """Make the loader of a split; the training split is shuffled, augmented and cut into full batches.
+
+    ``num_points`` stands in for the data set's own.
+    """
+    training = transform is not None
+    return CloudLoader(
+        dataset.load(split),
+        batch_size=settings.batch_size if training else settings.eval_batch_size,
+        num_points=num_points or dataset.num_points,
+        transform=transform,
+        shuffle=training,
+        drop_last=training,
+        sampling=settings.sampling if training else "first",
+        seed=settings.seed,
+        device=fabric.device,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+
+
+def make_eval_loader(dataset: Any, split: str, task: Task, settings: TrainSettings, fabric: Any) -> Any:
+    """Make the loader that a split is measured with: of its first points, or of all of them."""
+    if settings.eval_sampling not in task.eval_sampling:
+        raise ValueError(
+            f"train.eval_sampling: expected {' or '.join(task.eval_sampling)} for {type(task).__name__}, got "
+            f"{settings.eval_sampling!r}."
+        )
+    if settings.eval_sampling == "first":
+        return make_loader(dataset, split, settings, fabric)
+    return WholeCloudLoader(
+        dataset.load(split),
+        batch_size=settings.eval_batch_size,
+        num_points=dataset.num_points,
+        device=fabric.device,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+
+
+def points_measured(loader: Any, settings: TrainSettings) -> str:
+    """Say which points of each cloud a loader of :func:`make_eval_loader` measures."""
+    return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
+
+
+def make_fabric(settings: TrainSettings) -> Any:
+    """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``.
+
+    The C allocator is told to keep freed memory where ``settings.keep_freed_memory`` says so.
+
+    Raises:
+        ValueError: the accelerator or the precision needs a device that there is not.
+    """
+    from lightning.fabric import Fabric
+
+    if settings.keep_freed_memory:
+        keep_freed_memory()
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
+    nodes = int(os.environ.get("WORLD_SIZE", local)) // local
+    if settings.precision == "16-mixed" and not torch.cuda.is_available():
+        raise ValueError("train.precision: 16-mixed needs a CUDA device; use bf16-mixed or 32-true here.")
+    if settings.accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "train.accelerator: expected a CUDA device, but torch sees none; use train.accelerator=cpu, or install "
+            "a torch built for this machine's driver."
+        )
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=local,
+        num_nodes=nodes,
+        strategy="ddp" if local * nodes > 1 else "auto",
+        precision=settings.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave_process_group)
+    return fabric
+
+
+def _leave_process_group() -> None:
+    """End the threads of torch.distributed while the interpreter still lives.
+
+    Lightning does so for NCCL alone; a process with gloo may abort when it ends (pytorch issue 190489).
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def needs_processes(settings: TrainSettings) -> bool:
+    """Whether several devices are asked for, and this process is none of those that torchrun starts for them."""
+    return settings.devices > 1 and "LOCAL_RANK" not in os.environ
+
+
+def run_again_under_torchrun(devices: int) -> int:
+    """Run the command that started this process again, under torchrun in a process for each device.
+
+    Returns:
+        The exit status: the largest of the processes', or ``128 + signal``.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # what a process has to say it says itself; how torchrun saw it end is no news
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    options = ["--standalone", f"--nproc_per_node={devices}", "--no-python"]
+    # the whole command, so that options of Python itself (-u, -X) come along
+    command = torchrun.parse_args([*options, sys.executable, *sys.orig_argv[1:]])
+    sys.stdout.flush()
+    try:
+        torchrun.run(command)
+    except ChildFailedError as error:
+        codes = (failure.exitcode for failure in error.failures.values())
+        return max(code if code >= 0 else 128 - code for code in codes)
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    return 0

@@ -1,0 +1,295 @@
+"""From a config to a trained and measured model: what the scripts call."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checkpoint import load_checkpoint, load_matching_weights, load_weights
+from ..config import build, build_settings, differences, from_yaml, to_yaml
+from ..engine import Stopped, Trainer, evaluate
+from ..io.writing import write_json, write_text
+from ..optim import ExponentialAverage, parameter_groups
+from ..reproducibility import derive_seed, environment
+from .assembly import (
+    build_dataset,
+    build_model,
+    build_task,
+    check_fit,
+    make_eval_loader,
+    make_fabric,
+    make_loader,
+    needs_processes,
+    points_measured,
+    run_again_under_torchrun,
+)
+from .curves import draw_curves, read_curves
+from .progress import ConsoleObserver
+from .report import minutes_to, print_result, write_report
+from .settings import TrainSettings
+from .signals import StopRequest
+
+KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
+OPTIM_KEYS = ("decay_all", "optimizer", "schedule")
+# What may differ between a run and its continuation: nothing that changes a number it computes.
+FREE_ON_RESUME = (
+    "data.cache",
+    "data.root",
+    "model.encoder.checkpoint_activations",
+    "run_dir",
+    "train.checkpoint_every",
+    "train.eval_batch_size",
+    "train.keep_freed_memory",
+    "train.log_every",
+    "train.max_minutes",
+    "train.max_steps",
+    "train.measure_test",
+    "train.resume",
+    "train.targets",
+)
+
+
+def main(config: Mapping[str, Any]) -> None:
+    """Do what the training scripts do: :func:`train`, on several devices in a process for each.
+
+    Args:
+        config: see :func:`train`.
+
+    Raises:
+        SystemExit: the run was stopped (``128 + signal``), or other processes have done it, with their status.
+        ValueError, TypeError, RuntimeError, OSError: whatever :func:`train` raises besides.
+    """
+    settings = _checked_settings(config)
+    if needs_processes(settings):
+        sys.exit(run_again_under_torchrun(settings.devices))
+    try:
+        train(config)
+    except Stopped as stopped:
+        sys.exit(128 + stopped.signal_number)
+
+
+def train(config: Mapping[str, Any]) -> Path:
+    """Train what a config describes, measure it on the test split, and return the run's folder.
+
+    What is wrong with the config is found before the first step, and leaves no folder behind. Called again with
+    ``train.resume`` it continues the run.
+
+    Args:
+        config: as :func:`bixt3d.config.compose` returns it.
+
+    Raises:
+        Stopped: Ctrl-C, SIGTERM or ``train.max_minutes`` ended it early; it is saved and can be resumed.
+        ValueError, TypeError: the config asks for what cannot be, or for several devices in one process.
+        FileNotFoundError: there is no data, or no run to resume.
+        RuntimeError: the loss is no longer a number, or a file is damaged.
+    """
+    settings = _checked_settings(config)
+    if needs_processes(settings):
+        raise ValueError(
+            f"train.devices: {settings.devices} devices take a process each; start this program with torchrun, or "
+            "train with scripts/train_cls.py, which starts them itself."
+        )
+    fabric = make_fabric(settings)
+
+    resumed = None
+    if settings.resume is not None:
+        resumed = load_checkpoint(_resumed_folder(settings.resume) / "last.pt")
+        _check_same_run(from_yaml(resumed["config"]), config)
+    folder = _run_folder(config, settings, fabric)
+
+    dataset = build_dataset(config)
+    torch.manual_seed(derive_seed(settings.seed))
+    parts = getattr(dataset, "parts", ())
+    task = build_task(config, dataset.classes, parts)
+    model = build_model(config, dataset.classes, parts)
+    check_fit(model, dataset)
+    if settings.start_from is not None and resumed is None:
+        _start_from(settings.start_from, model, (list(dataset.classes), list(parts)), fabric)
+    train_loader = make_loader(
+        dataset, "train", settings, fabric, transform=build(config["augment"], "augment")
+    )
+    selection = None
+    if settings.select_on is not None:
+        selection = make_eval_loader(dataset, settings.select_on, task, settings, fabric)
+    measured = make_eval_loader(dataset, "test", task, settings, fabric) if settings.measure_test else None
+
+    optim = config["optim"]
+    groups = parameter_groups(model, decay_all=optim.get("decay_all", False))
+    optimizer = build(optim["optimizer"], "optim.optimizer")(groups)
+    steps_per_epoch = settings.steps_per_epoch(len(train_loader))
+    scheduler = build(optim["schedule"], "optim.schedule")(
+        optimizer, epochs=settings.epochs, steps_per_epoch=steps_per_epoch
+    )
+
+    ema = None if settings.ema_decay is None else ExponentialAverage(model, settings.ema_decay)
+
+    rank_zero = fabric.is_global_zero
+    folder.mkdir(parents=True, exist_ok=True)
+    step = 0 if resumed is None else resumed["progress"]["step"]
+    if rank_zero:
+        write_text(folder / "config.yaml", to_yaml(config))
+        stretch = "environment.json" if resumed is None else f"environment_step{step}.json"
+        write_json(folder / stretch, environment())
+        parameters = sum(p.numel() for p in model.parameters())
+        print(
+            f"{config['name']}: {parameters / 1e6:.2f} M parameters, {len(train_loader.clouds):,} training clouds, "
+            f"{steps_per_epoch} steps an epoch, {fabric.world_size} {fabric.device.type} device(s), "
+            f"{settings.precision}\nrun folder: {folder}",
+            flush=True,
+        )
+    with contextlib.ExitStack() as stack:
+        observer = None
+        if rank_zero:
+            per_step = settings.batch_size * settings.accumulate * fabric.world_size
+            observer = stack.enter_context(
+                ConsoleObserver(folder, step=step, samples_per_step=per_step, split=settings.select_on)
+            )
+        trainer = Trainer(
+            fabric=fabric,
+            model=model,
+            task=task,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            settings=settings,
+            folder=folder,
+            header={"config": to_yaml(config), "classes": list(dataset.classes), "parts": list(parts)},
+            ema=ema,
+            observer=observer,
+            compile_mode=settings.compile_mode,
+        )
+        if resumed is not None:
+            trainer.load(resumed, folder / "last.pt")
+        try:
+            with StopRequest() as stop:
+                trainer.fit(train_loader, selection, stop)
+        except Stopped:
+            if rank_zero:
+                print(
+                    f"stopped and saved at step {trainer.progress.step}; continue with the same command and "
+                    f"train.resume={folder}",
+                    flush=True,
+                )
+            raise
+    if measured is not None:
+        try:
+            _measure(config, settings, fabric, measured, trainer, folder)
+        except KeyboardInterrupt:
+            fabric.print(
+                f"trained and saved, but not measured; measure with train.resume={folder}", flush=True
+            )
+            raise
+    return folder
+
+
+def _start_from(path: str, model: nn.Module, labels: tuple[list[str], list[str]], fabric: Any) -> None:
+    """Give a new model the weights of a checkpoint that fit it, and say which ones it starts without."""
+    given = load_checkpoint(path)
+    classes, parts = list(given["classes"]), list(given["parts"])
+    # of the same size, these would be taken and mean other things
+    named = {"head"} if (classes, parts) != labels else set()
+    named |= {"category"} if classes != labels[0] else set()
+    state = {name: value for name, value in given["model"].items() if not named & set(name.split("."))}
+    anew = load_matching_weights(model, state, path)
+    fabric.print(f"starts from {path}; {len(anew)} tensors anew{': ' if anew else ''}{', '.join(anew)}")
+
+
+def _measure(
+    config: Mapping[str, Any],
+    settings: TrainSettings,
+    fabric: Any,
+    loader: Any,
+    trainer: Trainer,
+    folder: Path,
+) -> None:
+    """Evaluate the last and the selected weights on the test split, once each, and report them."""
+    p = trainer.progress
+    results = {"last": evaluate(fabric, trainer.result_model, trainer.task, loader)}
+    if settings.select_on is not None:
+        best = load_checkpoint(folder / "best.pt")
+        load_weights(trainer.result_model, best["model"], folder / "best.pt")
+        results["selected"] = evaluate(fabric, trainer.result_model, trainer.task, loader)
+    if not fabric.is_global_zero:
+        return
+    facts = {
+        "name": config["name"],
+        "split": "test",
+        "clouds": len(loader.clouds),
+        "points": points_measured(loader, settings),
+        "select_on": settings.select_on,
+        "selected_epoch": p.best_epoch if settings.select_on else None,
+        "steps": p.step,
+        "epochs": p.epoch,
+        "seed": settings.seed,
+        "minutes": round(p.seconds / 60, 2),
+        "minutes_to": minutes_to(folder / "selection.csv", trainer.task.selects, settings.targets),
+    }
+    written = write_report(folder, results, facts)
+    draw_curves({config["name"]: read_curves(folder)}, folder / "curves.png", against="epoch")
+    print_result(results, facts)
+    shown = "best.pt" if settings.select_on else "last.pt"
+    print(
+        f"checkpoint:       {folder / shown}\n"
+        f"curves:           {folder / 'curves.png'}, of train.csv and selection.csv; tensorboard --logdir {folder}\n"
+        f"tables, picture:  {', '.join(str(path) for path in written)}\n"
+        f"next:             python scripts/evaluate.py {folder / shown} split=test",
+        flush=True,
+    )
+
+
+def _checked_settings(config: Mapping[str, Any]) -> TrainSettings:
+    """Return the settings of a config whose keys are those of one."""
+    _check_keys("config", config, KEYS, optional={"run_dir"})
+    _check_keys("optim", config["optim"], OPTIM_KEYS, optional={"decay_all"})
+    return build_settings(TrainSettings, config["train"], "train")
+
+
+def _check_keys(where: str, node: Mapping[str, Any], keys: Sequence[str], optional: set[str]) -> None:
+    for problem, found in (
+        ("unknown key", sorted(set(node) - set(keys))),
+        ("missing key", sorted(set(keys) - optional - set(node))),
+    ):
+        if found:
+            raise ValueError(f"{where}: {problem} {found[0]!r}; expected {', '.join(keys)}.")
+
+
+def _run_folder(config: Mapping[str, Any], settings: TrainSettings, fabric: Any) -> Path:
+    """Return the folder of the run, the same on every rank."""
+    folder = config.get("run_dir") if settings.resume is None else str(_resumed_folder(settings.resume))
+    if folder is None:
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        folder = f"runs/{config['name']}/{stamp}"
+        attempt = 1
+        while Path(folder).exists():
+            attempt += 1
+            folder = f"runs/{config['name']}/{stamp}-{attempt}"
+    folder = Path(fabric.broadcast(str(folder)))
+    if settings.resume is None and (folder / "last.pt").exists():
+        raise ValueError(
+            f"run_dir: {folder} holds a run already; choose another folder, or continue it with "
+            f"train.resume={folder}."
+        )
+    return folder
+
+
+def _resumed_folder(resume: str) -> Path:
+    """Return the folder of the run to continue, given by itself or by its ``last.pt``."""
+    path = Path(resume)
+    return path.parent if path.name == "last.pt" else path
+
+
+def _check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise where a continuation would compute something else than the run it continues."""
+    changed = differences(saved, given, besides=FREE_ON_RESUME)
+    if changed:
+        key, before, now = changed[0]
+        raise ValueError(
+            f"train.resume: the run was started with {key}={before}, got {now} ({len(changed)} settings differ); give "
+            "the settings of the run (its config.yaml), or start a new run from its weights with train.start_from=."
+        )

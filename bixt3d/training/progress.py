@@ -1,0 +1,84 @@
+"""What a person sees of a run: a progress bar, a line for each look at the selection split, curves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .logs import RunLog
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..engine import Trainer
+
+
+class ConsoleObserver:
+    """Show and log what a :class:`bixt3d.engine.Trainer` does: a :class:`bixt3d.seams.Observer`.
+
+    Use as a context manager around the training: the bar and the curves are closed at its end, however it ends.
+
+    Args:
+        folder: the run's folder, for the curves.
+        step: optimiser step the run starts or continues from.
+        samples_per_step: clouds in one optimiser step over all devices.
+        split: name of the split that selects, to be shown with its figures.
+    """
+
+    def __init__(self, folder: Path, *, step: int, samples_per_step: int, split: str | None = None):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._log = RunLog(folder, step)
+        self._console = Console()
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]} · {task.fields[rate]} samples/s · left"),
+            TimeRemainingColumn(elapsed_when_finished=True, compact=True),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=None, completed=step, epoch=0, loss="-", rate="-")
+        self._samples_per_step = samples_per_step
+        self._split = "" if split is None else f"{split} "
+        self._since = (step, time.perf_counter())
+
+    def __enter__(self) -> ConsoleObserver:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+        self._log.close()
+
+    def stepped(self, trainer: Trainer, loss: Tensor, end: int) -> None:
+        """Note one optimiser step; the loss is read, which makes the device wait, only now and then."""
+        p = trainer.progress
+        self._bar.update(self._task, completed=p.step, total=end, epoch=p.epoch + 1)
+        if p.step % trainer.settings.log_every and p.step != end:
+            return
+        step, then = self._since
+        now = time.perf_counter()
+        rate = (p.step - step) * self._samples_per_step / (now - then)
+        self._since = (p.step, now)
+        lr = float(trainer.scheduler.get_last_lr()[0])
+        value = float(loss)
+        self._log.write("train", p.step, epoch=p.epoch, loss=value, lr=lr, samples_per_second=rate)
+        self._bar.update(self._task, loss=f"{value:.3f}", rate=f"{rate:,.0f}")
+
+    def selected(self, trainer: Trainer, result: Mapping[str, float], better: bool) -> None:
+        """Note a look at the split that selects."""
+        p = trainer.progress
+        self._log.write("selection", p.step, epoch=p.epoch, **result, minutes=p.seconds / 60)
+        figures = " · ".join(f"{name} {value:.2f}" for name, value in result.items())
+        star = " · best so far" if better else ""
+        self._console.print(
+            f"epoch {p.epoch:>3} · step {p.step:>6} · {self._split}{figures}{star} · {p.seconds / 60:.1f} min",
+            highlight=False,
+        )
+        self._since = (p.step, time.perf_counter())  # selecting is not part of the training rate

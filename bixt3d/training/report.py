@@ -1,0 +1,71 @@
+"""Reports of an evaluation: figures on the console and as JSON, the result's own tables and picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..io.writing import write_csv, write_json
+
+
+def print_result(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Print the figures of each result, with the split they were measured on and the one that selected."""
+    cleaned = ", strays dropped" if facts.get("drop_strays") else ""
+    print(f"{facts['name']} on {facts['split']} ({facts['clouds']:,} clouds, {facts['points']}{cleaned}):")
+    for which, result in results.items():
+        figures = ", ".join(f"{name} {value:.2f} %" for name, value in result.summary().items())
+        note = ""
+        if which == "selected":
+            note = f" (epoch {facts['selected_epoch']}, selected on {facts['select_on']})"
+            if facts["select_on"] == facts["split"]:
+                note += " WARNING: selected on the split it is measured on, so it is too high"
+        print(f"  {which:<10} {figures}{note}")
+
+
+def write_report(folder: Path, results: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Path]:
+    """Write ``results.json`` and, for the last of the results, its tables and picture.
+
+    Args:
+        folder: existing folder for the files.
+        results: results by name (:class:`bixt3d.seams.Result`); tables and picture show the last one.
+        facts: what else ``results.json`` records.
+
+    Returns:
+        The files of the tables and of the picture.
+    """
+    summary = {**facts, "results": {which: result.summary() for which, result in results.items()}}
+    # a figure of a task of one's own may be NaN, and would cost the report
+    write_json(folder / "results.json", summary, allow_nan=True)
+    which, result = list(results.items())[-1]
+    written = []
+    for name, rows in result.tables().items():
+        write_csv(folder / name, rows)
+        written.append(folder / name)
+    figures = ", ".join(f"{name} {value:.2f} %" for name, value in result.summary().items())
+    title = f"{facts['name']}, {facts['split']}, {which}: {figures}"
+    result.draw(folder / result.picture, title)
+    return [*written, folder / result.picture]
+
+
+def minutes_to(path: Path, figure: str, targets: Sequence[float]) -> dict[str, float | None]:
+    """Say in which minute of a run each target was first reached on the split that selects.
+
+    Args:
+        path: the run's ``selection.csv``; its minutes are of training and selecting, over all stretches.
+        figure: column that is compared.
+        targets: values to reach.
+
+    Returns:
+        Minutes by target, None for one that was not reached, or not recorded.
+    """
+    rows: list[dict[str, str]] = []
+    if targets and path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("minutes")]
+    found: dict[str, float | None] = {}
+    for target in targets:
+        reached = [float(row["minutes"]) for row in rows if float(row[figure]) >= target]
+        found[f"{target:g}"] = min(reached, default=None)
+    return found

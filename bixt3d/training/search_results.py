@@ -1,0 +1,127 @@
+"""The runs of a search and what they came to: figures, a CSV file and a Markdown table."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..io.writing import write_csv, write_json, write_text
+from .curves import NOT_FIGURES, read_selection
+
+FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a search.
+
+    Attributes:
+        setting: name of the setting.
+        seed: of weights, order, augmentation, dropout and stochastic depth.
+        overrides: what makes the run out of the base config.
+        folder: the run's folder.
+    """
+
+    setting: str
+    seed: int
+    overrides: tuple[str, ...]
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """The file with what the run printed."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.folder / FINISHED).is_file()
+
+    def finish(self, seconds: float) -> None:
+        """Mark the run as finished, after so many seconds of training and selecting over all stretches."""
+        write_json(self.folder / FINISHED, {"minutes": round(seconds / 60, 3)})
+
+    @property
+    def minutes(self) -> float:
+        """Minutes that a finished run spent training and selecting."""
+        return json.loads((self.folder / FINISHED).read_text(encoding="utf-8"))["minutes"]
+
+    def figures(self) -> dict[str, float]:
+        """Return what a finished run measured on the validation split at its end, in percent."""
+        selection = read_selection(self.folder)
+        return {name: values[-1] for name, values in selection.items() if name not in NOT_FIGURES}
+
+
+def write_tables(runs: Sequence[Run], failures: Mapping[Run, str], out: Path) -> None:
+    """Write ``results.csv``, a row a run that has ended, and ``results.md``, a row a setting.
+
+    Args:
+        runs: all runs of the search, see :func:`markdown_table`.
+        failures: reasons of those that failed.
+        out: existing folder for the two files.
+    """
+    done = {run: run.figures() for run in runs if run.finished}
+    names = list(next(iter(done.values()), {}))
+    rows: list[list[object]] = [["setting", "seed", *names, "minutes", "failure", "overrides"]]
+    for run in runs:
+        if run in done or run in failures:
+            figures = [done.get(run, {}).get(name, "") for name in names]
+            minutes = f"{run.minutes:.2f}" if run in done else ""
+            overrides = " ".join(run.overrides)
+            rows.append([run.setting, run.seed, *figures, minutes, failures.get(run, ""), overrides])
+    write_csv(out / "results.csv", rows)
+    write_text(out / "results.md", markdown_table(runs, failures))
+
+
+def markdown_table(runs: Sequence[Run], failures: Mapping[Run, str]) -> str:
+    """Return the table of a search: each figure by seed, mean and standard deviation, paired difference.
+
+    The difference to the first setting is taken seed by seed, over the seeds that both have finished, so
+    that what a seed does to both cancels; mean and sample standard deviation of these differences.
+
+    Args:
+        runs: every setting at every seed; the setting of the first run is what others are compared with.
+        failures: reasons of the runs that failed, listed below the table.
+    """
+    done = {(run.setting, run.seed): run for run in runs if run.finished}
+    if not done:
+        return "No run has finished.\n"
+    failed = {(run.setting, run.seed) for run in failures}
+    figures = {key: run.figures() for key, run in done.items()}
+    names = list(next(iter(figures.values())))
+    settings, seeds = list(dict.fromkeys(r.setting for r in runs)), list(dict.fromkeys(r.seed for r in runs))
+    baseline = settings[0]
+
+    heads = ["setting"]
+    for name in names:
+        heads += [f"val {name}: seed {seeds[0]}", *(f"seed {s}" for s in seeds[1:]), "mean", "difference"]
+    rows = [[*heads, "minutes"]]
+    for setting in settings:
+        row = [setting]
+        mine = [s for s in seeds if (setting, s) in done]
+        both = [s for s in mine if (baseline, s) in done]
+        for name in names:
+            for s in seeds:
+                missing = "failed" if (setting, s) in failed else "-"
+                row.append(f"{figures[setting, s][name]:.2f}" if s in mine else missing)
+            row.append(_mean(figures[setting, s][name] for s in mine))
+            differences = [figures[setting, s][name] - figures[baseline, s][name] for s in both]
+            row.append("" if setting == baseline else _mean(differences, sign="+"))
+        minutes = [done[setting, s].minutes for s in mine]
+        rows.append([*row, f"{statistics.mean(minutes):.1f}" if minutes else "-"])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    reasons = [f"{run.setting}, seed {run.seed}, failed: {reason}" for run, reason in failures.items()]
+    return "\n".join([*lines, *(["", *reasons] if reasons else []), ""])
+
+
+def _mean(values: Iterable[float], *, sign: str = "") -> str:
+    """Write the mean and, of several values, their sample standard deviation."""
+    values = list(values)
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):{sign}.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"

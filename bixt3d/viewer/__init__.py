@@ -1,0 +1,1 @@
+"""Pictures of labelled clouds: what to show, then picture, window or web page."""

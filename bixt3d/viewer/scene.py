@@ -1,0 +1,158 @@
+"""What a picture of a cloud shows, apart from how it is drawn: coloured views and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..io import unit_sphere
+from .palette import CORRECT, PLAIN, WRONG, error_colors, part_colors, ramp_colors
+
+VIEWS = ("prediction", "ground truth", "errors")
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """One line of a legend.
+
+    Args:
+        name: what has the colour.
+        color: red, green, blue, 0 to 255.
+        share: share of the points in [0, 1]; None where it has no meaning.
+    """
+
+    name: str
+    color: tuple[int, int, int]
+    share: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Name and share, such as ``"wing 31.5 %"``."""
+        return self.name if self.share is None else f"{self.name} {100 * self.share:.1f} %"
+
+
+@dataclass(frozen=True)
+class View:
+    """One colouring of a cloud.
+
+    Args:
+        title: such as ``"prediction"``.
+        colors: ``(N, 3)`` uint8.
+        legend: what the colours mean.
+    """
+
+    title: str
+    colors: np.ndarray
+    legend: tuple[LegendEntry, ...]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A cloud and the ways to look at it.
+
+    Args:
+        name: the file or the name within the data set.
+        points: ``(N, 3)`` float32 in the unit sphere, y up.
+        views: one or more.
+    """
+
+    name: str
+    points: np.ndarray
+    views: tuple[View, ...]
+
+
+def part_scene(
+    name: str,
+    points: np.ndarray,
+    labels: np.ndarray,
+    parts: Sequence[str],
+    truth: np.ndarray | None = None,
+) -> Scene:
+    """Show predicted parts and, where the truth is known, the truth and the errors.
+
+    Args:
+        name: title of the scene.
+        points: ``(N, 3)`` in any unit.
+        labels: ``(N,)`` predicted parts, index into ``parts``.
+        parts: part names ``"class/part"``.
+        truth: ``(N,)`` true parts, or None.
+
+    Raises:
+        ValueError: labels of another length than the points, or outside ``parts``.
+    """
+    for argument, values in (("labels", labels), ("truth", truth)):
+        if values is None:
+            continue
+        if values.shape != (len(points),):
+            raise ValueError(
+                f"{argument}: expected shape ({len(points)},), one per point, got {values.shape}."
+            )
+        if values.min() < 0 or values.max() >= len(parts):
+            raise ValueError(
+                f"{argument}: expected parts 0 to {len(parts) - 1}, got {int(values.min())} to {int(values.max())}."
+            )
+    colors = part_colors(parts)
+    views = [View(VIEWS[0], colors[labels], _part_legend(labels, parts, colors, truth))]
+    if truth is not None:
+        wrong = float((labels != truth).mean())
+        legend = (
+            LegendEntry("correct", _rgb(CORRECT), 1 - wrong),
+            LegendEntry("wrong", _rgb(WRONG), wrong),
+        )
+        views.append(View(VIEWS[1], colors[truth], _part_legend(truth, parts, colors, labels)))
+        views.append(View(VIEWS[2], error_colors(labels, truth), legend))
+    return Scene(name, unit_sphere(points), tuple(views))
+
+
+def attention_scene(name: str, points: np.ndarray, weights: np.ndarray, latents: Sequence[int]) -> Scene:
+    """Show what latents attend to, one view a latent.
+
+    Each view is scaled by its own 99th percentile, since a few points can hold most of the attention.
+
+    Args:
+        name: title of the scene.
+        points: ``(N, 3)`` in any unit.
+        weights: ``(len(latents), N)`` attention weights, 0 or more.
+        latents: number of each latent.
+    """
+    views = []
+    for latent, row in zip(latents, weights, strict=True):
+        top = float(np.percentile(row, 99)) or float(row.max()) or 1.0
+        low, high = ramp_colors(np.array([0.0, 1.0]))
+        legend = (
+            LegendEntry("no attention", _rgb(low)),
+            LegendEntry(f"{top / max(float(row.mean()), 1e-12):.1f} times the mean, or more", _rgb(high)),
+        )
+        views.append(View(f"latent {latent}", ramp_colors(row / top), legend))
+    return Scene(name, unit_sphere(points), tuple(views))
+
+
+def plain_scene(name: str, points: np.ndarray, title: str) -> Scene:
+    """Show a cloud in one colour under a title, such as its predicted class."""
+    colors = np.broadcast_to(PLAIN, (len(points), 3)).copy()
+    return Scene(name, unit_sphere(points), (View(title, colors, ()),))
+
+
+def _part_legend(
+    labels: np.ndarray, parts: Sequence[str], colors: np.ndarray, other: np.ndarray | None
+) -> tuple[LegendEntry, ...]:
+    """List the parts that occur here or in ``other``, so that the legends of two views line up."""
+    counts = np.bincount(labels, minlength=len(parts))
+    occurs = counts > 0
+    if other is not None:
+        occurs |= np.bincount(other, minlength=len(parts)) > 0
+    shown = np.flatnonzero(occurs).tolist()
+    classes = {parts[i].rpartition("/")[0] for i in shown}
+    # with one class the prefix says nothing
+    names = [parts[i].rpartition("/")[2] if len(classes) == 1 else parts[i] for i in shown]
+    return tuple(
+        LegendEntry(name, _rgb(colors[i]), counts[i] / len(labels))
+        for name, i in zip(names, shown, strict=True)
+    )
+
+
+def _rgb(color: np.ndarray) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in color)
+    return red, green, blue

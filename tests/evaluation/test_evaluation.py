@@ -1,0 +1,41 @@
+"""What a measurement of a checkpoint refuses, and where its report goes."""
+
+import json
+
+import pytest
+import torch
+
+from bixt3d.evaluation.evaluate import evaluate_checkpoint
+
+CPU = "train.accelerator=cpu"
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_data_of_other_classes_is_refused_even_if_they_are_as_many(tiny_run, tmp_path):
+    content = torch.load(tiny_run / "best.pt", weights_only=True)
+    for classes in (content["classes"][::-1], content["classes"][1:]):
+        torch.save({**content, "classes": classes}, tmp_path / "other.pt")
+        said = (
+            rf"other\.pt: was trained on other classes \({len(classes)}, number 1 is '{classes[0]}'\) than the "
+            r"data set has \(12, number 1 is 'airplane'\); give the data it was trained on"
+        )
+        with pytest.raises(ValueError, match=said):
+            evaluate_checkpoint(tmp_path / "other.pt", [CPU])
+
+
+def test_a_report_names_the_split_and_lies_where_it_is_asked_for(tiny_run, tmp_path, capsys):
+    out = tmp_path / "new" / "folder"
+    result = evaluate_checkpoint(tiny_run / "best.pt", [CPU], split="val", out=out)
+    said = capsys.readouterr().out
+    assert said.startswith("tiny on val (24 clouds, the first 32 points):")
+    assert f"report: {out}" in said
+    written = json.loads((out / "results.json").read_text())
+    assert written == {
+        "name": "tiny",
+        "split": "val",
+        "clouds": 24,
+        "points": "the first 32 points",
+        "checkpoint": str(tiny_run / "best.pt"),
+        "results": {"checkpoint": result.summary()},
+    }
+    assert int(result.confusion.sum()) == 24

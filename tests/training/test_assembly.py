@@ -1,0 +1,127 @@
+"""What a run is put together from: loaders as the settings say, and devices that there are."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from bixt3d import assembly
+from bixt3d.datasets import PointClouds
+from bixt3d.tasks import Classification, PartSegmentation
+from bixt3d.training.assembly import make_eval_loader, make_fabric, make_loader, points_measured
+from bixt3d.training.settings import TrainSettings
+
+FABRIC = SimpleNamespace(device=torch.device("cpu"), global_rank=0, world_size=1)
+COUNTS = {"train": 10, "val": 5, "test": 7}
+PARTS = ("a/x", "b/x")
+
+
+class Numbered:
+    """Clouds of 12 points: the first coordinate is the number of the cloud, the second that of the point."""
+
+    classes, parts, num_points = ("a", "b"), PARTS, 4
+
+    def load(self, split):
+        n = COUNTS[split]
+        points = np.zeros((n, 12, 3), dtype=np.float32)
+        points[..., 0], points[..., 1] = np.arange(n)[:, None], np.arange(12)
+        labels = np.arange(n) % 2
+        names = tuple(f"{split}{i}" for i in range(n))
+        pid = np.repeat(labels[:, None], 12, axis=1)
+        return PointClouds(points, labels, self.classes, names, part_labels=pid, parts=self.parts)
+
+
+def keep(points, part_labels=None, *, generator=None):
+    return points if part_labels is None else (points, part_labels)
+
+
+def numbers(loader, epoch=0):
+    """Return the numbers of the clouds in each batch, and those of all points that were taken."""
+    batches = list(loader.epoch(epoch))
+    clouds = [batch.points[:, 0, 0].int().tolist() for batch in batches]
+    return clouds, [row for batch in batches for row in batch.points[..., 1].int().tolist()]
+
+
+def settings(**options):
+    return TrainSettings(batch_size=4, eval_batch_size=3, **options)
+
+
+def test_training_is_shuffled_by_the_seed_and_cut_into_full_batches():
+    def drawn(epoch=0, **options):
+        return numbers(make_loader(Numbered(), "train", settings(**options), FABRIC, transform=keep), epoch)[
+            0
+        ]
+
+    first = drawn()
+    assert [len(batch) for batch in first] == [4, 4]
+    assert len({n for batch in first for n in batch}) == 8
+    assert drawn() == first
+    assert drawn(seed=1) != first
+    assert drawn(epoch=1) != first
+
+
+def test_a_training_cloud_keeps_the_first_points_or_random_ones():
+    for sampling, fixed in (("first", True), ("random", False)):
+        loader = make_loader(Numbered(), "train", settings(sampling=sampling), FABRIC, transform=keep)
+        points = numbers(loader)[1]
+        assert all(len(set(row)) == 4 for row in points)
+        assert all(row == [0, 1, 2, 3] for row in points) == fixed
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_what_is_measured_is_all_of_the_split_in_order_and_its_first_points(split):
+    loader = make_eval_loader(
+        Numbered(), split, Classification(("a", "b")), settings(sampling="random", seed=5), FABRIC
+    )
+    clouds, points = numbers(loader)
+    assert [len(batch) for batch in clouds[:-1]] == [3] * (len(clouds) - 1)
+    assert [n for batch in clouds for n in batch] == list(range(COUNTS[split]))
+    assert points == [[0, 1, 2, 3]] * COUNTS[split]
+    assert loader.clouds.names[0] == f"{split}0"
+    assert points_measured(loader, settings()) == "the first 4 points"
+
+
+def test_another_number_of_points_stands_in_for_that_of_the_data():
+    assert numbers(make_loader(Numbered(), "val", settings(), FABRIC, num_points=2))[1] == [[0, 1]] * 5
+
+
+def test_parts_are_measured_on_every_point_where_it_is_asked_for():
+    given = settings(eval_sampling="all")
+    loader = make_eval_loader(Numbered(), "val", PartSegmentation(("a", "b"), PARTS), given, FABRIC)
+    seen = np.zeros((5, 12), dtype=int)
+    for batch in loader.epoch(0):
+        for cloud, point, part in zip(
+            batch.points[..., 0].int().flatten(),
+            batch.points[..., 1].int().flatten(),
+            batch.part_labels.flatten(),
+            strict=True,
+        ):
+            seen[cloud, point] += int(part >= 0)  # what only fills up a piece has no label
+    assert (seen == 1).all()
+    assert points_measured(loader, given) == "all points"
+    with pytest.raises(
+        ValueError, match=r"train\.eval_sampling: expected first for Classification, got 'all'"
+    ):
+        make_eval_loader(Numbered(), "val", Classification(("a", "b")), given, FABRIC)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_allocator_is_set_only_where_it_is_asked_for(monkeypatch, wanted):
+    calls = []
+    monkeypatch.setattr(assembly, "keep_freed_memory", lambda: calls.append(1))
+    for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    fabric = make_fabric(TrainSettings(accelerator="cpu", precision="bf16-mixed", keep_freed_memory=wanted))
+    assert bool(calls) == wanted
+    assert (fabric.device.type, fabric.world_size) == ("cpu", 1)
+    with fabric.autocast():
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.bfloat16
+
+
+def test_a_device_that_there_is_not_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"train\.accelerator: expected a CUDA device, but torch sees none"):
+        make_fabric(TrainSettings(accelerator="cuda"))
+    with pytest.raises(ValueError, match=r"train\.precision: 16-mixed needs a CUDA device"):
+        make_fabric(TrainSettings(accelerator="cpu", precision="16-mixed"))

@@ -1,0 +1,124 @@
+"""Training that starts from weights: as many as fit are taken, and what is not is said."""
+
+import pytest
+import torch
+from places import ROOT
+
+from bixt3d.checkpoint import load_checkpoint, load_matching_weights
+from bixt3d.model_card import public_command, public_config, write_card
+from bixt3d.training.assembly import build_model
+from bixt3d.training.experiment import train
+
+# Steps that change no weight, so that a run ends with what it started from.
+STILL = (
+    "optim.optimizer.lr=0",
+    "optim.optimizer.weight_decay=0",
+    "optim.schedule.min_lr=0",
+    "train.ema_decay=null",
+    "train.max_steps=2",
+    "train.measure_test=false",
+    "train.select_on=null",
+)
+
+
+def test_a_run_starts_from_the_weights_of_another(tiny, tiny_run, one_thread, tmp_path, capsys):
+    origin = tiny_run / "best.pt"
+    folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={origin}", *STILL))
+    assert f"starts from {origin}; 0 tensors anew\n" in capsys.readouterr().out
+    given, got = (load_checkpoint(path)["model"] for path in (origin, folder / "last.pt"))
+    assert given.keys() == got.keys()
+    assert all(torch.equal(given[key], got[key]) for key in given)
+
+
+def test_a_head_for_as_many_other_classes_starts_anew(tiny, tiny_run, one_thread, tmp_path, capsys):
+    content = torch.load(tiny_run / "best.pt", weights_only=True)
+    origin = tmp_path / "other.pt"
+    torch.save({**content, "classes": [f"other {name}" for name in content["classes"]]}, origin)
+    folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={origin}", *STILL))
+    assert "2 tensors anew: head.weight, head.bias\n" in capsys.readouterr().out
+    got = load_checkpoint(folder / "last.pt")["model"]
+    assert not torch.equal(got["head.weight"], content["model"]["head.weight"])
+    assert torch.equal(got["encoder.latents"], content["model"]["encoder.latents"])
+
+
+def test_the_head_and_the_category_of_a_decoder_start_anew_for_other_categories(
+    tiny, one_thread, tmp_path, capsys
+):
+    options = (
+        *("model=bixt_seg_encdec", "task=part_segmentation", "model.encoder.token_dims=[32,32]", *STILL),
+        *("model.encoder.refinement.num_neighbors=4", "model.encoder.refinement.reduction=2"),
+        *("model.decoder.widths=[16,16]", "model.decoder.num_blocks=1", "model.category_at=tokens"),
+    )
+    first = train(tiny(*options, f"run_dir={tmp_path / 'first'}"))
+    content = torch.load(first / "last.pt", weights_only=True)
+    content["classes"] = [f"other {name}" for name in content["classes"]]
+    content["parts"] = [f"other {name}" for name in content["parts"]]
+    torch.save(content, tmp_path / "other.pt")
+    capsys.readouterr()
+    train(tiny(*options, f"run_dir={tmp_path / 'run'}", f"train.start_from={tmp_path / 'other.pt'}"))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("starts from"))
+    anew = line.rpartition(": ")[2].split(", ")
+    assert anew == [
+        n for n in content["model"] if n.startswith(("category", "decoder.category", "decoder.head"))
+    ]
+    assert {"category.weight", "decoder.head.2.weight"} <= set(anew)
+
+
+def test_the_running_average_starts_there_too(tiny, tiny_run, one_thread, tmp_path):
+    options = [o for o in STILL if "ema" not in o]
+    folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tiny_run}", *options))
+    given, got = (load_checkpoint(path)["model"] for path in (tiny_run, folder))
+    assert all(torch.allclose(given[key], got[key], rtol=1e-6) for key in given)
+
+
+def test_a_continued_run_does_not_start_again(tiny, tiny_run, one_thread, tmp_path, capsys):
+    origin = tmp_path / "origin.pt"
+    origin.write_bytes((tiny_run / "last.pt").read_bytes())
+    same = (f"run_dir={tmp_path / 'run'}", f"train.start_from={origin}", "train.measure_test=false")
+    folder = train(tiny(*same, "train.max_steps=2"))
+    origin.unlink()
+    capsys.readouterr()
+    train(tiny(*same, "train.max_steps=4", f"train.resume={folder}"))
+    assert "starts from" not in capsys.readouterr().out
+    assert load_checkpoint(folder)["progress"]["step"] == 4
+
+
+def test_a_head_for_other_classes_starts_anew(tiny, tiny_run):
+    state = load_checkpoint(tiny_run)["model"]
+    model = build_model(tiny(), ["one", "two", "three"])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    anew = load_matching_weights(model, state, tiny_run)
+    assert anew == ["head.weight", "head.bias"]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key] if key in anew else state[key]), key
+
+
+def test_weights_of_another_width_are_refused(tiny, tiny_run):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4))
+    with pytest.raises(
+        ValueError, match=r"none of its .* tensors has the name and shape of one of this model's 2"
+    ):
+        load_matching_weights(model, load_checkpoint(tiny_run)["model"], tiny_run)
+
+
+def test_no_such_weights(call, tmp_path):
+    status, _, err = call(
+        "train_cls.py",
+        ROOT / "tests/tiny.yaml",
+        f"run_dir={tmp_path / 'run'}",
+        "train.start_from=no.safetensors",
+    )
+    assert status != 0
+    assert err.startswith("error: no.safetensors: ")
+    assert "Traceback" not in err
+
+
+def test_what_is_published_names_the_weights_but_not_the_place(tiny, tiny_run):
+    config = tiny("train.start_from=/home/x/runs/best.pt")
+    assert public_config(config)["train"]["start_from"] == "best.pt"
+    assert public_command("scripts/train_cls.py train.start_from=/home/x/runs/best.pt") == (
+        "scripts/train_cls.py train.start_from=best.pt"
+    )
+    facts = {"weights": "last", "epoch": 1, "steps": 2, "selection": {}}
+    card = write_card("a", config, ["one"], [], facts, dtype="float32", size=1)
+    assert "Started from the weights `best.pt`, not anew" in card
