@@ -55,10 +55,7 @@ def load(
             architecture, this machine has no such device, or what :class:`Predictor` raises.
         RuntimeError: the file is damaged.
     """
-    from ..training.assembly import (  # bring metrics and loaders, which predicting does not need
-        build_model,
-        build_task,
-    )
+    from ..training.assembly import build_model, build_task  # bring metrics and loaders as well
 
     options: dict[str, Any] = {
         "batch_size": batch_size,

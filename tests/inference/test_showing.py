@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from toys import PARTS, Classifier, segmenter
 
-from bixt3d import showing
 from bixt3d.checkpoint import save_checkpoint
 from bixt3d.config import to_yaml
 from bixt3d.datasets import PointClouds
+from bixt3d.inference import showing
 from bixt3d.inference.predictor import Predictor
 from bixt3d.io import unit_sphere
 from bixt3d.viewer.scene import part_scene

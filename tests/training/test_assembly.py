@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from bixt3d import assembly
 from bixt3d.datasets import PointClouds
 from bixt3d.tasks import Classification, PartSegmentation
+from bixt3d.training import assembly
 from bixt3d.training.assembly import make_eval_loader, make_fabric, make_loader, points_measured
 from bixt3d.training.settings import TrainSettings
 

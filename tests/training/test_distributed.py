@@ -85,7 +85,7 @@ def test_both_processes_hold_the_same_weights(tmp_path):
     probe.write_text(
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from bixt3d import engine, experiment\n"
+        "from bixt3d import engine\nfrom bixt3d.training import experiment\n"
         "from bixt3d.config import launch\n"
         "measured = []\n"
         "evaluate = engine.evaluate\n"

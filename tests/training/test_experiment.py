@@ -6,8 +6,8 @@ from datetime import datetime
 import pytest
 import torch
 
-from bixt3d import experiment
 from bixt3d.config import from_yaml
+from bixt3d.training import experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = ("train.measure_test=false", "train.select_on=null", "train.max_steps=1")

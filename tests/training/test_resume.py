@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from bixt3d import experiment
 from bixt3d.engine import Stopped
+from bixt3d.training import experiment
 
 STEPS, STEPS_PER_EPOCH = 16, 4  # of tests/tiny.yaml
 GROUPING = (

@@ -12,8 +12,8 @@ import torch
 import yaml
 from places import PATIENCE, ROOT
 
-from bixt3d import search as searching
-from bixt3d import signals
+from bixt3d.training import search as searching
+from bixt3d.training import signals
 from bixt3d.training.search import check_search, read_search, run_search
 from bixt3d.training.search_results import markdown_table
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from bixt3d import experiment
 from bixt3d.engine import Stopped
+from bixt3d.training import experiment
 from bixt3d.training.logs import RunLog
 from bixt3d.training.report import minutes_to
 

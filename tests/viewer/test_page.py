@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from bixt3d import page
+from bixt3d.viewer import page
 from bixt3d.viewer.page import write_page
 from bixt3d.viewer.scene import part_scene
 

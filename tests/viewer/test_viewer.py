@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bixt3d import viewer
+from bixt3d.viewer import pictures as viewer
 from bixt3d.viewer.palette import PALETTE
 from bixt3d.viewer.scene import part_scene, plain_scene
 from bixt3d.viewer.window import Browser, show

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bixt3d import viewer, window
+from bixt3d.viewer import pictures as viewer
+from bixt3d.viewer import window
 from bixt3d.viewer.scene import part_scene, plain_scene
 
 LEFT, RIGHT = 263, 262  # as GLFW numbers the arrows
