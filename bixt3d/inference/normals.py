@@ -28,7 +28,9 @@ def estimate_normals(points: np.ndarray, where: Any = "points") -> np.ndarray:
     try:
         import open3d
     except (ImportError, OSError) as error:
-        how = "pip install open3d" if isinstance(error, ImportError) else f"open3d cannot be loaded, {error}"
+        how = "pip install open3d (or the smaller open3d-cpu)"
+        if not isinstance(error, ImportError):
+            how = f"open3d cannot be loaded, {error}"
         raise ImportError(
             f"{where}: the model takes normals and the cloud has none; give a file with normals, or let them be "
             f"estimated: {how}"
