@@ -7,7 +7,7 @@ python scripts/predict.py SEGMENTER FILES... --classifier CLASSIFIER
 torchrun --nproc_per_node=4 scripts/predict.py CHECKPOINT FILES...
 
 A classifier writes the five most probable classes of every file to predictions.csv and predictions.json. A
-segmenter writes FILE_parts.ply (coloured) and FILE_parts.npz (points, labels, probabilities, names) beside
+segmenter writes FILE_parts.ply (coloured) and FILE_parts.npz (points, labels, names, probabilities) beside
 predictions.csv. A file that cannot be used is reported and passed over; the exit status is then 1. Ctrl-C and SIGTERM
 end the run after the files at hand, with a summary of those that are done and exit status 130 or 143; a second Ctrl-C
 ends it at once.

@@ -181,13 +181,17 @@ class BatchPredictor:
     def _write_parts(self, one: _Pending, prediction: Prediction) -> None:
         target = self.out / one.stem
         points = one.cloud.points
+        names = np.array(prediction.names)
+        # a known category leaves the other parts a probability of 0
+        own = [i for i, n in enumerate(names) if prediction.category in (None, n.rpartition("/")[0])]
         colors = part_colors(prediction.names)[prediction.labels]
         write_ply(target.with_name(f"{target.name}_parts.ply"), points, colors, prediction.labels)
         arrays = {
             "points": points,
             "labels": prediction.labels,
-            "probabilities": prediction.probabilities,
-            "names": np.array(prediction.names),
+            "names": names,
+            "probabilities": prediction.probabilities[:, own].astype(np.float16),
+            "probability_names": names[own],
         }
         if one.cloud.normals is not None:
             arrays["normals"] = one.cloud.normals

@@ -148,6 +148,6 @@ def write_ply(
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as .npz; with ``points`` among them, :func:`bixt3d.io.read_points` reads it."""
+    """Write named arrays as compressed .npz; with ``points`` among them, :func:`bixt3d.io.read_points` reads it."""
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for its own options
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for its own options

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
-from toys import PARTS, Classifier, segmenter
+from toys import PARTS, Classifier, Segmenter, segmenter
 
 from bixt3d.inference.batch_prediction import BatchPredictor, output_stems
 from bixt3d.inference.predictor import Predictor
@@ -157,6 +158,35 @@ def test_meshes_are_sampled_and_the_category_is_kept(tmp_path):
     assert set(saved["labels"]) <= {0, 1}
     assert np.allclose(np.abs(saved["normals"]), [0, 0, 1])
     assert batch.rows[tmp_path / "m.off"]["category"] == "cup"
+
+
+@pytest.mark.parametrize(("category", "own"), [("cup", [0, 1]), ("hat", [2]), (None, [0, 1, 2])])
+def test_probabilities_are_those_of_the_parts_that_the_cloud_can_have(tmp_path, category, own):
+    points = np.random.default_rng(0).normal(size=(90, 3))
+    np.save(tmp_path / "a.npy", points)
+    predict(BatchPredictor(segmenter(), tmp_path, category=category), [tmp_path / "a.npy"])
+    saved = np.load(tmp_path / "a_parts.npz", allow_pickle=False)
+    wanted = segmenter()(points, category=category)
+    assert tuple(saved["probability_names"]) == tuple(PARTS[i] for i in own)
+    assert saved["probabilities"].dtype == np.float16
+    np.testing.assert_allclose(saved["probabilities"], wanted.probabilities[:, own], atol=1e-3)
+    assert tuple(saved["names"]) == PARTS
+    assert np.array_equal(saved["labels"], wanted.labels), "indices into all names"
+
+
+def test_a_result_takes_few_bytes(tmp_path):
+    """A float32 for each of 40 parts of a point would be 160 bytes."""
+    count = 20_000
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32))
+
+    class Many(Segmenter):
+        def forward(self, points, category=None):
+            return torch.cat([super().forward(points), points[..., :1].expand(-1, -1, 37)], dim=-1)
+
+    parts = (*PARTS, *(f"cat/{i}" for i in range(37)))
+    predictor = Predictor(Many(), classes=("cup", "hat", "cat"), parts=parts, num_points=1024)
+    predict(BatchPredictor(predictor, tmp_path, category="cup"), [tmp_path / "a.npy"])
+    assert (tmp_path / "a_parts.npz").stat().st_size < 30 * count
 
 
 def test_classes_go_to_tables(tmp_path):
