@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import USER_ERRORS, sentence
 from ..io import Cloud, read_points
+from ..io.finding import CONVERTERS
 from ..io.writing import check_folder, write_csv, write_json, write_npz, write_ply
 from ..viewer.palette import part_colors
 from .prediction import Job, Prediction
@@ -24,8 +25,11 @@ UNUSABLE = (*USER_ERRORS, MemoryError)
 
 
 def what_is_wrong(file: Path, error: BaseException) -> str:
-    """Say in one line what is wrong with a file."""
+    """Say in one line what is wrong with a file, and how to convert one of a format that is not read."""
     message = sentence(error)
+    how = CONVERTERS.get(file.suffix.lower())
+    if how is not None and isinstance(error, ValueError):
+        message = f"{message.rstrip('.')}; convert it to .ply, with {how}."
     return message if str(file) in message else f"{file}: {message}"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -24,21 +25,34 @@ RESULTS = (
 )
 
 
+# Formats of clouds and meshes that are not read, and what makes a .ply of them.
+CONVERTERS = {
+    **dict.fromkeys((".las", ".laz"), "`pdal translate in.las out.ply` or CloudCompare"),
+    **dict.fromkeys((".e57", ".ptx"), "CloudCompare"),
+    **dict.fromkeys((".3ds", ".3mf", ".dae", ".fbx", ".glb", ".gltf"), "open3d, MeshLab or Blender"),
+}
+
+
 def find_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """List the files that arguments name, each once, in order.
 
     Args:
         arguments: files, folders (searched to any depth for known formats, through links as well) or glob patterns.
-            In folders and patterns, results of earlier predictions (:data:`RESULTS`) are passed over.
+            In folders and patterns, results of earlier predictions (:data:`RESULTS`) are passed over, in folders
+            other formats of clouds (:data:`CONVERTERS`) as well; how many is said.
 
     Raises:
         ValueError: a folder or a pattern holds nothing to read, or a folder cannot be searched.
     """
     found: dict[Path, Path] = {}
     results: set[Path] = set()
+    others: set[Path] = set()
     for argument in map(str, arguments):
+        here: set[Path] = set()
         if Path(argument).is_dir():
-            matches = [p for p in _inside(argument) if p.suffix.lower() in FORMATS]
+            inside = _inside(argument)
+            matches = [p for p in inside if p.suffix.lower() in FORMATS]
+            here = {_place(p) for p in inside if p.suffix.lower() in CONVERTERS}
         elif glob.has_magic(argument) and not Path(argument).exists():
             matches = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if Path(p).is_file()]
         else:
@@ -47,10 +61,12 @@ def find_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
         inputs = [p for p in matches if not any(fnmatchcase(p.name, pattern) for pattern in RESULTS)]
         if not inputs:
             but = " but results of earlier predictions" if matches else ""
+            but += f" ({_passed_over(here)})" if here else ""
             raise ValueError(
                 f"{argument}: nothing to read here{but}; expected files of {', '.join(FORMATS)}."
             )
         results.update(set(matches) - set(inputs))
+        others |= here
         for path in inputs:
             found.setdefault(_place(path), path)
     if results:
@@ -59,7 +75,17 @@ def find_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
             len(results),
             ", ".join(RESULTS),
         )
+    if others:
+        logger.warning("%s", _passed_over(others))
     return list(found.values())
+
+
+def _passed_over(files: Collection[Path]) -> str:
+    counts = Counter(file.suffix.lower() for file in files).most_common()
+    return (
+        f"passed over {len(files)} file{'s' if len(files) > 1 else ''} of other formats: "
+        f"{', '.join(f'{suffix} ({count})' for suffix, count in counts)}"
+    )
 
 
 def _inside(folder: str) -> list[Path]:

@@ -244,6 +244,19 @@ def test_results_are_no_inputs_unless_they_are_named(tmp_path, caplog):
     assert np.array_equal(read_points(file).points, points)
 
 
+def test_a_file_of_another_format_says_how_to_convert_it(tmp_path):
+    said = []
+    batch = BatchPredictor(segmenter(), tmp_path, report=said.append)
+    for name in ("a.LAS", "b.glb", "c.md"):
+        (tmp_path / name).write_text("no")
+    files = [tmp_path / name for name in ("a.LAS", "b.glb", "c.md", "absent.las")]
+    predict(batch, find_files(files))
+    assert "unknown format '.LAS'" in said[0]
+    assert said[0].endswith("; convert it to .ply, with `pdal translate in.las out.ply` or CloudCompare.")
+    assert said[1].endswith("; convert it to .ply, with open3d, MeshLab or Blender.")
+    assert not any("convert" in sentence for sentence in said[2:])
+
+
 def test_a_file_name_that_is_no_text_costs_no_table(tmp_path):
     name = os.fsdecode(b"caf\xe9.npy")
     try:

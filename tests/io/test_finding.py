@@ -19,6 +19,28 @@ def test_find_files(tmp_path):
         find_files([str(tmp_path / "*.stl")])
 
 
+def test_clouds_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
+    names = ("a.xyz", "b.las", "c/d.LAS", "c/e.e57", "notes.md", "picture.png")
+    (tmp_path / "c").mkdir()
+    for name in names[:1]:
+        (tmp_path / name).write_text("0 0 0\n")
+    assert len(find_files([tmp_path])) == 1
+    assert not caplog.messages
+    for name in names[1:]:
+        (tmp_path / name).write_text("")
+    found = find_files([tmp_path, tmp_path / "a.xyz", tmp_path])
+    assert [path.name for path in found] == ["a.xyz"]
+    assert caplog.messages == ["passed over 3 files of other formats: .las (2), .e57 (1)"]
+    (tmp_path / "c" / "d.LAS").unlink()
+    with pytest.raises(
+        ValueError, match=r"nothing to read here \(passed over 1 file of .*: \.e57 \(1\)\); exp"
+    ):
+        find_files([tmp_path / "c"])
+    (tmp_path / "d").mkdir()
+    with pytest.raises(ValueError, match=r"d: nothing to read here; expected"):
+        find_files([tmp_path, tmp_path / "d"])
+
+
 def test_a_file_is_found_once_whatever_its_path_and_folders_may_be_links(tmp_path, monkeypatch):
     (tmp_path / "in" / "real").mkdir(parents=True)
     (tmp_path / "far").mkdir()
