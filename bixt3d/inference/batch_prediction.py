@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,10 @@ from ..viewer.palette import part_colors
 from .prediction import Job, Prediction
 from .predictor import Predictor
 
+logger = logging.getLogger(__name__)
+
 TOP = 5
+_ODD = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64).view(np.int64)
 # What can be wrong with one file, without a reason to give up the others.
 UNUSABLE = (*USER_ERRORS, MemoryError)
 
@@ -31,6 +35,33 @@ def what_is_wrong(file: Path, error: BaseException) -> str:
     if how is not None and isinstance(error, ValueError):
         message = f"{message.rstrip('.')}; convert it to .ply, with {how}."
     return message if str(file) in message else f"{file}: {message}"
+
+
+def warn_of_doubts(cloud: Cloud, num_points: int) -> None:
+    """Warn where a cloud can be predicted, but what comes out may mean little.
+
+    Args:
+        cloud: as it was read.
+        num_points: how many points the model was trained on.
+    """
+    points, count = cloud.points, len(cloud)
+    if 4 * count < num_points:
+        logger.warning(
+            "%s: has %d point%s, and the model was trained on %s; a prediction from so few may mean little",
+            *(cloud.path, count, "s" if count > 1 else "", f"{num_points:,}"),
+        )
+    doubts = []
+    # one number for each point, the same for points that coincide and, but for rare chance, for no others
+    mixed = np.sort(np.ascontiguousarray(points + 0.0).view(np.int64) @ _ODD)
+    distinct = 1 + np.count_nonzero(mixed[1:] != mixed[:-1])
+    if 2 * distinct < count:
+        doubts.append(f"only {distinct:,} of {count:,} points are distinct")
+    with np.errstate(over="ignore", invalid="ignore"):  # float64 goes further than float32
+        step, size = np.spacing(np.abs(points).max().astype(np.float32)), np.ptp(points, axis=0).max()
+    if 0 < size < 100 * step and np.array_equal(points, points.astype(np.float32)):
+        doubts.append("coordinates this large lose their digits in float32; subtract an offset before saving")
+    if doubts:
+        logger.warning("%s: %s", cloud.path, ": ".join(doubts))
 
 
 def output_stems(files: Sequence[Path]) -> list[Path]:
@@ -121,6 +152,7 @@ class BatchPredictor:
             except UNUSABLE as error:
                 yield self._fail(file, error)
                 continue
+            warn_of_doubts(cloud, self.predictor.num_points)
             waiting.append(_Pending(file, stem, cloud, job))
             if sum(len(one.job.pieces) for one in waiting) >= self.predictor.batch_size:
                 yield from self._flush(waiting)

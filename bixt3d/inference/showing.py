@@ -11,7 +11,7 @@ from ..config import build
 from ..io import read_points
 from ..io.finding import find_files
 from ..viewer.scene import Scene, attention_scene, part_scene, plain_scene
-from .batch_prediction import UNUSABLE, what_is_wrong
+from .batch_prediction import UNUSABLE, warn_of_doubts, what_is_wrong
 from .loading import check_labels, load
 from .prediction import Job
 from .predictor import Predictor
@@ -60,6 +60,7 @@ def scenes_of_files(
         except UNUSABLE as error:
             report(what_is_wrong(file, error))
             continue
+        warn_of_doubts(cloud, predictor.num_points)
         scenes.append(_scene(predictor, file.name, cloud.points, job, None, attention, layer))
     return scenes
 

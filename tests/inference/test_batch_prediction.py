@@ -244,6 +244,45 @@ def test_results_are_no_inputs_unless_they_are_named(tmp_path, caplog):
     assert np.array_equal(read_points(file).points, points)
 
 
+def test_a_cloud_of_few_points_is_noted_and_predicted(tmp_path, caplog):
+    for count in (1, 7, 8):  # of 32
+        np.save(tmp_path / f"{count}.npy", np.random.default_rng(0).normal(size=(count, 3)))
+    batch = BatchPredictor(segmenter(), tmp_path / "out")
+    predict(batch, find_files([tmp_path]))
+    assert batch.failed == 0
+    few = "and the model was trained on 32; a prediction from so few may mean little"
+    assert caplog.messages == [
+        f"{tmp_path / '1.npy'}: has 1 point, {few}",
+        f"{tmp_path / '7.npy'}: has 7 points, {few}",
+    ]
+
+
+def test_points_that_coincide_or_lost_their_digits_are_noted(tmp_path, caplog):
+    chair, offset = np.random.default_rng(0).uniform(size=(2000, 3)), np.array([500_000, 4_000_000, 100])
+    coarse = (chair + 4_000_000).astype(np.float32)  # in steps of a quarter
+    count = len(np.unique(coarse, axis=0))
+    assert 50 < count < 200
+    clouds = {
+        "a_large": coarse,
+        "b_map": (chair + offset).astype(np.float32),  # the height keeps its digits
+        "c_precise": chair + offset,
+        "d_wide": (1000 * chair + offset).astype(np.float32),
+        "e_grid": np.argwhere(np.ones((9, 9, 9))).astype(float),
+        "f_twice": np.repeat(chair[:900], 2, axis=0),
+        "g_thrice": np.repeat(chair[:900], 3, axis=0),
+        "h_beyond_float32": 1e300 * chair,
+    }
+    for name, points in clouds.items():
+        np.save(tmp_path / f"{name}.npy", points)
+    predict(BatchPredictor(segmenter(), tmp_path / "out"), find_files([tmp_path]))
+    digits = "coordinates this large lose their digits in float32; subtract an offset before saving"
+    assert caplog.messages == [
+        f"{tmp_path / 'a_large.npy'}: only {count} of 2,000 points are distinct: {digits}",
+        f"{tmp_path / 'b_map.npy'}: {digits}",
+        f"{tmp_path / 'g_thrice.npy'}: only 900 of 2,700 points are distinct",
+    ]
+
+
 def test_a_file_of_another_format_says_how_to_convert_it(tmp_path):
     said = []
     batch = BatchPredictor(segmenter(), tmp_path, report=said.append)
