@@ -8,9 +8,9 @@ torchrun --nproc_per_node=4 scripts/predict.py CHECKPOINT FILES...
 
 A classifier writes the five most probable classes of every file to predictions.csv and predictions.json. A
 segmenter writes FILE_parts.ply (coloured) and FILE_parts.npz (points, labels, names, probabilities) beside
-predictions.csv. A file that cannot be used is reported and passed over; the exit status is then 1. Ctrl-C and SIGTERM
-end the run after the files at hand, with a summary of those that are done and exit status 130 or 143; a second Ctrl-C
-ends it at once.
+predictions.csv. Of up to ten files each answer is printed as well. A file that cannot be used is reported and passed
+over; the exit status is then 1. Ctrl-C and SIGTERM end the run after the files at hand, with a summary of those that
+are done and exit status 130 or 143; a second Ctrl-C ends it at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pathlib import Path
 
 from bixt3d.errors import report_errors
 from bixt3d.training.allocator import keep_freed_memory
+
+FEW = 10  # files: of so many each answer is printed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,6 +85,7 @@ def predict(options: argparse.Namespace) -> int:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     files = find_files(options.files)
     stems = output_stems(files)
+    few = len(files) <= FEW
     files, stems = files[rank::world_size], stems[rank::world_size]
     device = options.device
     if device is None and world_size > 1:
@@ -118,15 +121,18 @@ def predict(options: argparse.Namespace) -> int:
     with stop:
         try:
             steps = batch.run(files, stems)
-            for _ in track(
+            for file in track(
                 steps,
                 "Predicting",
                 total=len(files),
                 console=console,
                 transient=True,
-                disable=not console.is_terminal,
+                disable=few or not console.is_terminal,  # the lines tell the progress of few files
             ):
-                pass
+                answer = batch.answer(file) if few else ""
+                if answer:  # a file name may hold what the output cannot encode
+                    encoding = sys.stdout.encoding or "utf-8"
+                    print(answer.encode(encoding, "backslashreplace").decode(encoding), flush=True)
         except KeyboardInterrupt:  # the second Ctrl-C
             pass
         finally:  # whatever ended it, what is done is kept

@@ -164,6 +164,23 @@ class BatchPredictor:
         """Number of files without a result."""
         return sum("error" in row for row in self.rows.values())
 
+    def answer(self, file: Path) -> str:
+        """Say in one line what a file of :attr:`rows` is: its class, or its largest parts; empty where it failed."""
+        row = self.rows[file]
+        if "error" in row:
+            return ""
+        if "top" in row:
+            name, probability = row["top"][0]
+            return f"{name} {100 * probability:.1f} %  {file}"
+        # with one class the prefix says nothing
+        known = row["category"] is not None
+        parts = [
+            f"{name.rpartition('/')[2] if known else name} {100 * share:.0f} %"
+            for name, share in row["parts"]
+        ]
+        what = f"parts of {row['category']}" if known else "parts"
+        return f"{what}: {', '.join(parts[:TOP])}{', ...' if len(parts) > TOP else ''}  {file}"
+
     def write_summary(self, files: Sequence[Path], suffix: str = "") -> list[Path]:
         """Write ``predictions.csv``, for a classifier ``predictions.json`` too, in the order of ``files``.
 
@@ -179,6 +196,8 @@ class BatchPredictor:
         table = self.out / f"predictions{suffix}.csv"
         columns = ["file", "points", *(["strays"] if self.predictor.drop_strays else [])]
         if self.predictor.parts:
+            said = ("; ".join(f"{n} {100 * s:.2f} %" for n, s in row.get("parts", ())) for row in rows)
+            rows = [row | {"parts": parts} for row, parts in zip(rows, said, strict=True)]
             write_csv(table, _table([*columns, "category", "parts", "error"], rows))
             return [table]
         for place in range(1, min(TOP, len(self.predictor.classes)) + 1):
@@ -247,11 +266,11 @@ class BatchPredictor:
         return file
 
 
-def shares(prediction: Prediction) -> str:
-    """Return the parts that occur with their shares of the points, largest first."""
+def shares(prediction: Prediction) -> list[tuple[str, float]]:
+    """Return the parts that occur with their shares of the points, 1 in all, largest first."""
     counts = np.bincount(prediction.labels, minlength=len(prediction.names))
     order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
-    return "; ".join(f"{prediction.names[i]} {100 * counts[i] / counts.sum():.2f} %" for i in order)
+    return [(prediction.names[i], float(counts[i] / counts.sum())) for i in order]
 
 
 def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Sequence[object]]:

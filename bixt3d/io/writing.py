@@ -124,7 +124,8 @@ def write_ply(
         raise ValueError(f"colors: expected shape {points.shape}, one colour per point, got {colors.shape}.")
     if labels is not None and labels.shape != points.shape[:1]:
         raise ValueError(f"labels: expected shape {points.shape[:1]}, one per point, got {labels.shape}.")
-    single = points.astype(np.float32)
+    with np.errstate(over="ignore"):
+        single = points.astype(np.float32)
     exact = np.array_equal(single.astype(np.float64), points.astype(np.float64))
     kind, real = ("float", "<f4") if exact else ("double", "<f8")
     fields: list[tuple[str, str]] = [(axis, real) for axis in "xyz"]

@@ -1,4 +1,6 @@
 import csv
+import io
+import os
 import runpy
 import signal
 from pathlib import Path
@@ -6,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import ROOT
-from toys import PARTS, Segmenter, segmenter
+from toys import PARTS, Classifier, Segmenter, segmenter
 
 from bixt3d.inference.predictor import Predictor
 
@@ -82,6 +84,54 @@ def test_options_of_the_command_reach_the_model(tmp_path, monkeypatch, capsys):
     assert (given["precision"], given["trust_code"]) == ("32-true", False)
     assert main([*arguments, "--precision", "bf16-mixed", "--trust-code"]) == 0
     assert (given["precision"], given["trust_code"]) == ("bf16-mixed", True)
+
+
+@pytest.mark.parametrize("count", [2, 10, 11])
+def test_answers_of_a_few_files_are_printed(tmp_path, monkeypatch, capsys, count):
+    import bixt3d.loading
+
+    files = [tmp_path / f"{i:02}.npy" for i in range(count)]
+    for i, file in enumerate(files):
+        np.save(file, np.random.default_rng(i).normal(size=(100, 3)) * [5, 1, 1])
+    files[0].write_bytes(b"")
+    classifier = Predictor(Classifier(), classes=tuple("abcdefghi"), num_points=100)
+    main = runpy.run_path(str(SCRIPT))["main"]
+    out = tmp_path / "out"
+
+    def lines(predictor, *options):
+        monkeypatch.setattr(bixt3d.loading, "load", lambda path, **others: predictor)
+        assert main(["model.pt", *map(str, files), "--out", str(out), *options]) == 1
+        *answers, summary = capsys.readouterr().out.splitlines()
+        assert f" of {count - 1} of {count} files: " in summary
+        assert len(answers) == (count - 1 if count <= 10 else 0), "none of the file that failed"
+        return answers
+
+    for file, line in zip(files[1:], lines(classifier), strict=False):
+        name, probability = classifier(np.load(file)).top(1)[0]
+        assert line == f"{name} {100 * probability:.1f} %  {file}"
+    for category, place, names in (("cup", " of cup", ("body", "handle")), (None, "", PARTS)):
+        options = () if category is None else ("--category", category)
+        for file, line in zip(files[1:], lines(segmenter(), *options), strict=False):
+            percent = np.bincount(segmenter()(np.load(file), category=category).labels, minlength=3)
+            order = [i for i in np.argsort(-percent, kind="stable") if percent[i]]
+            parts = ", ".join(f"{names[i]} {percent[i]} %" for i in order)
+            assert line == f"parts{place}: {parts}  {file}"
+
+
+def test_an_answer_about_a_file_whose_name_is_no_text(tmp_path, monkeypatch):
+    import bixt3d.loading
+
+    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: segmenter())
+    file = tmp_path / os.fsdecode(b"caf\xe9.npy")
+    try:
+        np.save(file, np.random.default_rng(0).normal(size=(20, 3)))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes no such name")
+    strict = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr("sys.stdout", strict)
+    main = runpy.run_path(str(SCRIPT))["main"]
+    assert main(["model.pt", str(file), "--out", str(tmp_path / "out")]) == 0
+    assert rb"caf\udce9.npy" in strict.buffer.getvalue()
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
