@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from bixt3d.errors import report_errors
+from bixt3d.options import add_prediction_options
 from bixt3d.training.allocator import keep_freed_memory
 
 FEW = 10  # files: of so many each answer is printed
@@ -28,38 +29,15 @@ FEW = 10  # files: of so many each answer is printed
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument(
-        "checkpoint",
-        type=Path,
-        help="a best.pt or last.pt, a run folder (its last.pt), or a .safetensors file",
-    )
-    made.add_argument("files", nargs="+", help="files, folders or patterns")
+    add_prediction_options(made, files="+")
     made.add_argument("--out", type=Path, default=Path("predictions"), help="folder (default: predictions)")
-    made.add_argument("--category", help="class of all clouds, for parts")
-    made.add_argument(
-        "--classifier", type=Path, help="checkpoint that says the class of each cloud, for parts"
-    )
     made.add_argument("--png", action="store_true", help="also a picture of the parts (needs open3d)")
-    made.add_argument(
-        "--up", choices=("x", "y", "z"), default="y", help="axis that is up in the files (default: y)"
-    )
-    made.add_argument("--samples", type=int, help="points to draw from a mesh (default: 10000)")
     made.add_argument("--batch-size", type=int, default=16, help="forward passes at once (default: 16)")
-    made.add_argument(
-        "--seed", type=int, default=0, help="of the draw of points from large clouds and meshes"
-    )
-    made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
     made.add_argument(
         "--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: 32-true)"
     )
     made.add_argument(
-        "--drop-strays", action="store_true", help="leave out points that lie far from all others"
-    )
-    made.add_argument(
         "--compile", action="store_true", help="compile the model first: on a CPU it pays for PointMLP"
-    )
-    made.add_argument(
-        "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"
     )
     return made
 
@@ -112,7 +90,7 @@ def predict(options: argparse.Namespace) -> int:
         category=options.category,
         samples=options.samples,
         png=options.png,
-        up=options.up,
+        up=options.up or "y",
         report=lambda message: console.print(
             f"error: {message}", highlight=False, markup=False, soft_wrap=True
         ),

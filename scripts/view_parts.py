@@ -18,16 +18,12 @@ import sys
 from pathlib import Path
 
 from bixt3d.errors import report_errors
+from bixt3d.options import add_prediction_options
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument(
-        "checkpoint",
-        type=Path,
-        help="a best.pt or last.pt, a run folder (its last.pt), or a .safetensors file",
-    )
-    made.add_argument("files", nargs="*", help="files, folders or patterns")
+    add_prediction_options(made, files="*")
     made.add_argument(
         "--split", choices=("train", "val", "test"), help="shapes of the checkpoint's data set instead"
     )
@@ -38,16 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "--attention", type=int, nargs="+", metavar="L", help="colour by what latent L attends to"
     )
     made.add_argument("--layer", type=int, help="layer of the attention (default: the last)")
-    made.add_argument("--category", help="class of all clouds, for parts")
-    made.add_argument(
-        "--classifier", type=Path, help="checkpoint that says the class of each cloud, for parts"
-    )
-    made.add_argument("--up", choices=("x", "y", "z"), help="axis that is up in the files (default: y)")
     made.add_argument("--size", type=int, help="pixels of a view in a .png (default: 360)")
-    made.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a CUDA device where there is one)")
-    made.add_argument(
-        "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"
-    )
     return made
 
 
@@ -74,6 +61,8 @@ def view(options: argparse.Namespace) -> int:
         "classifier": options.classifier,
         "attention": options.attention,
         "layer": -1 if options.layer is None else options.layer,
+        "seed": options.seed,
+        "drop_strays": options.drop_strays,
         "device": options.device,
         "trust_code": options.trust_code,
     }
@@ -89,7 +78,12 @@ def view(options: argparse.Namespace) -> int:
         )
     else:
         scenes = scenes_of_files(
-            options.checkpoint, options.files, up=options.up or "y", report=report, **choices
+            options.checkpoint,
+            options.files,
+            up=options.up or "y",
+            samples=options.samples,
+            report=report,
+            **choices,
         )
     if not scenes:
         raise ValueError("nothing to show, since none of the files can be used.")
@@ -116,6 +110,8 @@ def check_options(options: argparse.Namespace, kind: str | None) -> None:
         raise ValueError(
             "--up: is for FILES; a data set is shown as the model sees it, and data.up=z turns it when training."
         )
+    if options.split and options.samples is not None:
+        raise ValueError("--samples: is for meshes among FILES; leave it out with --split.")
     if options.files and (options.index is not None or options.data_root is not None):
         raise ValueError("--index, --data-root: are for --split; leave them out with FILES.")
     if kind not in (None, ".html", ".png"):

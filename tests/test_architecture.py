@@ -35,6 +35,7 @@ RULES = {
     "operations": ({"layers"}, {"torch"}),
     "ops": (set(), {"pointnet2_ops", "torch", "torch_cluster", "triton"}),
     "optim": (set(), {"torch"}),
+    "options": (set(), set()),
     "reproducibility": (set(), {"numpy", "torch"}),
     "seams": ({"engine"}, {"torch"}),
     "signatures": (set(), set()),

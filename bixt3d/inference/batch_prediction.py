@@ -28,6 +28,12 @@ _ODD = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np
 UNUSABLE = (*USER_ERRORS, MemoryError)
 
 
+def check_samples(samples: int | None) -> None:
+    """Raise a ValueError where so many points cannot be drawn from a mesh; None stands for the reader's default."""
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples: expected at least 1, got {samples}.")
+
+
 def what_is_wrong(file: Path, error: BaseException) -> str:
     """Say in one line what is wrong with a file, and how to convert one of a format that is not read."""
     message = sentence(error)
@@ -129,8 +135,7 @@ class BatchPredictor:
     rows: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.samples is not None and self.samples < 1:
-            raise ValueError(f"samples: expected at least 1, got {self.samples}.")
+        check_samples(self.samples)
         if self.png and not self.predictor.parts:
             raise ValueError("png: this model is a classifier, and pictures show parts; leave it out.")
         self.predictor.check_category(self.category)

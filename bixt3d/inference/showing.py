@@ -11,7 +11,7 @@ from ..config import build
 from ..io import read_points
 from ..io.finding import find_files
 from ..viewer.scene import Scene, attention_scene, part_scene, plain_scene
-from .batch_prediction import UNUSABLE, warn_of_doubts, what_is_wrong
+from .batch_prediction import UNUSABLE, check_samples, warn_of_doubts, what_is_wrong
 from .loading import check_labels, load
 from .prediction import Job
 from .predictor import Predictor
@@ -28,6 +28,9 @@ def scenes_of_files(
     attention: Sequence[int] | None = None,
     layer: int = -1,
     up: str = "y",
+    samples: int | None = None,
+    seed: int = 0,
+    drop_strays: bool = False,
     device: str | None = None,
     trust_code: bool = False,
     report: Callable[[str], None] = print,
@@ -42,20 +45,32 @@ def scenes_of_files(
         attention: numbers of latents whose attention is shown in place of the parts.
         layer: layer of that attention.
         up: the axis that is up in the files; model and pictures see it as y.
+        samples: points to draw from a mesh; None for the reader's default.
+        seed: of the draw of points from large clouds and meshes.
+        drop_strays: leave stray points out, as :class:`bixt3d.inference.predictor.Predictor` does.
         device: where the model runs.
         trust_code: let checkpoints name code of your own, see :func:`bixt3d.inference.loading.read_config`.
         report: called with what is wrong with each of the other files, one sentence.
 
     Raises:
-        ValueError: a folder or pattern holds nothing to read, or the model has no such category, latent or layer.
+        ValueError: a folder or pattern holds nothing to read, a number is out of range, or the model has no such
+            category, latent or layer.
     """
+    check_samples(samples)
     found = find_files(files)
-    predictor = load(checkpoint, classifier=classifier, device=device, trust_code=trust_code)
+    predictor = load(
+        checkpoint,
+        classifier=classifier,
+        seed=seed,
+        drop_strays=drop_strays,
+        device=device,
+        trust_code=trust_code,
+    )
     predictor.check_category(category)
     scenes = []
     for file in found:
         try:
-            cloud = read_points(file).turned(up)
+            cloud = read_points(file, num_samples=samples, seed=seed).turned(up)
             job = predictor.prepare(cloud, category=category, whole=attention is not None)
         except UNUSABLE as error:
             report(what_is_wrong(file, error))
@@ -75,6 +90,8 @@ def scenes_of_split(
     classifier: str | os.PathLike[str] | None = None,
     attention: Sequence[int] | None = None,
     layer: int = -1,
+    seed: int = 0,
+    drop_strays: bool = False,
     device: str | None = None,
     trust_code: bool = False,
 ) -> list[Scene]:
@@ -83,7 +100,8 @@ def scenes_of_split(
     The category given to the model is the true one, unless ``category`` or ``classifier`` says another.
 
     Args:
-        checkpoint, category, classifier, attention, layer, device, trust_code: see :func:`scenes_of_files`.
+        checkpoint, category, classifier, attention, layer, seed, drop_strays, device, trust_code: see
+            :func:`scenes_of_files`.
         split: ``"train"``, ``"val"`` or ``"test"``.
         index: which shapes, from 0; None for the first six.
         data_root: folder of the data set, where it is not that of the config.
@@ -91,7 +109,14 @@ def scenes_of_split(
     Raises:
         ValueError: there is no such shape, or the data set has other classes or parts than the model.
     """
-    predictor = load(checkpoint, classifier=classifier, device=device, trust_code=trust_code)
+    predictor = load(
+        checkpoint,
+        classifier=classifier,
+        seed=seed,
+        drop_strays=drop_strays,
+        device=device,
+        trust_code=trust_code,
+    )
     predictor.check_category(category)
     node = dict(predictor.config["data"])
     if data_root is not None:

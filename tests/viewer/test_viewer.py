@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toys import PARTS, segmenter
 
+from bixt3d.io.cloud import turn_to_y
 from bixt3d.viewer import pictures as viewer
 from bixt3d.viewer.palette import PALETTE
 from bixt3d.viewer.scene import part_scene, plain_scene
 from bixt3d.viewer.window import Browser, show
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "view_parts.py"
+PREDICT = SCRIPT.with_name("predict.py")
 
 
 def scene(name="a", truth=True):
@@ -184,6 +187,8 @@ def test_points_shrink_as_they_grow_in_number():
     [
         (["m.pt"], "either FILES or --split"),
         (["m.pt", "--split", "test", "--up", "z"], "--up: is for FILES"),
+        (["m.pt", "--split", "test", "--samples", "9"], "--samples: is for meshes among FILES"),
+        (["m.pt", "a.ply", "--save", "a.html", "--samples", "0"], "samples: expected at least 1, got 0"),
         (["m.pt", "a.ply", "--split", "test"], "either FILES or --split"),
         (
             ["m.pt", "a.ply", "--save", "a.gif"],
@@ -208,6 +213,39 @@ def test_points_shrink_as_they_grow_in_number():
 def test_the_command_says_what_is_wrong(arguments, words):
     with pytest.raises(SystemExit, match=f"error: .*{words}"):
         runpy.run_path(str(SCRIPT))["main"](arguments)
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--seed", "5"], ["--drop-strays"], ["--samples", "77", "--seed", "3", "--up", "z"]]
+)
+def test_what_is_seen_is_what_is_predicted(tmp_path, monkeypatch, options):
+    import bixt3d.loading
+    import bixt3d.showing
+
+    def load(path, *, seed, drop_strays, **others):
+        return segmenter(seed=seed, drop_strays=drop_strays)
+
+    def written(path, scenes, **others):
+        seen.extend(scenes)
+
+    seen = []
+    monkeypatch.setattr(bixt3d.loading, "load", load)
+    monkeypatch.setattr(bixt3d.showing, "load", load)
+    monkeypatch.setattr("bixt3d.page.write_page", written)
+    cloud = np.random.default_rng(0).normal(size=(100, 3))
+    np.save(tmp_path / "cloud.npy", np.concatenate([cloud, [[0, 70, 9]]]))
+    (tmp_path / "mesh.off").write_text("OFF\n3 1 0\n0 0 0\n9 0 1\n0 9 2\n3 0 1 2\n")
+    files = [str(tmp_path / "cloud.npy"), str(tmp_path / "mesh.off")]
+    out = tmp_path / "out"
+    assert runpy.run_path(str(PREDICT))["main"](["m.pt", *files, "--out", str(out), *options]) == 0
+    assert runpy.run_path(str(SCRIPT))["main"](["m.pt", *files, "--save", str(out / "a.html"), *options]) == 0
+    for name, scene in zip(("cloud", "mesh"), seen, strict=True):
+        saved = np.load(out / f"{name}_parts.npz")
+        points = turn_to_y(saved["points"], "z" if "z" in options else "y")
+        expected = part_scene(name, points, saved["labels"], PARTS)
+        assert np.array_equal(scene.points, expected.points)
+        assert np.array_equal(scene.views[0].colors, expected.views[0].colors)
+        assert len({entry.name for entry in scene.views[0].legend}) > 1
 
 
 def test_a_folder_of_the_name_to_save_is_found_before_the_work(tmp_path):
