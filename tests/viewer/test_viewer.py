@@ -218,7 +218,7 @@ def test_the_command_says_what_is_wrong(arguments, words):
 @pytest.mark.parametrize(
     "options", [[], ["--seed", "5"], ["--drop-strays"], ["--samples", "77", "--seed", "3", "--up", "z"]]
 )
-def test_what_is_seen_is_what_is_predicted(tmp_path, monkeypatch, options):
+def test_what_is_seen_is_what_is_predicted(tmp_path, monkeypatch, caplog, options):
     import bixt3d.loading
     import bixt3d.showing
 
@@ -235,17 +235,19 @@ def test_what_is_seen_is_what_is_predicted(tmp_path, monkeypatch, options):
     cloud = np.random.default_rng(0).normal(size=(100, 3))
     np.save(tmp_path / "cloud.npy", np.concatenate([cloud, [[0, 70, 9]]]))
     (tmp_path / "mesh.off").write_text("OFF\n3 1 0\n0 0 0\n9 0 1\n0 9 2\n3 0 1 2\n")
-    files = [str(tmp_path / "cloud.npy"), str(tmp_path / "mesh.off")]
+    np.save(tmp_path / "few.npy", np.eye(3))
+    files = [str(tmp_path / name) for name in ("cloud.npy", "mesh.off", "few.npy")]
     out = tmp_path / "out"
     assert runpy.run_path(str(PREDICT))["main"](["m.pt", *files, "--out", str(out), *options]) == 0
     assert runpy.run_path(str(SCRIPT))["main"](["m.pt", *files, "--save", str(out / "a.html"), *options]) == 0
-    for name, scene in zip(("cloud", "mesh"), seen, strict=True):
+    for name, scene in zip(("cloud", "mesh", "few"), seen, strict=True):
         saved = np.load(out / f"{name}_parts.npz")
         points = turn_to_y(saved["points"], "z" if "z" in options else "y")
         expected = part_scene(name, points, saved["labels"], PARTS)
         assert np.array_equal(scene.points, expected.points)
         assert np.array_equal(scene.views[0].colors, expected.views[0].colors)
         assert len({entry.name for entry in scene.views[0].legend}) > 1
+    assert ["few.npy: has 3 points" in note for note in caplog.messages] == [True, True], "one of each script"
 
 
 def test_a_folder_of_the_name_to_save_is_found_before_the_work(tmp_path):
