@@ -1,5 +1,1 @@
 """From a config to a trained model: assembly, the run around the loop, its log, and many runs compared."""
-
-from .experiment import train
-
-__all__ = ["train"]

@@ -88,7 +88,7 @@ def test_options_of_the_command_reach_the_model(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("count", [2, 10, 11])
 def test_answers_of_a_few_files_are_printed(tmp_path, monkeypatch, capsys, count):
-    import bixt3d.loading
+    import bixt3d.inference.loading
 
     files = [tmp_path / f"{i:02}.npy" for i in range(count)]
     for i, file in enumerate(files):
@@ -99,7 +99,7 @@ def test_answers_of_a_few_files_are_printed(tmp_path, monkeypatch, capsys, count
     out = tmp_path / "out"
 
     def lines(predictor, *options):
-        monkeypatch.setattr(bixt3d.loading, "load", lambda path, **others: predictor)
+        monkeypatch.setattr(bixt3d.inference.loading, "load", lambda path, **others: predictor)
         assert main(["model.pt", *map(str, files), "--out", str(out), *options]) == 1
         *answers, summary = capsys.readouterr().out.splitlines()
         assert f" of {count - 1} of {count} files: " in summary
@@ -119,9 +119,9 @@ def test_answers_of_a_few_files_are_printed(tmp_path, monkeypatch, capsys, count
 
 
 def test_an_answer_about_a_file_whose_name_is_no_text(tmp_path, monkeypatch):
-    import bixt3d.loading
+    import bixt3d.inference.loading
 
-    monkeypatch.setattr(bixt3d.loading, "load", lambda path, **options: segmenter())
+    monkeypatch.setattr(bixt3d.inference.loading, "load", lambda path, **options: segmenter())
     file = tmp_path / os.fsdecode(b"caf\xe9.npy")
     try:
         np.save(file, np.random.default_rng(0).normal(size=(20, 3)))

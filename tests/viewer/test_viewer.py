@@ -14,7 +14,7 @@ from bixt3d.viewer.palette import PALETTE
 from bixt3d.viewer.scene import part_scene, plain_scene
 from bixt3d.viewer.window import Browser, show
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "view_parts.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "view_parts.py"
 PREDICT = SCRIPT.with_name("predict.py")
 
 
@@ -219,8 +219,8 @@ def test_the_command_says_what_is_wrong(arguments, words):
     "options", [[], ["--seed", "5"], ["--drop-strays"], ["--samples", "77", "--seed", "3", "--up", "z"]]
 )
 def test_what_is_seen_is_what_is_predicted(tmp_path, monkeypatch, caplog, options):
-    import bixt3d.loading
-    import bixt3d.showing
+    import bixt3d.inference.loading
+    import bixt3d.inference.showing
 
     def load(path, *, seed, drop_strays, **others):
         return segmenter(seed=seed, drop_strays=drop_strays)
@@ -229,9 +229,9 @@ def test_what_is_seen_is_what_is_predicted(tmp_path, monkeypatch, caplog, option
         seen.extend(scenes)
 
     seen = []
-    monkeypatch.setattr(bixt3d.loading, "load", load)
-    monkeypatch.setattr(bixt3d.showing, "load", load)
-    monkeypatch.setattr("bixt3d.page.write_page", written)
+    monkeypatch.setattr(bixt3d.inference.loading, "load", load)
+    monkeypatch.setattr(bixt3d.inference.showing, "load", load)
+    monkeypatch.setattr("bixt3d.viewer.page.write_page", written)
     cloud = np.random.default_rng(0).normal(size=(100, 3))
     np.save(tmp_path / "cloud.npy", np.concatenate([cloud, [[0, 70, 9]]]))
     (tmp_path / "mesh.off").write_text("OFF\n3 1 0\n0 0 0\n9 0 1\n0 9 2\n3 0 1 2\n")
