@@ -377,4 +377,4 @@ def test_a_full_batch_is_written_before_more_is_read_and_each_file_once(tmp_path
     files[4].write_bytes(b"changed meanwhile")
     assert [*done, *running] == files
     assert [file for file in files if "error" in batch.rows[file]] == [files[4]]
-    assert batch.rows[files[0]]["parts"] == "hat/brim 100.00 %", "parts that do not occur are left out"
+    assert batch.rows[files[0]]["parts"] == [("hat/brim", 1.0)], "parts that do not occur are left out"
