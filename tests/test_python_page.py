@@ -13,7 +13,7 @@ import bixt3d
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-WEIGHTS = ROOT / "weights" / "modelnet40_cpu_mix.safetensors"
+WEIGHTS = ROOT / "weights" / "modelnet40_cpu_1024.safetensors"
 
 
 @pytest.fixture
