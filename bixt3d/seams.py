@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from .engine import Trainer
 
 
 class Result(Protocol):
@@ -101,10 +98,10 @@ class Stop(Protocol):
 
 
 class Observer(Protocol):
-    """Is told what a trainer does, for logs and progress bars."""
+    """Is told what a :class:`bixt3d.engine.Trainer` does, for logs and progress bars."""
 
-    def stepped(self, trainer: Trainer, loss: Tensor, end: int) -> None:
+    def stepped(self, trainer: Any, loss: Tensor, end: int) -> None:
         """Note an optimiser step of the ``end`` there are; reading the loss makes the device wait."""
 
-    def selected(self, trainer: Trainer, result: Mapping[str, float], better: bool) -> None:
+    def selected(self, trainer: Any, result: Mapping[str, float], better: bool) -> None:
         """Note a look at the split that selects, and whether it is the best so far."""
