@@ -99,7 +99,7 @@ def test_weights_of_images_are_where_points_begin(tmp_path):
 
 def test_the_model_of_the_readme():
     page = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(from functools.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (block,) = re.findall(r"^```python\n(import torch\n.*?)^```", page, re.DOTALL | re.MULTILINE)
     names = {}
     exec(compile(block, "README.md", "exec"), names)
     assert names["logits"].shape == (8, 40)

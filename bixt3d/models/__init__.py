@@ -6,6 +6,7 @@ from .encoder import BiXTEncoder
 from .outputs import EncoderOutput, Level
 from .pointmlp import PointMLPClassifier, PointMLPEncoder, PointMLPSegmenter
 from .segmenter import BiXTSegmenter
+from .variants import bixt_grouping, bixt_hierarchy, bixt_naive, bixt_seg_encdec, bixt_seg_naive
 
 __all__ = [
     "BiXTClassifier",
@@ -17,4 +18,9 @@ __all__ = [
     "PointMLPDecoder",
     "PointMLPEncoder",
     "PointMLPSegmenter",
+    "bixt_grouping",
+    "bixt_hierarchy",
+    "bixt_naive",
+    "bixt_seg_encdec",
+    "bixt_seg_naive",
 ]

@@ -1,0 +1,91 @@
+"""The models of `cfgs/model/` as one call each."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ..layers import GroupRefinement, PointTokenizer
+from .classifier import BiXTClassifier
+from .decoder import PointMLPDecoder
+from .encoder import BiXTEncoder
+from .segmenter import BiXTSegmenter
+
+
+def bixt_naive(num_classes: int, *, in_channels: int = 3, **encoder: Any) -> BiXTClassifier:
+    """Build BiXT-Ti on single points: 12 layers, 64 latents, every point a token; 14.8 million parameters.
+
+    Args:
+        num_classes: number of classes.
+        in_channels: channels of a point, 3 for xyz, 6 for xyz and unit normal.
+        encoder: changes to the arguments of :class:`~bixt3d.models.BiXTEncoder`, such as ``depth=4, dim=128``.
+
+    Returns:
+        Points ``(B, N, in_channels)`` in the unit sphere -> logits ``(B, num_classes)``; fresh weights.
+
+    Raises:
+        TypeError: ``encoder`` names no argument of the encoder.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1.
+    """
+    built = BiXTEncoder(**encoder)
+    return BiXTClassifier(
+        num_classes, tokenizer=PointTokenizer(built.token_dim, in_channels=in_channels), encoder=built
+    )
+
+
+def bixt_grouping(num_classes: int, *, in_channels: int = 3, **encoder: Any) -> BiXTClassifier:
+    """Build :func:`bixt_naive` with affine grouping in every layer, all points kept; 15.3 million parameters."""
+    return bixt_naive(num_classes, in_channels=in_channels, **{"refinement": GroupRefinement, **encoder})
+
+
+def bixt_hierarchy(num_classes: int, *, in_channels: int = 3, **encoder: Any) -> BiXTClassifier:
+    """Build :func:`bixt_naive` with 4 layers, each on half the points of the last; 5.3 million parameters."""
+    halving = partial(GroupRefinement, reduction=2, width=128, blocks_before=1)
+    return bixt_naive(num_classes, in_channels=in_channels, **{"depth": 4, "refinement": halving, **encoder})
+
+
+def bixt_seg_naive(
+    num_parts: int, num_categories: int = 1, *, in_channels: int = 3, **encoder: Any
+) -> BiXTSegmenter:
+    """Build BiXT-Ti that labels every point: 12 two-sided layers and a linear head on the tokens.
+
+    Args:
+        num_parts: number of parts, over all categories (50 for ShapeNetPart).
+        num_categories: number of categories (16 for ShapeNetPart); with one, none is asked for.
+        in_channels: channels of a point, 3 for xyz, 6 for xyz and unit normal.
+        encoder: changes to the arguments of :class:`~bixt3d.models.BiXTEncoder`.
+
+    Returns:
+        Points ``(B, N, in_channels)`` in the unit sphere, and categories ``(B,)`` where there are several -> logits
+        ``(B, N, num_parts)``; fresh weights.
+
+    Raises:
+        TypeError: ``encoder`` names no argument of the encoder.
+
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1.
+    """
+    return BiXTSegmenter(num_parts, num_categories, **_tokens(in_channels, encoder), category_at="tokens")
+
+
+def bixt_seg_encdec(
+    num_parts: int, num_categories: int = 1, *, in_channels: int = 3, **encoder: Any
+) -> BiXTSegmenter:
+    """Build :func:`bixt_seg_naive` with 4 layers that each keep a quarter of the points, and PointMLP's decoder."""
+    quartering = partial(GroupRefinement, num_neighbors=32, reduction=4, width=128, blocks_before=1)
+    encoder = {"depth": 4, "refinement": quartering, **encoder}
+    return BiXTSegmenter(
+        num_parts,
+        num_categories,
+        **_tokens(in_channels, encoder),
+        decoder=PointMLPDecoder,
+        category_at="head",
+    )
+
+
+def _tokens(in_channels: int, encoder: dict[str, Any]) -> dict[str, Any]:
+    built = BiXTEncoder(**{"dense": True, **encoder})
+    return {
+        "tokenizer": PointTokenizer(built.token_dim, in_channels=in_channels, scale=30.0),
+        "encoder": built,
+    }
