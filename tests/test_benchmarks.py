@@ -126,3 +126,26 @@ def test_the_reference_runs_the_attention_of_that_name(benchmark):
     assert torch.is_tensor(
         cases.inputs(cases.Row("pointmlp", "eager", "inference", 2, 64), chunked, "cpu")[0]
     )
+
+
+def test_the_nearest_training_cloud_is_that_of_scipy(benchmark):
+    from scipy.spatial import cKDTree
+
+    splits = benchmark("splits")
+    generator = torch.Generator().manual_seed(0)
+    train = torch.rand(12, 64, 3, generator=generator) * 2 - 1
+    queries = train[:3] + 0.01 * torch.randn(3, 64, 3, generator=generator)
+
+    def distance(one, other):
+        there, back = cKDTree(other).query(one)[0], cKDTree(one).query(other)[0]
+        return (there.mean() + back.mean()) / 2
+
+    brute = [[distance(q.numpy(), t.numpy()) for t in train] for q in queries]
+    for candidates in (2, 12):
+        distances, places = splits.nearest(queries, train, candidates)
+        assert places.tolist() == [0, 1, 2]
+        assert distances.tolist() == pytest.approx([row[i] for i, row in enumerate(brute)], rel=1e-5)
+    others, places = splits.nearest(queries, train, 12, own=torch.tensor([0, 1, 2]))
+    expected = [min((d, j) for j, d in enumerate(row) if j != i) for i, row in enumerate(brute)]
+    assert places.tolist() == [j for _, j in expected]
+    assert others.tolist() == pytest.approx([d for d, _ in expected], rel=1e-5)
