@@ -60,8 +60,9 @@ RULES = {
 }
 # Loaded only inside a function, when something needs it.
 HEAVY = {
-    "h5py", "hydra", "lightning", "matplotlib", "omegaconf", "onnxruntime", "open3d", "pointnet2_ops", "pooch",
-    "pypcd4", "requests", "rich", "scipy", "tensorboard", "torch_cluster", "trimesh", "triton", "yaml",
+    "h5py", "hydra", "lightning", "matplotlib", "omegaconf", "onnxruntime", "open3d",
+    "pointnet2_ops", "pooch", "pypcd4", "requests", "rich", "scipy", "tensorboard", "torch_cluster",
+    "trimesh", "triton", "yaml",
 }  # fmt: skip
 FREE = HEAVY | {"torch", "torchmetrics", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

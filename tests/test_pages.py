@@ -5,6 +5,9 @@ import re
 import pytest
 from places import ROOT
 
+from bixt3d.io import FORMATS
+from bixt3d.io.finding import CONVERTERS
+
 PAGES = sorted(
     p for place in (".", "docs", "data", "weights", "tests/golden") for p in (ROOT / place).glob("*.md")
 )
@@ -50,3 +53,17 @@ def test_every_page_is_named_by_another():
     named = {(page.parent / link.partition("#")[0]).resolve() for page in PAGES for link in links(page)}
     for page in (ROOT / "docs").glob("*.md"):
         assert page in named
+
+
+@pytest.mark.parametrize(
+    ("page", "lists"),
+    [
+        ("README.md", [FORMATS]),
+        ("data/README.md", [FORMATS]),
+        ("docs/prediction.md", [FORMATS, CONVERTERS]),
+    ],
+)
+def test_pages_list_the_formats_that_are_read_and_those_that_are_not(page, lists):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = [match.split() for match in re.findall(r"\.[a-z0-9]+(?: \.[a-z0-9]+){4,}", text)]
+    assert [sorted(names) for names in found] == [sorted(names) for names in lists]

@@ -29,7 +29,7 @@ RESULTS = (
 CONVERTERS = {
     **dict.fromkeys((".las", ".laz"), "`pdal translate in.las out.ply` or CloudCompare"),
     **dict.fromkeys((".e57", ".ptx"), "CloudCompare"),
-    **dict.fromkeys((".3ds", ".3mf", ".dae", ".fbx", ".glb", ".gltf"), "open3d, MeshLab or Blender"),
+    **dict.fromkeys((".3ds", ".3mf", ".dae", ".fbx"), "open3d, MeshLab or Blender"),
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from bixt3d.io.arrays import read_npy, read_npz
 from bixt3d.io.cloud import Cloud
+from bixt3d.io.gltf import read_gltf
 from bixt3d.io.mesh import Mesh, read_mesh
 from bixt3d.io.pcd import read_pcd
 from bixt3d.io.ply import read_ply
@@ -18,6 +19,8 @@ from bixt3d.io.text import read_text
 _READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
     ".asc": read_text,
     ".csv": read_text,
+    ".glb": read_gltf,
+    ".gltf": read_gltf,
     ".npy": read_npy,
     ".npz": read_npz,
     ".obj": read_mesh,
@@ -44,12 +47,12 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
     Files without faces are kept as they are, in their own order. A file with faces is sampled uniformly by
     area, and each sample carries the normal of its face.
 
-    What the formats hold: ``.ply`` ``.obj`` ``.off`` points or faces; ``.stl`` faces; ``.pcd`` ascii, binary
-    and compressed, of which missing returns (NaN) are left out; ``.xyz`` ``.pts`` ``.txt`` ``.asc`` ``.csv`` rows of
-    3 or more numbers, separated by spaces, commas, semicolons or tabs; ``.xyzn`` ``.xyzrgb`` such rows with normals
-    and with colours; ``.npy`` an array ``(N, 3 or more)``; ``.npz`` such an array under ``points``, ``pos``, ``xyz``
-    or ``data`` (or alone), optionally ``normals``. In bare arrays and rows without a header, columns 4 to 6 are taken
-    as normals only when they are unit vectors.
+    What the formats hold: ``.ply`` ``.obj`` ``.off`` ``.glb`` ``.gltf`` points or faces; ``.stl`` faces;
+    ``.pcd`` ascii, binary and compressed, of which missing returns (NaN) are left out; ``.xyz``
+    ``.pts`` ``.txt`` ``.asc`` ``.csv`` rows of 3 or more numbers, separated by spaces, commas, semicolons or tabs;
+    ``.xyzn`` ``.xyzrgb`` such rows with normals and with colours; ``.npy`` an array ``(N, 3 or more)``; ``.npz`` such
+    an array under ``points``, ``pos``, ``xyz`` or ``data`` (or alone), optionally ``normals``. In bare arrays and rows
+    without a header, columns 4 to 6 are taken as normals only when they are unit vectors.
 
     A header of a text file has to name x, y and z, in any order and case, or Points:0 to Points:2 as ParaView does;
     nx, ny and nz are the normals, and further columns, which may hold words, are passed over. A comment above the
@@ -64,9 +67,9 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
         A :class:`Cloud`: float64 coordinates in the unit of the file, and normals where the file has them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the path is a folder, the suffix is unknown, the file has no points, too few columns, or NaN; or
-            ``num_samples`` is not positive.
+        FileNotFoundError: there is no such file, or not the one beside a ``.gltf`` that holds its numbers.
+        ValueError: the path is a folder, the suffix is unknown, the file has no points, too few columns, or NaN, or is
+            a ``.glb`` or ``.gltf`` of a kind that is not read; or ``num_samples`` is not positive.
         RuntimeError: the file is truncated or cannot be parsed.
         ImportError: the parser of the format is not installed.
     """

@@ -286,12 +286,12 @@ def test_points_that_coincide_or_lost_their_digits_are_noted(tmp_path, caplog):
 def test_a_file_of_another_format_says_how_to_convert_it(tmp_path):
     said = []
     batch = BatchPredictor(segmenter(), tmp_path, report=said.append)
-    for name in ("a.LAS", "b.glb", "c.md"):
+    for name in ("a.E57", "b.fbx", "c.md"):
         (tmp_path / name).write_text("no")
-    files = [tmp_path / name for name in ("a.LAS", "b.glb", "c.md", "absent.las")]
+    files = [tmp_path / name for name in ("a.E57", "b.fbx", "c.md", "absent.e57")]
     predict(batch, find_files(files))
-    assert "unknown format '.LAS'" in said[0]
-    assert said[0].endswith("; convert it to .ply, with `pdal translate in.las out.ply` or CloudCompare.")
+    assert "unknown format '.E57'" in said[0]
+    assert said[0].endswith("; convert it to .ply, with CloudCompare.")
     assert said[1].endswith("; convert it to .ply, with open3d, MeshLab or Blender.")
     assert not any("convert" in sentence for sentence in said[2:])
 

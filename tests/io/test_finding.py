@@ -20,7 +20,7 @@ def test_find_files(tmp_path):
 
 
 def test_clouds_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
-    names = ("a.xyz", "b.las", "c/d.LAS", "c/e.e57", "notes.md", "picture.png")
+    names = ("a.xyz", "b.fbx", "c/d.FBX", "c/e.e57", "notes.md", "picture.png")
     (tmp_path / "c").mkdir()
     for name in names[:1]:
         (tmp_path / name).write_text("0 0 0\n")
@@ -30,8 +30,8 @@ def test_clouds_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
         (tmp_path / name).write_text("")
     found = find_files([tmp_path, tmp_path / "a.xyz", tmp_path])
     assert [path.name for path in found] == ["a.xyz"]
-    assert caplog.messages == ["passed over 3 files of other formats: .las (2), .e57 (1)"]
-    (tmp_path / "c" / "d.LAS").unlink()
+    assert caplog.messages == ["passed over 3 files of other formats: .fbx (2), .e57 (1)"]
+    (tmp_path / "c" / "d.FBX").unlink()
     with pytest.raises(
         ValueError, match=r"nothing to read here \(passed over 1 file of .*: \.e57 \(1\)\); exp"
     ):

@@ -205,7 +205,7 @@ BROKEN = {
     "cut_packed.pcd": (pcd(POINTS, "binary_compressed")[:-40], RuntimeError, "truncated"),
     "cut.npy": (b"\x93NUMPY\x01\x00", RuntimeError, "cannot be read"),
     "cut.npz": (b"PK\x03\x04 and nothing", RuntimeError, "cannot be read"),
-    "a.las": (b"LASF", ValueError, r"unknown format '.las', expected one of .asc, .csv, .npy"),
+    "a.e57": (b"ASTM-E57", ValueError, r"unknown format '.e57', expected one of .asc, .csv, .glb"),
 }
 
 
@@ -247,7 +247,7 @@ def test_missing_pcd_parser_names_the_command(tmp_path, monkeypatch):
 
 def test_formats_are_those_promised():
     meshes, points = (
-        {".off", ".obj", ".ply", ".stl"},
+        {".glb", ".gltf", ".off", ".obj", ".ply", ".stl"},
         {".asc", ".csv", ".npy", ".npz", ".pcd", ".pts", ".txt", ".xyz", ".xyzn", ".xyzrgb"},
     )
     assert set(FORMATS) == meshes | points

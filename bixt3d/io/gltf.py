@@ -1,0 +1,120 @@
+"""Scenes as they are passed from program to program: .gltf, and its binary form .glb."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from bixt3d.io.cloud import Cloud
+from bixt3d.io.damage import damaged
+from bixt3d.io.mesh import Mesh
+
+_BINARY = b"glTF"
+_TRIANGLE_FAN = 6
+_HARMLESS = ("KHR_mesh_quantization", "_lights_", "_materials_", "_texture_")  # parts of names of extensions
+_INSTANCES = "EXT_mesh_gpu_instancing"
+
+
+def read_gltf(path: Path) -> Cloud | Mesh:
+    """Read all triangles of the scene, each mesh where its nodes put it; where there are none, its points.
+
+    Materials, textures and colours are passed over, and so are lines, skins, animations, and points beside triangles.
+
+    Raises:
+        FileNotFoundError: a file that holds a buffer is not there.
+        RuntimeError: the file, or one that holds a buffer, is truncated or damaged.
+        ValueError: it needs what is not read, as compressed meshes, or has neither triangles nor points.
+    """
+    import trimesh
+
+    content = path.read_bytes()
+    try:
+        tree = _tree(content)
+        reason = _why_not(tree)
+        lengths = {b["uri"]: int(b["byteLength"]) for b in tree.get("buffers", []) if "uri" in b}
+        files = {uri: length for uri, length in lengths.items() if not uri.startswith("data:")}
+    except Exception as error:
+        raise damaged(path, path.suffix, error) from error
+    if reason:
+        raise ValueError(
+            f"{path}: {reason}; export it anew, uncompressed and as triangles, or convert it to .ply."
+        )
+    buffers = {uri: _buffer(path, uri, length) for uri, length in files.items()}
+    try:
+        kind = "glb" if content.startswith(_BINARY) else "gltf"
+        with np.errstate(invalid="ignore", over="ignore"):  # a colour may be NaN, and a place too far away
+            scene: Any = trimesh.load(
+                io.BytesIO(content), kind, resolver=buffers, process=False, skip_materials=True
+            )
+            placed = scene.dump()
+        parts = [part for part in placed if isinstance(part, trimesh.PointCloud | trimesh.Trimesh)]
+        vertices = [np.array(part.vertices, dtype=np.float64).reshape(-1, 3) for part in parts]
+        faces = [np.array(getattr(part, "faces", ()), dtype=np.int64).reshape(-1, 3) for part in parts]
+    except Exception as error:
+        raise damaged(path, path.suffix, error) from error
+    meshes = [Mesh(path, *part) for part in zip(vertices, faces, strict=True) if len(part[1])]
+    if not meshes:
+        return Cloud(path, np.concatenate([np.zeros((0, 3)), *vertices]))
+    first = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    return Mesh(
+        path,
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.faces + start for mesh, start in zip(meshes, first[:-1], strict=True)]),
+    )
+
+
+def _tree(content: bytes) -> dict[str, Any]:
+    """Return what stands in the file as JSON, of a file of another version that alone."""
+    if not content.startswith(_BINARY):
+        return json.loads(content)
+    version, length, size = struct.unpack_from("<3I", content, 4)
+    if version != 2:
+        return {"asset": {"version": version}}
+    if length > len(content):
+        raise ValueError(f"expected {length} bytes by its header, got {len(content)}")
+    return json.loads(content[20 : 20 + size])
+
+
+def _why_not(tree: dict[str, Any]) -> str | None:
+    """Say what trimesh would pass over or get wrong, though it moves or hides a part of the shape."""
+    version = str(tree.get("asset", {}).get("version", "2.0"))
+    if version.partition(".")[0] != "2":
+        return f"expected version 2 of the format, got {version}"
+    needed = {*tree.get("extensionsRequired", []), *({_INSTANCES} & {*tree.get("extensionsUsed", [])})}
+    if unknown := sorted(n for n in needed if not any(part in n for part in _HARMLESS)):
+        return f"needs {', '.join(unknown)}, which is not read"
+    nodes, meshes = tree.get("nodes", []), tree.get("meshes", [])
+    if meshes and not tree.get("scenes"):
+        return "has meshes and no scene to put them in"
+    if any("camera" in node and {"children", "mesh"} & {*node} for node in nodes):
+        return "has something attached to a camera, which is not read"
+    for mesh in (meshes[node["mesh"]] for node in nodes if "mesh" in node):
+        for primitive in mesh["primitives"]:
+            if primitive.get("mode") == _TRIANGLE_FAN:
+                return "has fans of triangles, which are not read"
+            numbers = [primitive["attributes"]["POSITION"], *({primitive.get("indices")} - {None})]
+            for accessor in (tree["accessors"][number] for number in numbers):
+                if accessor.get("normalized") or "sparse" in accessor or "bufferView" not in accessor:
+                    return "has coordinates or faces that are sparse, normalized or compressed"
+    return None
+
+
+def _buffer(path: Path, uri: str, length: int) -> bytes:
+    """Read the file of a buffer, whose name may be written as in addresses: %20 for a space."""
+    file = path.parent / unquote(uri)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{path}: its data file {file} is not there; copy it there, or export a .glb."
+        )
+    content = file.read_bytes()
+    if len(content) < length:
+        raise RuntimeError(
+            f"{file}: expected {length} bytes, as {path} announces, got {len(content)}; it may be truncated."
+        )
+    return content
