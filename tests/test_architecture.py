@@ -27,7 +27,7 @@ RULES = {
         {"checkpoint", "config", "errors", "io", "layers", "ops", "signatures", "training", "viewer"},
         {"numpy", "onnxruntime", "open3d", "torch"},
     ),
-    "io": (set(), {"numpy", "pypcd4", "trimesh"}),
+    "io": (set(), {"laspy", "lazrs", "numpy", "pypcd4", "trimesh"}),
     "layers": ({"ops"}, {"torch"}),
     "metrics": (set(), {"matplotlib", "torch", "torchmetrics"}),
     "model_card": ({"inference"}, set()),
@@ -60,7 +60,7 @@ RULES = {
 }
 # Loaded only inside a function, when something needs it.
 HEAVY = {
-    "h5py", "hydra", "lightning", "matplotlib", "omegaconf", "onnxruntime", "open3d",
+    "h5py", "hydra", "laspy", "lazrs", "lightning", "matplotlib", "omegaconf", "onnxruntime", "open3d",
     "pointnet2_ops", "pooch", "pypcd4", "requests", "rich", "scipy", "tensorboard", "torch_cluster",
     "trimesh", "triton", "yaml",
 }  # fmt: skip

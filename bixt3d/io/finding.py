@@ -27,7 +27,6 @@ RESULTS = (
 
 # Formats of clouds and meshes that are not read, and what makes a .ply of them.
 CONVERTERS = {
-    **dict.fromkeys((".las", ".laz"), "`pdal translate in.las out.ply` or CloudCompare"),
     **dict.fromkeys((".e57", ".ptx"), "CloudCompare"),
     **dict.fromkeys((".3ds", ".3mf", ".dae", ".fbx"), "open3d, MeshLab or Blender"),
 }

@@ -11,6 +11,7 @@ import numpy as np
 from bixt3d.io.arrays import read_npy, read_npz
 from bixt3d.io.cloud import Cloud
 from bixt3d.io.gltf import read_gltf
+from bixt3d.io.las import read_las
 from bixt3d.io.mesh import Mesh, read_mesh
 from bixt3d.io.pcd import read_pcd
 from bixt3d.io.ply import read_ply
@@ -21,6 +22,8 @@ _READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
     ".csv": read_text,
     ".glb": read_gltf,
     ".gltf": read_gltf,
+    ".las": read_las,
+    ".laz": read_las,
     ".npy": read_npy,
     ".npz": read_npz,
     ".obj": read_mesh,
@@ -47,8 +50,8 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
     Files without faces are kept as they are, in their own order. A file with faces is sampled uniformly by
     area, and each sample carries the normal of its face.
 
-    What the formats hold: ``.ply`` ``.obj`` ``.off`` ``.glb`` ``.gltf`` points or faces; ``.stl`` faces;
-    ``.pcd`` ascii, binary and compressed, of which missing returns (NaN) are left out; ``.xyz``
+    What the formats hold: ``.ply`` ``.obj`` ``.off`` ``.glb`` ``.gltf`` points or faces; ``.stl`` faces; ``.las``
+    ``.laz`` points, z up; ``.pcd`` ascii, binary and compressed, of which missing returns (NaN) are left out; ``.xyz``
     ``.pts`` ``.txt`` ``.asc`` ``.csv`` rows of 3 or more numbers, separated by spaces, commas, semicolons or tabs;
     ``.xyzn`` ``.xyzrgb`` such rows with normals and with colours; ``.npy`` an array ``(N, 3 or more)``; ``.npz`` such
     an array under ``points``, ``pos``, ``xyz`` or ``data`` (or alone), optionally ``normals``. In bare arrays and rows

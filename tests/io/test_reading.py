@@ -248,7 +248,7 @@ def test_missing_pcd_parser_names_the_command(tmp_path, monkeypatch):
 def test_formats_are_those_promised():
     meshes, points = (
         {".glb", ".gltf", ".off", ".obj", ".ply", ".stl"},
-        {".asc", ".csv", ".npy", ".npz", ".pcd", ".pts", ".txt", ".xyz", ".xyzn", ".xyzrgb"},
+        {".asc", ".csv", ".las", ".laz", ".npy", ".npz", ".pcd", ".pts", ".txt", ".xyz", ".xyzn", ".xyzrgb"},
     )
     assert set(FORMATS) == meshes | points
 
