@@ -25,11 +25,11 @@ def count_operations(model: nn.Module, *inputs: Tensor) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    shapes = copy.deepcopy(model).eval().to("meta")
-    for module in shapes.modules():
-        if isinstance(module, BidirectionalCrossAttention | CrossAttention | SelfAttention | ResidualMLP):
-            module.backend = "reference"
-    # with gradients: the counter fails on the latents, an expanded parameter, in inference mode
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        shapes(*(x.to("meta") for x in inputs))
+    with torch.inference_mode(False):  # in which the counter fails on the latents, an expanded parameter
+        shapes = copy.deepcopy(model).eval().to("meta")
+        for module in shapes.modules():
+            if isinstance(module, BidirectionalCrossAttention | CrossAttention | SelfAttention | ResidualMLP):
+                module.backend = "reference"
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            shapes(*(x.to("meta") for x in inputs))
     return counter.get_total_flops()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bixt3d.layers import PointTokenizer, iterative_cross, sequential_cross
+from bixt3d.layers import PointTokenizer, bidirectional_cross, iterative_cross, sequential_cross
 from bixt3d.models import BiXTClassifier, BiXTEncoder
 from bixt3d.operations import count_operations
 
@@ -18,6 +18,8 @@ def test_plain_maps_by_hand():
     assert count_operations(model, torch.rand(7, 3)) == product(7, 3, 8) + product(7, 8, 5)
     assert model.training
     assert {p.device.type for p in model.parameters()} == {"cpu"}
+    with torch.inference_mode():  # one row, which a batch norm in training refuses
+        assert count_operations(model, torch.rand(1, 3)) == product(1, 3, 8) + product(1, 8, 5)
 
 
 def attention(queries, keys, d, products=2):
@@ -58,3 +60,16 @@ def test_attention_by_hand(kind, options, chunk):
     # the learnt latents are mapped once for all clouds: to references and values, or to queries alone
     once = maps(M, D, 2 if kind == "bidirectional" else 1)
     assert count_operations(model, torch.rand(5, N, 3)) == 5 * (expected - once) + once
+
+
+@pytest.mark.parametrize("cross", [bidirectional_cross, sequential_cross])
+def test_a_backend_that_was_named_does_not_matter(cross):
+    """Also where torch would see none of its operations."""
+    encoder = BiXTEncoder(depth=2, dim=D, num_heads=2, num_latents=M, cross=cross)
+    model = BiXTClassifier(4, tokenizer=PointTokenizer(D, dims_per_axis=8), encoder=encoder)
+    expected = count_operations(model, torch.rand(2, N, 3))
+    for module in model.modules():
+        if hasattr(module, "backend"):
+            module.backend = "cpu"
+    with torch.inference_mode():
+        assert count_operations(model, torch.rand(2, N, 3)) == expected
