@@ -175,13 +175,13 @@ def public_command(command: str) -> str:
     """Return a command without the paths of the machine it ran on."""
     shown = []
     for word in shlex.split(command):
-        key = word.lstrip("+").partition("=")[0]
+        key, _, value = word.lstrip("+").partition("=")
         if key in PRIVATE:
             continue
         if key in ("data.root", "data.cache"):
             word = f"{key}=DIR"
         elif key == "train.start_from":
-            word = f"{key}={Path(word).name}"
+            word = f"{key}={Path(value).name}"
         elif Path(word).is_absolute():
             word = "/".join(Path(word).parts[-2:])
         shown.append(word)
