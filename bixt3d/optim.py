@@ -116,7 +116,7 @@ class ExponentialAverage(AveragedModel):
     def __init__(self, model: nn.Module, decay: float):
         if not 0 <= decay < 1:
             raise ValueError(f"ema_decay: expected at least 0 and below 1, got {decay}.")
-        super().__init__(model, use_buffers=True)
+        super().__init__(model)
         self.decay = decay
         self.updates = 0
 
@@ -126,7 +126,7 @@ class ExponentialAverage(AveragedModel):
         t = self.updates
         weight = 1 - min(self.decay, (1 + t) / (10 + t)) if t else 1.0
         tensors = (itertools.chain(m.parameters(), m.buffers()) for m in (self.module, model))
-        pairs = [(mine.detach(), its.detach()) for mine, its in zip(*tensors, strict=True)]
+        pairs = list(zip(*tensors, strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         counters = [pair for pair in pairs if not pair[0].is_floating_point()]
         # a few launches for hundreds of tensors

@@ -114,7 +114,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         "classes": json.loads(metadata["classes"]),
         "parts": json.loads(metadata["parts"]),
         "facts": json.loads(metadata["facts"]),
-        "model": {name: _rounded(t, torch.float32) if t.ndim > 1 else t for name, t in tensors.items()},
+        "model": {name: _rounded(t, torch.float32) for name, t in tensors.items()},
     }
 
 

@@ -58,6 +58,7 @@ def test_steps_of_the_learning_rate_by_hand():
     [
         ({"every_epochs": 0}, "every_epochs: expected at least 1"),
         ({"factor": 0.0}, "factor: expected above 0"),
+        ({"factor": 1.1}, "factor: expected above 0 and at most 1"),
     ],
 )
 def test_steps_that_cannot_be_are_refused(options, message):
