@@ -169,7 +169,9 @@ def test_a_target_in_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "of_this_folder.py").write_text("def double(x): return 2 * x\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
-    assert build({"_target_": "of_this_folder.double", "x": 3}) == 6
+    for _ in range(2):
+        assert build({"_target_": "of_this_folder.double", "x": 3}) == 6
+    assert sys.path.count(str(tmp_path)) == 1
 
 
 def test_a_node_without_target():

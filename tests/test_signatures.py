@@ -21,12 +21,22 @@ def strict(*parts, width: int = 1):
     return width
 
 
+def bare():
+    return 7
+
+
 def test_a_call_that_takes_any_keyword_is_given_it():
     assert build({**HERE, "colour": "red"}) == (1, {"colour": "red"})
     with pytest.raises(TypeError, match=r"^box\.width: expected a whole number, got 'x'"):
         build({**HERE, "width": "x", "colour": "red"}, "box")
     with pytest.raises(ValueError, match=r"^box: unknown key 'colour' for .*strict; expected one of width"):
         build({"_target_": f"{__name__}.strict", "colour": "red"}, "box")
+    with pytest.raises(ValueError, match=r"^box: unknown key 'a' for .*bare; expected one of \(none\)"):
+        build({"_target_": f"{__name__}.bare", **dict.fromkeys("fbecda", 1)}, "box")
+
+
+def test_what_hydra_itself_reads_is_no_keyword_of_the_call():
+    assert build({"_target_": f"{__name__}.bare", "_convert_": "object", "_recursive_": True}) == 7
 
 
 def test_a_call_written_in_c_is_taken_as_it_is():
