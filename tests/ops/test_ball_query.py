@@ -95,6 +95,8 @@ def test_moving_everything_changes_nothing(seed, shift, radius):
     [
         (lambda q, p: ball_query(q, p, 0.0, 2), ValueError, "radius is 0.0, expected a positive finite"),
         (lambda q, p: ball_query(q, p, float("nan"), 2), ValueError, "radius is nan"),
+        (lambda q, p: ball_query(q, p, float("inf"), 2), ValueError, "radius is inf"),
+        (lambda q, p: ball_query(q, p, True, 2), TypeError, "radius has type bool, expected a float"),
         (lambda q, p: ball_query(q, p, "1", 2), TypeError, "radius has type str, expected a float"),
         (lambda q, p: ball_query(q, p, 0.1, 0), ValueError, "max_neighbors is 0, expected at least 1"),
         (lambda q, p: ball_query(q, p[:, :0], 0.1, 2), ValueError, r"points has shape \(2, 0, 3\)"),

@@ -142,6 +142,27 @@ def test_the_order_of_the_points_does_not_matter(seed):
             "start holds 8, .* 0 to 7",
         ),
         (
+            lambda p: farthest_point_sample(p, 2, start=torch.tensor([-1, 0])),
+            ValueError,
+            "start holds -1, .* 0 to 7",
+        ),
+        (
+            lambda p: farthest_point_sample(p, 2, start=torch.tensor([[0], [1]])),
+            ValueError,
+            r"start has shape \(2, 1\), expected \(2,\)",
+        ),
+        (
+            lambda p: farthest_point_sample(p, 2, start=torch.tensor([0, 1]).to("meta")),
+            ValueError,
+            "start is on meta, expected cpu where points is",
+        ),
+        (lambda p: farthest_point_sample(p, 2, start=True), TypeError, "start has type bool"),
+        (
+            lambda p: farthest_point_sample(p, 2, start=torch.tensor([0, 1]), generator=torch.Generator()),
+            ValueError,
+            r"start is a tensor of shape \(2,\) and a generator is given too",
+        ),
+        (
             lambda p: farthest_point_sample(p, 2, start=torch.tensor([0])),
             ValueError,
             r"start has shape \(1,\), expected \(2,\)",

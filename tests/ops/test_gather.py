@@ -94,6 +94,7 @@ def test_an_index_outside_its_cloud_is_refused_on_the_cpu(op, backend, error, wr
             ValueError,
             r"features has shape \(7, 3\), expected \(B, N, C\)",
         ),
+        (lambda f, i: gather_points(f[..., None], i), ValueError, r"features has shape \(2, 7, 3, 1\)"),
         (lambda f, i: gather_points(f, i[0]), ValueError, r"index has shape \(5,\), expected \(B, M\)"),
         (lambda f, i: group_points(f, i), ValueError, r"index has shape \(2, 5\), expected \(B, M, K\)"),
         (

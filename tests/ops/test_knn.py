@@ -142,6 +142,7 @@ def test_the_order_of_the_points_does_not_matter(seed):
         (lambda q, p: knn(q[0], p, 2), ValueError, r"query has shape \(4, 3\), expected \(B, M, D\)"),
         (lambda q, p: knn(q[:1], p, 2), ValueError, r"\(1, 4, 3\) and points has shape \(2, 8, 3\)"),
         (lambda q, p: knn(q[..., :2], p, 2), ValueError, "same number of axes"),
+        (lambda q, p: knn(q[..., :0], p[..., :0], 2), ValueError, r"query has shape \(2, 4, 0\), expected"),
         (
             lambda q, p: knn(q.double(), p, 2),
             TypeError,
