@@ -143,15 +143,13 @@ def _keywords(target: Callable) -> tuple[set[str], bool]:
     except ValueError:  # of what is written in C, which does not always tell
         return set(), True
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    known = {n for n, p in parameters.items() if p.kind in kinds and n != "self"}
+    known = {n for n, p in parameters.items() if p.kind in kinds}
     return known, any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
 def _hints(target: Callable) -> dict[str, Any]:
     """Return the annotations of a call; none where they name what only a type checker imports."""
     constructor = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
-    if not hasattr(constructor, "__annotations__"):
-        return {}
     try:
         return typing.get_type_hints(constructor)
     except (NameError, AttributeError, TypeError, SyntaxError):

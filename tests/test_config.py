@@ -138,7 +138,9 @@ def test_a_node_is_checked_against_its_call(node, error, message):
         build({**HERE, **node}, "box")
 
 
-def test_annotations_that_nobody_can_resolve_are_not_checked():
+@pytest.mark.parametrize("annotation", ["NowhereToBeFound", "sys.nowhere_to_be_found", "int[3]", "a b"])
+def test_annotations_that_nobody_can_resolve_are_not_checked(monkeypatch, annotation):
+    monkeypatch.setitem(Foreign.__init__.__annotations__, "width", annotation)
     assert build({"_target_": f"{__name__}.Foreign", "width": "3"}).size == ("3", 1)
     with pytest.raises(
         ValueError, match=r"^box: unknown key 'wdth' for .*Foreign; expected one of height, width"

@@ -1,6 +1,8 @@
 """Nodes and the calls they describe, in the corners: open-ended calls, calls written in C, differences of configs."""
 
+import functools
 import sys
+from typing import Optional
 
 import pytest
 from places import ROOT
@@ -25,6 +27,13 @@ def bare():
     return 7
 
 
+def typed(*, name: str = "", switch: bool = False, size: Optional[int] = None):  # noqa: UP045 - as others write it
+    return name, switch, size
+
+
+half = functools.partial(strict, width=2)
+
+
 def test_a_call_that_takes_any_keyword_is_given_it():
     assert build({**HERE, "colour": "red"}) == (1, {"colour": "red"})
     with pytest.raises(TypeError, match=r"^box\.width: expected a whole number, got 'x'"):
@@ -37,6 +46,29 @@ def test_a_call_that_takes_any_keyword_is_given_it():
 
 def test_what_hydra_itself_reads_is_no_keyword_of_the_call():
     assert build({"_target_": f"{__name__}.bare", "_convert_": "object", "_recursive_": True}) == 7
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("name", 3, "a text"),
+        ("switch", 1, "true or false"),
+        ("switch", "yes", "true or false"),
+        ("size", 2.5, "a whole number or null"),
+        ("size", True, "a whole number or null"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_what_is_expected(key, value, expected):
+    with pytest.raises(TypeError, match=rf"^box\.{key}: expected {expected}, got {value!r}"):
+        build({"_target_": f"{__name__}.typed", key: value}, "box")
+    given = {"name": "x", "switch": True, "size": None}
+    assert build({"_target_": f"{__name__}.typed", **given}) == ("x", True, None)
+
+
+def test_an_object_that_can_be_called_is_named_by_its_class():
+    assert build({"_target_": f"{__name__}.half"}) == 2
+    with pytest.raises(ValueError, match=r"unknown key 'colour' for .*partial; expected one of width"):
+        build({"_target_": f"{__name__}.half", "colour": "red"}, "box")
 
 
 def test_a_call_written_in_c_is_taken_as_it_is():
