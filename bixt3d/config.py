@@ -52,6 +52,7 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
         sys.exit(
             f"error: {given}: no such config; expected the path of a YAML file, such as cfgs/quickstart.yaml."
         )
+    name = report_errors(lambda: _name(path))
     arguments.remove(given)
     defaults = [
         f"hydra.searchpath=[file://{config_root.resolve()}]",
@@ -74,7 +75,7 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
 
     # Hydra prints its own errors over many lines; told so, it raises them like anyone else
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    decorated = hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=path.stem)
+    decorated = hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=name)
     with contextlib.ExitStack() as stack:
         if {"-m", "--multirun"} & set(options) and "hydra.sweep.dir" not in chosen:
             # where Hydra writes what it was told to run; every run has a folder of its own for what it made
@@ -100,7 +101,14 @@ def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Pat
     search_path = f"hydra.searchpath=[file://{config_root.resolve()}]"
     folder = str(path.parent.resolve())
     with _as_value_errors(), hydra.initialize_config_dir(config_dir=folder, version_base="1.3"):
-        return _resolved(hydra.compose(path.stem, overrides=[search_path, *overrides]))
+        return _resolved(hydra.compose(_name(path), overrides=[search_path, *overrides]))
+
+
+def _name(path: Path) -> str:
+    """Return a config's name, for Hydra, which would look for another file beside one that does not end in .yaml."""
+    if path.suffix != ".yaml":
+        raise ValueError(f"{path}: expected a config whose name ends in .yaml; rename it.")
+    return path.stem
 
 
 def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> Any:
