@@ -93,6 +93,15 @@ def test_a_head_for_other_classes_starts_anew(tiny, tiny_run):
         assert torch.equal(value, before[key] if key in anew else state[key]), key
 
 
+def test_what_a_model_has_besides_is_named_and_what_it_lacks_is_not():
+    given = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 5), torch.nn.Linear(5, 5))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    model.add_module("norm", torch.nn.LayerNorm(2))
+    anew = load_matching_weights(model, given.state_dict(), "a.pt")
+    assert anew == ["1.weight", "1.bias", "norm.weight", "norm.bias"]
+    assert torch.equal(model[0].weight, given[0].weight)
+
+
 def test_weights_of_another_width_are_refused(tiny, tiny_run):
     model = torch.nn.Sequential(torch.nn.Linear(3, 4))
     with pytest.raises(
