@@ -38,6 +38,19 @@ def test_what_is_saved_comes_back(tmp_path):
     assert load_checkpoint(tmp_path)["n"] == 3, "a run folder stands for its last.pt"
 
 
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise OSError("Input/output error")
+
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"step": 1})
+    monkeypatch.setattr("os.fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        save_checkpoint(path, {"step": 2})
+    assert load_checkpoint(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
 def test_a_crash_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
     path = tmp_path / "last.pt"
@@ -102,6 +115,8 @@ class TestBadFiles:
             save_checkpoint(tmp_path / name / "last.pt", {})
         with pytest.raises(FileNotFoundError, match=r"name one of the runs here, such as .*tuesday\."):
             load_checkpoint(tmp_path)
+        save_checkpoint(tmp_path / "last.pt", {"name": "its own"})
+        assert load_checkpoint(tmp_path)["name"] == "its own"
 
     @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
     def test_truncated(self, tiny_run, tmp_path, share):

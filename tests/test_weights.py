@@ -77,11 +77,12 @@ def test_a_module_shared_in_the_model_is_no_obstacle(tmp_path):
         "config": "x: 1\n",
         "classes": ["b", "c", "a"],
         "parts": ["b/z", "b/y", "a/x"],
-        "model": {"one": shared, "two": shared, "n": torch.tensor(3)},
+        "model": {"one": shared, "two": shared, "turned": shared[:3].T, "n": torch.tensor(3)},
     }
     save_weights(tmp_path / "w.safetensors", content, {}, dtype="float32")
     read = read_weights(tmp_path / "w.safetensors")
     assert torch.equal(read["model"]["two"], shared)
+    assert torch.equal(read["model"]["turned"], shared[:3].T)
     assert read["model"]["n"].dtype == torch.int64
     assert (read["classes"], read["parts"], read["config"]) == (
         content["classes"],
@@ -130,6 +131,17 @@ def test_a_file_over_the_limit_is_not_written(publish, tiny_run, tmp_path):
         publish(tiny_run / "best.pt", tmp_path / "out", "--max-mb", "0.01")
     assert "bytes in bfloat16, expected at most 10,000; take a smaller model or" in str(ended.value.code)
     assert not (tmp_path / "out").exists()
+    content = {"config": "", "classes": [], "model": {"w": torch.zeros(2)}}
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(
+        ValueError, match=r"in float32, expected at most 9; give --dtype bfloat16 or raise the"
+    ):
+        save_weights(path, content, {}, dtype="float32", max_bytes=9)
+    with pytest.raises(ValueError, match=r"dtype: unknown value 'int8', expected one of bfloat16, float32"):
+        save_weights(path, content, {}, dtype="int8")
+    with pytest.raises(ValueError, match=r"w\.pt: expected a name that ends in \.safetensors"):
+        save_weights(path.with_suffix(".pt"), content, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
