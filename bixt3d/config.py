@@ -61,11 +61,10 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
-    chosen = {a.partition("=")[0] for a in arguments}
-    # overrides in one piece and before the options, whose parser takes them in no other order
+    # overrides in one piece and before the options, whose parser takes them in no other order; the last of two holds
     overrides = [a for a in arguments if a.startswith("~") or ("=" in a and not a.startswith("-"))]
     options = [a for a in arguments if a not in overrides]
-    sys.argv = [program, *(d for d in defaults if d.partition("=")[0] not in chosen), *overrides, *options]
+    sys.argv = [program, *defaults, *overrides, *options]
 
     import hydra
     from omegaconf import DictConfig
@@ -77,7 +76,7 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     decorated = hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=name)
     with contextlib.ExitStack() as stack:
-        if {"-m", "--multirun"} & set(options) and "hydra.sweep.dir" not in chosen:
+        if {"-m", "--multirun"} & set(options):
             # where Hydra writes what it was told to run; every run has a folder of its own for what it made
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             sys.argv.insert(1, f"hydra.sweep.dir={scratch}")
@@ -144,7 +143,7 @@ def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> An
         if isinstance(cause, USER_ERRORS):
             raise placed(cause, f"{where}: ") from cause
         raise ValueError(f"{where}: {error}") from error
-    if not (node.get("_partial_") and isinstance(made, functools.partial)):
+    if not node.get("_partial_"):
         return made
     rest = _Partial(made.func, *made.args, **made.keywords)
     rest.where = where

@@ -243,6 +243,10 @@ def test_override_changes_what_exists_and_nothing_else():
         override(config, ["data.n=[3"])
 
 
+def test_override_does_not_need_what_a_node_calls():
+    assert override({"data": {"_target_": "no.such", "n": 1}}, ["data.n=2"])["data"]["n"] == 2
+
+
 def test_override_takes_values_not_groups():
     config = {"data": {**HERE, "width": 1}, "list": [{"a": 1}]}
     with pytest.raises(ValueError, match=r"^data: .* take values, not groups; .* such as data\.width=VALUE"):

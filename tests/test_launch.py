@@ -53,14 +53,21 @@ def test_nothing_is_left_behind_unless_it_is_asked_for(told, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["-m", "--multirun"])
-def test_several_runs_leave_nothing_behind_either(told, tmp_path, option):
+def test_several_runs_leave_nothing_behind_either(told, tmp_path, capsys, option):
     assert told("../beside/two.yaml", option, "size=1,2") == [
         {"size": 1, "name": "n1"},
         {"size": 2, "name": "n2"},
     ]
     assert list((tmp_path / "here").iterdir()) == []
+    assert capsys.readouterr() == ("", "")
     told("../beside/two.yaml", option, "size=1,2", "hydra.sweep.dir=kept")
     assert (tmp_path / "here" / "kept" / "multirun.yaml").is_file()
+
+
+def test_options_and_overrides_may_stand_in_any_order(told, capsys):
+    assert told("-m", "~name", "../beside/two.yaml", "size=1,2") == [{"size": 1}, {"size": 2}]
+    assert told("size=3", "--cfg=job", "../beside/two.yaml", "+x=4") == []
+    assert capsys.readouterr().out == "size: 3\nname: n${size}\nx: 4\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])

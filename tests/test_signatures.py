@@ -44,6 +44,15 @@ def test_a_call_that_takes_any_keyword_is_given_it():
         build({"_target_": f"{__name__}.bare", **dict.fromkeys("fbecda", 1)}, "box")
 
 
+def test_what_is_given_by_place_stays_where_the_rest_is_left_to_the_code():
+    assert build({"_target_": "operator.sub", "_partial_": True, "_args_": [10]})(3) == 7
+
+
+def test_values_arrive_as_plain_containers():
+    _, others = build({**HERE, "colours": [["red"], {"dark": True}]})
+    assert [type(x) for x in (others["colours"], *others["colours"])] == [list, list, dict]
+
+
 def test_what_hydra_itself_reads_is_no_keyword_of_the_call():
     assert build({"_target_": f"{__name__}.bare", "_convert_": "object", "_recursive_": True}) == 7
 
@@ -100,6 +109,8 @@ def test_overrides_take_texts_lists_and_parts_of_a_node():
     assert override(config, ["train.targets=[4]"])["train"]["targets"] == [4]
     assert override(config, ["data={n: 5}"])["data"] == {"root": "a", "n": 5}
     assert override(config, ["data.n=null"])["data"]["n"] is None
+    with pytest.raises(ValueError, match=r"data\.x: unknown key; expected one of \(none\)"):
+        override({"data": {}}, ["data.x=1"])
     with pytest.raises(ValueError, match=r"argument data\.n=\?\?\?|data\.n: has no value yet"):
         override(config, ["data.n=???"])
 
@@ -139,3 +150,10 @@ def test_a_config_is_composed_as_the_command_line_does():
     assert (config["name"], config["train"]["epochs"], config["data"]["seed"]) == ("tiny", 7, 3)
     with pytest.raises(ValueError, match=r"^train\.epocs: unknown key; expected one of "):
         compose(ROOT / "tests" / "tiny.yaml", ["train.epocs=7"], config_root=ROOT / "cfgs")
+
+
+def test_a_key_that_an_entry_of_a_list_does_not_write_is_added_with_a_plus(tmp_path):
+    (tmp_path / "a.yaml").write_text("steps: [{_target_: bixt3d.datasets.transforms.RandomScale, high: 2}]\n")
+    said = r"^steps\.0\.low: .*RandomScale takes it; add it with a plus: \+steps\.0\.low=0\.9$"
+    with pytest.raises(ValueError, match=said):
+        compose(tmp_path / "a.yaml", ["steps.0.low=0.9"], config_root=ROOT / "cfgs")
