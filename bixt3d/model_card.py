@@ -51,10 +51,9 @@ def gather_facts(
         "steps": progress.get("step"),
         "selection": dict(content.get("selection", {})),
     }
-    stretches = sorted(
-        folder.glob("environment*.json"), key=lambda p: int("0" + "".join(filter(str.isdigit, p.stem)))
-    )
-    environments = [_read(path) for path in stretches]
+    environments = [
+        _read(path) for path in sorted(folder.glob("environment*.json"))
+    ]  # that of the start is first
     if environments:
         first = environments[0]
         facts["command"] = public_command(first["command"])
