@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bixt3d.evaluation.evaluate import evaluate_checkpoint
+from bixt3d.inference.loading import check_labels
 
 CPU = "train.accelerator=cpu"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -13,6 +14,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_data_of_other_classes_is_refused_even_if_they_are_as_many(tiny_run, tmp_path):
     content = torch.load(tiny_run / "best.pt", weights_only=True)
+    with pytest.raises(
+        ValueError, match=r"other classes \(11, number 12 is None\) than .* \(12, number 12 is 'table'\)"
+    ):
+        check_labels("a.pt", "classes", content["classes"][:-1], content["classes"])
     for classes in (content["classes"][::-1], content["classes"][1:]):
         torch.save({**content, "classes": classes}, tmp_path / "other.pt")
         said = (

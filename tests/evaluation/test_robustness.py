@@ -179,6 +179,11 @@ def test_a_plan_reads_the_command_line():
     assert plan.severities == (1, 2, 3, 4, 5)
     assert plan.point_counts == (1024, 512, 256, 128, 64)
     assert plan.seed == 4
+    everything = RobustnessPlan(("scale", "jitter"), (1, 2, 3, 4, 5), (), 0)
+    assert RobustnessPlan.parse({"corruption": "scale, jitter"}) == everything
+    assert RobustnessPlan(("scale", "jitter")) == everything
+    some = RobustnessPlan.parse({"points": "64, 32,64", "severity": "2, 1,2"})
+    assert (some.point_counts, some.severities) == ((64, 32), (2, 1))
 
 
 def test_the_picture_of_the_corruptions(tmp_path, capsys):

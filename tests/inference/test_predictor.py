@@ -398,12 +398,14 @@ def test_options_of_loading_hold_for_the_classifier_too(tiny_run, monkeypatch):
         batch_size=3,
         device="cpu",
         precision="bf16-mixed",
+        compile=True,
         drop_strays=True,
     )
     inner, outer = made
     for name in ("seed", "batch_size", "device", "precision", "drop_strays", "compile"):
         assert inner[name] == outer[name], name
     assert (inner["seed"], inner["batch_size"], inner["drop_strays"]) == (5, 3, True)
+    assert (inner["precision"], inner["compile"]) == ("bf16-mixed", True)
 
 
 def test_a_device_that_is_not_there_is_one_sentence(tiny_run):

@@ -68,6 +68,9 @@ def test_whoever_trusts_a_checkpoint_says_so(handed, one_thread, way):
 def test_the_classifier_that_says_the_category_is_a_checkpoint_too(handed, tiny_run):
     with pytest.raises(ValueError, match=NAMED.format(r"mine\.Model")):
         load(tiny_run, classifier=handed(named), device="cpu")
+    # one that is trusted is loaded, and then found to say nothing that this model would not know
+    with pytest.raises(ValueError, match="classifier"):
+        load(tiny_run, classifier=handed(named), device="cpu", trust_code=True)
 
 
 def test_overrides_are_the_users_own(handed, one_thread):
