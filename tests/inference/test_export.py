@@ -4,6 +4,7 @@ import builtins
 import importlib
 import inspect
 import json
+import logging
 import sys
 
 import pytest
@@ -104,6 +105,10 @@ def test_a_program_is_the_model(checkpoint, tmp_path, name):
     assert json.loads(metadata["classes"]) == CLASSES
     assert metadata["in_channels"] == str(predictor.model.in_channels)
     assert "unit sphere" in metadata["normalisation"]
+    assert metadata["task"] == ("parts" if name in ("naive parts", "decoder") else "classes")
+    assert metadata["takes_category"] == ("true" if predictor.takes_category else "false")
+    with_normals = predictor.model.in_channels == 6
+    assert metadata["channels"] == ("x y z, then the unit normal" if with_normals else "x y z")
 
 
 @pytest.mark.parametrize("name", ["naive", "naive parts"])
@@ -127,6 +132,7 @@ def test_onnx_is_the_model(checkpoint, tmp_path, capfd, name):
     assert json.loads(metadata["parts"]) == (PARTS if name == "naive parts" else [])
     assert metadata["num_points"] == "48"
     assert capfd.readouterr() == ("", ""), "the exporter talks of itself"
+    assert logging.root.manager.disable == logging.NOTSET, "others may talk again"
 
 
 def test_the_weights_are_those_that_a_checkpoint_serves(checkpoint, tmp_path):
@@ -137,13 +143,14 @@ def test_the_weights_are_those_that_a_checkpoint_serves(checkpoint, tmp_path):
         content = load_checkpoint(path)
         content["model"]["head.weight"] *= scale
         save_checkpoint(path, content)
-        export_checkpoint(path, tmp_path / "model.pt2")
-        found.append(torch.export.load(tmp_path / "model.pt2").module()(*given))
+        done = export_checkpoint(path, tmp_path / "new" / "folder" / "model.pt2")
+        found.append(torch.export.load(done.path).module()(*given))
     bias = content["model"]["head.bias"]
     torch.testing.assert_close(found[1] - bias, 3 * (found[0] - bias), atol=1e-4, rtol=1e-4)
 
 
-def test_a_file_that_computes_something_else_is_reported(checkpoint, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("more", "said"), [(1e-2, r"0\.01"), (float("nan"), "nan")])
+def test_a_file_that_computes_something_else_is_reported(checkpoint, tmp_path, monkeypatch, more, said):
     module = importlib.import_module("bixt3d.inference.export")
     real = module.torch.export.load
 
@@ -153,11 +160,11 @@ def test_a_file_that_computes_something_else_is_reported(checkpoint, tmp_path, m
 
         def module(self):
             run = self.program.module()
-            return lambda *given: run(*given) + 1e-2
+            return lambda *given: run(*given) + more
 
     monkeypatch.setattr(module.torch.export, "load", Off)
     with pytest.raises(
-        RuntimeError, match=r"model\.pt2: its logits differ from the model's by 0\.01 on 1 clouds"
+        RuntimeError, match=rf"model\.pt2: its logits differ from the model's by {said} on 1 clouds"
     ):
         export_checkpoint(checkpoint("naive"), tmp_path / "model.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"], "such a file is not left behind"

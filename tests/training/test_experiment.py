@@ -29,6 +29,7 @@ def test_results_say_when_and_by_what_they_were_chosen(tiny_run):
 
 def test_a_run_that_selects_nothing_reports_its_last_weights(tiny, tmp_path, capsys):
     options = ("train.select_on=null", "train.max_steps=1", "train.seed=3")
+    (tmp_path / "run").mkdir()  # an empty folder is as good as none
     folder = experiment.train(tiny(f"run_dir={tmp_path / 'run'}", *options))
     results = json.loads((folder / "results.json").read_text())
     assert set(results["results"]) == {"last"}

@@ -121,8 +121,16 @@ def test_a_continuation_may_name_the_checkpoint_and_log_otherwise(
     folder = tmp_path / "run"
     with pytest.raises(Stopped):
         train_until(tiny(f"run_dir={folder}"), 5)
-    given = (f"train.resume={folder / 'last.pt'}", "train.log_every=7", "train.measure_test=false")
-    assert train_until(tiny(*given)) == folder
+    free = (
+        "train.log_every=7",
+        "train.measure_test=false",
+        "train.eval_batch_size=5",
+        "train.checkpoint_every=2",
+        "train.max_minutes=60",
+        "train.targets=[50]",
+        "model.encoder.checkpoint_activations=true",
+    )
+    assert train_until(tiny(f"train.resume={folder / 'last.pt'}", *free)) == folder
     ours, theirs = (
         torch.load(f / "last.pt", weights_only=True)["model"] for f in (folder, uninterrupted("plain"))
     )
