@@ -200,9 +200,13 @@ class TestBadFiles:
         said = capsys.readouterr().out.splitlines()
         assert said[0] == "precision: 32-true, since the 16-mixed of the training run needs a CUDA device"
         assert not any("precision" in line for line in said[1:])
-        for given, words in (("accelerator=cuda", "expected a CUDA"), ("precision=16-mixed", "needs a CUDA")):
+        for given, words in (
+            ("train.accelerator=cuda", "expected a CUDA"),
+            ("train.precision=16-mixed", "needs a CUDA"),
+            ("+train.precision=16-mixed", "needs a CUDA"),
+        ):
             with pytest.raises(ValueError, match=words):
-                evaluate_checkpoint(tmp_path / "best.pt", [f"train.{given}"])
+                evaluate_checkpoint(tmp_path / "best.pt", [given])
 
     def test_other_architecture_by_override(self, tiny_run):
         with pytest.raises(ValueError, match=r"best\.pt: weights of another architecture"):

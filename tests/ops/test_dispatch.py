@@ -37,6 +37,12 @@ def test_every_public_op_has_a_row_and_a_reference():
         assert len(set(names)) == len(names)
 
 
+def test_the_reference_runs_where_no_other_does_and_the_library_before_all():
+    for rows in BACKENDS.values():
+        unnamed = [row.name for row in rows if not row.by_name_only]
+        assert (unnamed[0], unnamed[-1]) == ("cpu", "reference")
+
+
 def test_automatic_choice_takes_the_first_that_can_run(picky):
     points = grid(1, 5, 3)
     knn(points, points, 2)

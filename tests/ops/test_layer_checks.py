@@ -75,6 +75,17 @@ def test_memory_that_is_given_records_no_gradient(place):
         residual_mlp(*args, update=update, out=torch.empty(MLP[0]))
 
 
+def test_under_autocast_parameters_may_be_of_another_dtype():
+    x, *parameters = map(torch.rand, MLP)
+    latents, values, tokens, *maps = map(torch.rand, STREAM)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(residual_mlp(x.bfloat16(), *parameters)).all()
+        for found in stream_attention(latents, values, tokens.bfloat16(), *maps):
+            assert torch.isfinite(found).all()
+    with pytest.raises(TypeError, match="norm_weight has dtype float32, expected bfloat16 as x has"):
+        residual_mlp(x.bfloat16(), *parameters)
+
+
 def test_a_factor_needs_clouds():
     args = [torch.rand(shape) for shape in MLP]
     args[0] = args[0][0, 0]
