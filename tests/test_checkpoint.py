@@ -151,8 +151,9 @@ class TestBadFiles:
         with pytest.raises((ValueError, RuntimeError), match=r"arrays\.npz: "):
             load_checkpoint(tmp_path / "arrays.npz")
 
-    def test_torch_file_of_something_else(self, tmp_path):
-        torch.save({"state_dict": {"w": torch.zeros(1)}}, tmp_path / "other.pt")
+    @pytest.mark.parametrize("content", [{"state_dict": {"w": torch.zeros(1)}}, [torch.zeros(1)]])
+    def test_torch_file_of_something_else(self, tmp_path, content):
+        torch.save(content, tmp_path / "other.pt")
         with pytest.raises(
             ValueError, match=r"other\.pt: a torch file, but not a bixt3d checkpoint; expected a last"
         ):

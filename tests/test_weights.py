@@ -77,7 +77,7 @@ def test_a_module_shared_in_the_model_is_no_obstacle(tmp_path):
         "config": "x: 1\n",
         "classes": ["b", "c", "a"],
         "parts": ["b/z", "b/y", "a/x"],
-        "model": {"one": shared, "two": shared, "turned": shared[:3].T, "n": torch.tensor(3)},
+        "model": {"one": shared, "two": shared, "turned": shared[:3].T, "n": torch.tensor([[1001]])},
     }
     save_weights(tmp_path / "w.safetensors", content, {}, dtype="float32")
     read = read_weights(tmp_path / "w.safetensors")
