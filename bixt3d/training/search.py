@@ -242,5 +242,6 @@ def _quoted(folder: Path) -> str:
 
 
 def _last_line(path: Path) -> str:
+    # read as text, a carriage return is the end of a line as well
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.split("\r")[-1].strip() for line in reversed(lines) if line.strip()), "")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
