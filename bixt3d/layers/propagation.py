@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops import three_interpolate, three_nn
+from ..ops import group_points, three_interpolate, three_nn
 from .pointwise import LinearNormAct, PointwiseResidual
 
 WEIGHT_EPS = 1e-8
@@ -56,9 +56,13 @@ class FeaturePropagation(nn.Module):
             coarse: ``(B, S, coarse_dim)``.
 
         Returns:
-            ``(B, N, out_dim)``, differentiable in both features.
+            ``(B, N, out_dim)``, differentiable in both features and, through the weights, in both points.
         """
-        sq_dist, index = three_nn(fine_points, coarse_points)
+        _, index = three_nn(fine_points, coarse_points)
+        wide = torch.promote_types(fine_points.dtype, torch.float32)
+        # computed again, since the distances of the op carry no gradient to the points
+        apart = fine_points.to(wide).unsqueeze(2) - group_points(coarse_points, index)
+        sq_dist = apart.square().sum(dim=-1)
         weights = 1 / (sq_dist + WEIGHT_EPS)
         weights = (weights / weights.sum(dim=-1, keepdim=True)).to(coarse.dtype)
         interpolated = three_interpolate(coarse, index, weights)

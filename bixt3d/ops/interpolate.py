@@ -22,7 +22,9 @@ def three_nn(query: Tensor, points: Tensor, *, backend: str | None = None) -> tu
 
     Returns:
         sq_dist (B, M, 3), float64 for float64 input and float32 otherwise, in the squared unit of the points,
-        and index (B, M, 3) int64. Neither is differentiable; see :func:`bixt3d.ops.knn`.
+        and index (B, M, 3) int64. Neither is differentiable: weights made of ``sq_dist`` carry no gradient to the
+        points. Where one is wanted, compute the distances again as
+        ``(query[:, :, None] - group_points(points, index)).square().sum(-1)``, as FeaturePropagation does.
 
     Raises:
         ValueError: wrong shape, empty clouds, different devices, unknown backend.
@@ -65,7 +67,8 @@ def three_interpolate(
 
     Returns:
         (B, M, C), dtype and device of ``features``, computed in the wider of the two dtypes, differentiable
-        in ``features`` and ``weights`` any number of times.
+        in ``features`` and ``weights`` any number of times. Points do not enter: their gradient comes through
+        the weights alone, where these were computed from them differentiably (see :func:`three_nn`).
 
     Raises:
         ValueError: wrong shape, different devices, an index out of range on the CPU (from the torch backend a

@@ -30,8 +30,8 @@ def register(
         gather, scatter_sum, interpolate, spread: the functions.
         row_products: ``(rows (B, M, C), features (B, N, C), index (B, M, 3), dtype)`` to (B, M, 3) of this dtype,
             the product of each row with the three that the index names: the gradient of the weights.
-            Differentiable itself. None for torch's operations on gathered rows, which do where the weights
-            come from distances without a gradient.
+            Differentiable itself. None for torch's operations on gathered rows, which do since weights need a
+            gradient only where one to the points is asked for.
 
     Returns:
         What a backend runs for the ops ``gather_points``, ``group_points`` and ``three_interpolate``.

@@ -1,0 +1,108 @@
+"""The gradient with respect to the points of every kind of model, against finite differences in float64."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from bixt3d.layers import GroupRefinement, PointTokenizer
+from bixt3d.models import (
+    BiXTClassifier,
+    BiXTEncoder,
+    BiXTSegmenter,
+    PointMLPClassifier,
+    PointMLPDecoder,
+    PointMLPEncoder,
+    PointMLPSegmenter,
+)
+
+HALVING = partial(GroupRefinement, num_neighbors=4, width=8, reduction=2)
+DECODER = partial(PointMLPDecoder, widths=(12, 8), num_blocks=1, context_dim=6, category_dim=5, head_dim=16)
+POINTMLP = {"embedding_dim": 8, "width_factors": (2, 2), "num_neighbors": (6, 6), "reductions": (2, 2)}
+POINTMLP |= {"blocks_before": (1, 1), "blocks_after": (1, 1), "use_xyz": True}
+STEP = 1e-6
+
+
+def bixt(kind, *arguments, encoder=(), **options):
+    settings = {"depth": 2, "dim": 24, "num_latents": 5, "num_heads": 3, **dict(encoder)}
+    return kind(
+        *arguments, tokenizer=PointTokenizer(24, scale=4.0), encoder=BiXTEncoder(**settings), **options
+    )
+
+
+MODELS = {
+    "classifier": lambda: bixt(BiXTClassifier, 7),
+    "hierarchy": lambda: bixt(BiXTClassifier, 7, encoder={"refinement": HALVING}),
+    "segmenter": lambda: bixt(BiXTSegmenter, 7, 3, encoder={"dense": True}),
+    "decoder": lambda: bixt(
+        BiXTSegmenter, 7, 3, encoder={"dense": True, "refinement": HALVING}, decoder=DECODER
+    ),
+    "pointmlp": lambda: PointMLPClassifier(7, encoder=PointMLPEncoder(**POINTMLP), head_dims=(16, 8)),
+    "pointmlp segmenter": lambda: PointMLPSegmenter(
+        7, 3, encoder=PointMLPEncoder(**POINTMLP), decoder=DECODER
+    ),
+}
+
+
+class Encoding(nn.Module):
+    """The sinusoidal encoding in the precision of the points; the toolkit's is in float32 whatever they are."""
+
+    def __init__(self, encoding):
+        super().__init__()
+        self.frequency = encoding.frequency.double()
+
+    def forward(self, coordinates):
+        angle = coordinates.double().unsqueeze(-1) * self.frequency
+        return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-3)
+
+
+@pytest.fixture(params=MODELS, ids=[name.replace(" ", "-") for name in MODELS])
+def model(request):
+    torch.manual_seed(0)
+    model = MODELS[request.param]().eval()
+    if isinstance(getattr(model, "head", None), nn.Linear):
+        nn.init.normal_(model.head.weight)  # it starts at zero, which would hide everything
+    return model
+
+
+def objective(model):
+    """A scalar of points (2, 48, 3): all logits, each with a weight of its own."""
+    category = [torch.tensor([0, 2])] if isinstance(model, BiXTSegmenter | PointMLPSegmenter) else []
+
+    def value(points):
+        logits = model(points, *category)
+        return (logits * torch.linspace(-1, 2, logits.numel()).to(logits).view_as(logits)).sum()
+
+    return value
+
+
+def gradient(value, points):
+    points = points.clone().requires_grad_()
+    return torch.autograd.grad(value(points), points)[0]
+
+
+def test_finite_differences(model):
+    """In single coordinates and along a random direction; in float64, where the plain backends run."""
+    model.double()
+    if hasattr(model, "tokenizer"):
+        model.tokenizer.encoding = Encoding(model.tokenizer.encoding)
+    value = objective(model)
+    points = torch.rand(2, 48, 3, dtype=torch.float64) * 2 - 1
+    found = gradient(value, points)
+    directions = torch.zeros(12, *points.shape, dtype=torch.float64)
+    for row in range(8):
+        directions[row, row % 2, 6 * row, row % 3] = 1
+    directions[8:].normal_()
+    for direction in directions:
+        with torch.no_grad():
+            slope = (value(points + STEP * direction) - value(points - STEP * direction)) / (2 * STEP)
+        torch.testing.assert_close((found * direction).sum(), slope, rtol=1e-4, atol=1e-5)
+
+
+def test_float32(model):
+    """The backends of float32 against the plain ones of float64."""
+    points = torch.rand(2, 48, 3) * 2 - 1
+    found = gradient(objective(model), points)
+    expected = gradient(objective(model.double()), points.double())
+    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-3 * expected.abs().max().item())
