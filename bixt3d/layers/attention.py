@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ..ops import attention_weights, bidirectional_attention, latent_attention
@@ -33,40 +32,6 @@ def _head_width(attention_dim: int, num_heads: int) -> int:
 def _split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
     """``(B, N, parts*H*D)`` -> ``parts`` tensors ``(B, H, N, D)``."""
     return x.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-class _SplitSides(torch.autograd.Function):
-    """:func:`_split_heads` into two, whose gradients are not copied where they lie beside each other in memory.
-
-    The backward pass of the CPU attention writes them so. With the copies a training step of the naive classifier (8 x
-    1,024 points, float32, two threads) took 3 to 6 % longer with the C library's allocator, 1 % with freed memory kept.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, num_heads: int) -> tuple[Tensor, ...]:
-        return _split_heads(x, 2, num_heads)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        first, second = grads
-        batch, heads, count, width = first.shape
-        row = 2 * heads * width
-        beside = (
-            first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
-            and first.stride() == second.stride() == (count * row, width, row, 1)
-            and second.storage_offset() - first.storage_offset() == heads * width
-        )
-        if beside:
-            return first.as_strided((batch, count, row), (count * row, row, 1)), None
-        return torch.stack(grads).permute(1, 3, 0, 2, 4).flatten(2), None
-
-
-def _split_sides(x: Tensor, num_heads: int, backend: str | None) -> tuple[Tensor, ...]:
-    """``(B, N, 2*H*D)`` -> two tensors ``(B, H, N, D)``, for attention by a backend."""
-    records = x.requires_grad and not torch.compiler.is_compiling()
-    if records and x.device.type == "cpu" and backend in (None, "cpu"):
-        return _SplitSides.apply(x, num_heads)
-    return _split_heads(x, 2, num_heads)
 
 
 def _merge_heads(x: Tensor) -> Tensor:
@@ -145,7 +110,7 @@ class BidirectionalCrossAttention(nn.Module):
 
     def token_side(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Return references and values ``(B, H, N, D)`` of the tokens."""
-        return _split_sides(self.token_ref_val(tokens), self.num_heads, self.backend)
+        return _split_heads(self.token_ref_val(tokens), 2, self.num_heads)
 
     def attend(self, *sides: Tensor, return_logsumexp: bool = False) -> tuple[Tensor, ...]:
         """Apply :func:`bixt3d.ops.bidirectional_attention` to both sides, with the dropout and backend set here."""
@@ -222,7 +187,7 @@ class CrossAttention(nn.Module):
 
     def context_side(self, context: Tensor) -> tuple[Tensor, ...]:
         """Return keys and values ``(B, H, N, D)``."""
-        return _split_sides(self.key_val(context), self.num_heads, self.backend)
+        return _split_heads(self.key_val(context), 2, self.num_heads)
 
     def attend_to_part(self, q: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Read a part of the context; return what :func:`bixt3d.ops.join_latents` takes."""

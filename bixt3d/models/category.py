@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.backends.tracing import in_transform
+
 
 def one_hot_category(category: Tensor | None, points: Tensor, num_categories: int) -> Tensor:
     """Return the categories of a batch as ``(B, num_categories)`` rows of zeros and a one.
 
     Args:
         category: ``(B,)`` int64, 0 to ``num_categories - 1``; the range is checked on the CPU alone, where
-            that needs no wait.
+            that needs no wait, and not under torch.func.
         points: ``(B, N, C)``, the batch that they belong to; gives the dtype.
         num_categories: number of categories.
 
@@ -30,6 +32,9 @@ def one_hot_category(category: Tensor | None, points: Tensor, num_categories: in
         raise TypeError(f"category: expected dtype torch.int64, got {category.dtype}.")
     if category.shape != (batch,):
         raise ValueError(f"category: expected shape ({batch},), one per cloud, got {tuple(category.shape)}.")
+    if in_transform():  # vmap cannot look at values, as one_hot does too
+        numbers = torch.arange(num_categories, device=category.device)
+        return (category.unsqueeze(1) == numbers).to(points.dtype)
     if category.device.type == "cpu" and not torch.compiler.is_compiling():
         outside = category[(category < 0) | (category >= num_categories)]
         if len(outside):

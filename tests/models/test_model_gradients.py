@@ -1,4 +1,4 @@
-"""The gradient with respect to the points of every kind of model, against finite differences in float64."""
+"""Gradients of every kind of model: by the points against finite differences in float64, and with torch.func."""
 
 from functools import partial
 
@@ -66,9 +66,14 @@ def model(request):
     return model
 
 
+def category_of(model):
+    """What two clouds are, for a model that is told."""
+    return [torch.tensor([0, 2])] if isinstance(model, BiXTSegmenter | PointMLPSegmenter) else []
+
+
 def objective(model):
     """A scalar of points (2, 48, 3): all logits, each with a weight of its own."""
-    category = [torch.tensor([0, 2])] if isinstance(model, BiXTSegmenter | PointMLPSegmenter) else []
+    category = category_of(model)
 
     def value(points):
         logits = model(points, *category)
@@ -106,3 +111,37 @@ def test_float32(model):
     found = gradient(objective(model), points)
     expected = gradient(objective(model.double()), points.double())
     torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_torch_func_gradients(model):
+    """By the parameters: of the whole batch, and of each cloud for itself."""
+    inputs = (torch.rand(2, 48, 3) * 2 - 1, *category_of(model))
+    leaves = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def loss(parameters, *inputs):
+        return torch.func.functional_call(model, parameters, inputs).square().sum()
+
+    def loss_of_one(parameters, *inputs):
+        return loss(parameters, *(x.unsqueeze(0) for x in inputs))
+
+    def check(found, *inputs):
+        expected = torch.autograd.grad(model(*inputs).square().sum(), list(leaves.values()))
+        for name, wanted in zip(leaves, expected, strict=True):
+            torch.testing.assert_close(found[name], wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+
+    parameters = {name: p.detach() for name, p in leaves.items()}
+    check(torch.func.grad(loss)(parameters, *inputs), *inputs)
+    each = torch.func.vmap(torch.func.grad(loss_of_one), (None, *(0 for _ in inputs)))(parameters, *inputs)
+    for i in range(2):
+        check({name: rows[i] for name, rows in each.items()}, *(x[i : i + 1] for x in inputs))
+
+
+def test_torch_func_jacobian(model):
+    """By the points, row by row against reverse mode."""
+    points, category = torch.rand(2, 48, 3) * 2 - 1, category_of(model)
+    found = torch.func.jacrev(lambda points: model(points, *category).flatten(1).mean(dim=0)[:5])(points)
+    points.requires_grad_()
+    rows = model(points, *category).flatten(1).mean(dim=0)[:5]
+    for jacobian, row in zip(found, rows, strict=True):
+        (wanted,) = torch.autograd.grad(row, points, retain_graph=True)
+        torch.testing.assert_close(jacobian, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
