@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import cpu, cpu_library
+from .once import differentiates_once
 
 DTYPES = (torch.bfloat16, torch.float32)
 # In the one-sided form. Above this many latents torch's attention is faster.
@@ -237,3 +238,4 @@ def _differentiate(ctx: Any, latent_grad: Tensor, token_grad: Tensor, _: Tensor)
 
 
 torch.library.register_autograd("bixt3d::cpu_bidirectional_attention", _differentiate, setup_context=_keep)
+differentiates_once("cpu_bidirectional_attention_backward", "attention", "cpu")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import cpu_library
 from .cpu import call
+from .once import differentiates_once
 
 
 def reference(
@@ -137,6 +138,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 torch.library.register_autograd("bixt3d::cpu_residual_mlp", _differentiate, setup_context=_keep)
+differentiates_once("cpu_residual_mlp_backward", "residual_mlp", "cpu")
 
 
 @torch.library.custom_op("bixt3d::cpu_residual_mlp_out", mutates_args=("out",), device_types="cpu")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import triton_runtime
+from .once import differentiates_once
 from .triton_runtime import ceil_div, launch, power_of_2, readable
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -298,3 +299,4 @@ def _differentiate(
 
 
 torch.library.register_autograd("bixt3d::triton_bidirectional_attention", _differentiate, setup_context=_keep)
+differentiates_once("triton_bidirectional_attention_backward", "attention", "triton")
