@@ -9,6 +9,7 @@ from ..layers.chunks import in_chunks
 from ..layers.positional import makes_new_tokens
 from .encoder import BiXTEncoder, init_linear
 from .outputs import LayerAttention
+from .points import enough_points
 
 
 class BiXTClassifier(nn.Module):
@@ -57,6 +58,7 @@ class BiXTClassifier(nn.Module):
         return self.encoder.min_points
 
     def _encode(self, points: Tensor, return_attention: bool):
+        enough_points(points, self.min_points)
         tokens = in_chunks(self.tokenizer, points, chunk=self.encoder.chunk)
         overwrite = makes_new_tokens(self.tokenizer)
         return self.encoder(tokens, points[..., :3], return_attention=return_attention, overwrite=overwrite)

@@ -11,6 +11,7 @@ from ..layers import AffineGrouping, LinearNormAct, PointwiseResidual
 from ..ops import group_max
 from .decoder import PointMLPDecoder
 from .outputs import Level
+from .points import enough_points
 
 
 class PointMLPStage(nn.Module):
@@ -148,13 +149,21 @@ class PointMLPEncoder(nn.Module):
         return math.prod(factor for _, factor in self._groups)
 
     def forward(self, points: Tensor) -> list[Level]:
-        """Return the embedding of ``(B, N, in_channels)`` points and what each stage makes of it."""
+        """Return the embedding of ``(B, N, in_channels)`` points and what each stage makes of it.
+
+        Points may have any floating dtype; the features have that of the parameters.
+
+        Raises:
+            ValueError: points of another shape, or fewer than :attr:`min_points`.
+        """
         if points.dim() != 3 or points.shape[-1] != self.in_channels:
             kind = "xyz" if self.in_channels == 3 else "xyz and normal"
             raise ValueError(
                 f"points: expected shape (B, N, {self.in_channels}) with {kind}, got {tuple(points.shape)}."
             )
-        levels = [Level(self.embedding(points), points[..., :3].contiguous())]
+        enough_points(points, self.min_points)
+        features = points.to(next(self.parameters()).dtype)
+        levels = [Level(self.embedding(features), points[..., :3].contiguous())]
         for stage in self.stages:
             levels.append(Level(*stage(*levels[-1])))
         return levels

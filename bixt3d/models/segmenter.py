@@ -14,6 +14,7 @@ from .category import one_hot_category
 from .decoder import PointMLPDecoder
 from .encoder import BiXTEncoder, init_linear
 from .outputs import EncoderOutput, LayerAttention
+from .points import enough_points
 
 CATEGORY_INPUTS = ("head", "latents", "tokens")
 
@@ -133,9 +134,10 @@ class BiXTSegmenter(nn.Module):
         return_attention: bool = False,
         return_levels: bool = False,
     ) -> EncoderOutput:
+        enough_points(points, self.min_points)
         tokens, latent_shift = in_chunks(self.tokenizer, points, chunk=self.encoder.chunk), None
         if self.category_at in ("latents", "tokens"):
-            embedded = self.category(one_hot_category(category, points, self.num_categories)).unsqueeze(1)
+            embedded = self.category(one_hot_category(category, tokens, self.num_categories)).unsqueeze(1)
             if self.category_at == "tokens":
                 tokens = tokens + embedded
             else:

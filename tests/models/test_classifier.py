@@ -259,8 +259,12 @@ def test_fewest_points():
     hierarchy = classifier(**VARIANTS["hierarchy"])
     assert hierarchy.min_points == 16  # 4 neighbours are left in layer 2, after two halvings
     hierarchy(torch.rand(2, 16, 3))
-    with pytest.raises(ValueError, match=r"\b4\b.*\b3\b|\b3\b.*\b4\b"):
+    with pytest.raises(
+        ValueError, match=r"points: expected at least 16 in each cloud \(min_points .*, got 15"
+    ):
         hierarchy(torch.rand(2, 15, 3))
+    with pytest.raises(ValueError, match="points: expected at least 1 in each cloud"):
+        classifier()(torch.rand(2, 0, 3))
 
 
 @pytest.mark.parametrize(

@@ -145,3 +145,35 @@ def test_torch_func_jacobian(model):
     for jacobian, row in zip(found, rows, strict=True):
         (wanted,) = torch.autograd.grad(row, points, retain_graph=True)
         torch.testing.assert_close(jacobian, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+
+
+def test_second_derivatives_want_the_plain_backends():
+    """The fast backends say so; with the plain ones of attention and MLP they fit finite differences."""
+    torch.manual_seed(0)
+    model = MODELS["classifier"]().eval()
+    nn.init.normal_(model.head.weight)
+    value, points = objective(model), (torch.rand(2, 48, 3) * 2 - 1).requires_grad_()
+
+    def slope(points):
+        return torch.autograd.grad(value(points), points, create_graph=True)[0]
+
+    with pytest.raises(NotImplementedError, match=r"'cpu' differentiates once.*backend=\"reference\""):
+        slope(points).square().sum().backward()
+    for module in model.modules():
+        if hasattr(module, "backend"):
+            module.backend = "reference"
+    model.double().tokenizer.encoding = Encoding(model.tokenizer.encoding)
+    points = points.detach().double().requires_grad_()
+    direction = torch.randn_like(points)
+    (found,) = torch.autograd.grad((slope(points) * direction).sum(), points)
+    moved = [slope((points + sign * STEP * direction).detach().requires_grad_()) for sign in (1, -1)]
+    expected = (moved[0] - moved[1]) / (2 * STEP)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_points_of_another_precision_than_the_model(model, dtype):
+    points, category = (torch.rand(2, 48, 3) * 2 - 1).to(dtype), category_of(model)
+    with torch.no_grad():
+        found, expected = model(points, *category), model(points.float(), *category)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

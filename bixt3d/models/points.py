@@ -1,0 +1,20 @@
+"""What every model asks of the points it is given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def enough_points(points: Tensor, min_points: int) -> None:
+    """Require clouds of at least ``min_points``; a traced graph takes any number, and its ops check when it runs.
+
+    Raises:
+        ValueError: ``(B, N, C)`` points are fewer.
+    """
+    if torch.compiler.is_compiling() or points.dim() != 3 or points.shape[1] >= min_points:
+        return
+    raise ValueError(
+        f"points: expected at least {min_points} in each cloud (min_points of the model), got {points.shape[1]}; give "
+        "more, or repeat some."
+    )
