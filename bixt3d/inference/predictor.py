@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class Predictor:
     """Run a model on clouds as they lie in files.
 
-    A cloud is centred and scaled to the unit sphere in float64. Fewer points than the model's grouping
+    A cloud is centred and scaled to the unit sphere whole, in float64. Fewer points than the model's grouping
     needs are filled up by repetition. A cloud of more points than the model was trained on is cut, by a
     seeded draw, into interleaved subsets of that number: a classifier sees the first subset; a segmenter
     sees all of them, so that each point is labelled once, at the density of training, in time linear in the
@@ -33,7 +33,8 @@ class Predictor:
     Args:
         model: ``model(points (B, N, C)) -> logits (B, classes)``, or for parts
             ``model(points, category (B,) or None) -> logits (B, N, parts)``; with ``in_channels`` and
-            ``min_points``.
+            ``min_points``. It is moved to the device and put into evaluation mode, and stays there; call
+            ``model.train()`` before training it on, and ``model.eval()`` before predicting again.
         classes: class names in label order.
         parts: part names ``"class/part"`` in label order; empty for a classifier.
         num_points: number of points of the clouds that the model was trained on.
@@ -149,10 +150,9 @@ class Predictor:
         whole = whole or bool(self.parts)
         pieces = cut(len(xyz), self.num_points, self.min_points, seed=self.seed, all_points=whole)
         if not whole and len(xyz) > self.num_points:
-            # as in training: normalised after the draw
+            # not scaled again: training and evaluation, too, draw from clouds that were normalised whole
             kept = pieces[0]
-            xyz, pieces = unit_sphere(cloud.points[kept]), np.arange(len(kept))[None]
-            cloud = cloud.subset(kept)
+            xyz, pieces, cloud = xyz[kept], np.arange(len(kept))[None], cloud.subset(kept)
         features = np.concatenate([xyz, *self._normals(cloud)], axis=1)
         return Job(features, pieces, index, first, speakers, strays)
 

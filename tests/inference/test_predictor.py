@@ -220,14 +220,18 @@ def test_a_model_that_was_in_training_predicts_in_evaluation():
     assert len({predictor(cloud(30)).probabilities.max() for _ in range(20)}) == 1
 
 
-def test_a_classifier_sees_one_normalised_subset():
-    model = RadiusClassifier()
+def test_a_classifier_sees_one_subset_of_the_normalised_cloud():
+    """As a loader's: the cloud is centred and scaled whole, and what is drawn of it stays where it is."""
+    model, points = RadiusClassifier(), cloud(1000)
     predictor = Predictor(model, classes=CLASSES, num_points=64)
-    prediction = predictor(cloud(1000))
+    prediction = predictor(points)
     (seen,) = model.seen
     assert seen.shape == (1, 64, 3)
-    assert torch.allclose(seen.mean(dim=1), torch.zeros(1, 3), atol=1e-6)  # normalised after the draw
-    assert seen.norm(dim=-1).max() == pytest.approx(1, abs=1e-6)
+    centred = points - points.mean(axis=0)
+    whole = centred / np.linalg.norm(centred, axis=1).max()
+    apart = np.linalg.norm(seen[0].numpy()[:, None] - whole[None], axis=-1)
+    assert apart.min(axis=1).max() < 1e-6
+    assert len(set(apart.argmin(axis=1))) == 64
     assert prediction.name == "cup"
     assert prediction.labels.shape == ()
     assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-6)
