@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from bixt3d.layers import PointTokenizer, bidirectional_cross, iterative_cross, sequential_cross
+from bixt3d.layers import (
+    GroupRefinement,
+    PointTokenizer,
+    bidirectional_cross,
+    iterative_cross,
+    sequential_cross,
+)
 from bixt3d.models import BiXTClassifier, BiXTEncoder
 from bixt3d.operations import count_operations
 
@@ -29,6 +35,22 @@ def attention(queries, keys, d, products=2):
 
 def maps(rows, d, outputs):
     return product(rows, d, outputs * d)
+
+
+def test_a_map_of_groups_counts_once_for_each_point():
+    """The first counter of torch that comes by would have the groups made: it watches all modules."""
+
+    class Refined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.refinement = GroupRefinement(16, 16, num_neighbors=5, width=8, blocks_after=0, use_xyz=False)
+
+        def forward(self, tokens, centers):
+            return self.refinement(tokens, centers)[0]
+
+    on_points, on_anchors = product(N, 8, 8), 2 * product(N, 8, 8) + product(1, 8, 8)
+    expected = product(N, 16, 8) + on_points + on_anchors + product(N, 8, 16)
+    assert count_operations(Refined(), torch.rand(1, N, 16), torch.rand(1, N, 3)) == expected
 
 
 N, M, D = 50, 6, 16

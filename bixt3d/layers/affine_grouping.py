@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import farthest_point_sample, gather_points, group_points, knn, neighbor_sum
+from .plain import is_plain
 
 STD_EPS = 1e-5
 
@@ -185,6 +186,35 @@ class AffineGrouping(nn.Module):
             + F.linear(self.beta, on_residual)
         )
         return ProjectedGroups(centers, anchor_index, neighbor_index, per_point, per_anchor, degree)
+
+
+def map_groups(
+    grouping: nn.Module,
+    points: Tensor,
+    features: Tensor,
+    linear: nn.Module,
+    neighbor_index: Tensor | None = None,
+) -> Groups | ProjectedGroups:
+    """Group and map: ``linear(grouping(...).grouped)``, by :meth:`AffineGrouping.project` where both are plain.
+
+    Else both modules are called, so that adapters, quantisation, pruning and hooks do what they are there for.
+
+    Args:
+        grouping: an :class:`AffineGrouping`, or what stands in its place.
+        points, features, neighbor_index: as in its call.
+        linear: map of the last axis to any width W.
+
+    Returns:
+        groups whose ``grouped`` is ``(B, S, K, W)``; :class:`ProjectedGroups` have not made it.
+    """
+    if (
+        isinstance(grouping, AffineGrouping)
+        and isinstance(linear, nn.Linear)
+        and is_plain({grouping: AffineGrouping, linear: nn.Linear})
+    ):
+        return grouping.project(points, features, linear, neighbor_index)
+    groups: Groups = grouping(points, features, neighbor_index)
+    return groups._replace(grouped=linear(groups.grouped))
 
 
 def _degree(neighbor_index: Tensor, num_points: int) -> Tensor:

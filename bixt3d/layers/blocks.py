@@ -135,6 +135,6 @@ class EncoderBlock(nn.Module):
 
         ``overwrite`` is of :class:`BidirectionalCross`; other cross layers leave the tokens' memory alone.
         """
-        options = {"overwrite": overwrite} if isinstance(self.cross, BidirectionalCross) else {}
+        options = {"overwrite": overwrite} if type(self.cross) is BidirectionalCross else {}
         latents, tokens, maps = self.cross(latents, tokens, return_attention=return_attention, **options)
         return self.self_attention(latents), tokens, maps

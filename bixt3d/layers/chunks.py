@@ -13,32 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import join_latents
+from .plain import is_plain, is_watched_inside
 
 # Tokens at a time on the CPU. What is made of them then lies in memory that has been used before, partly in the
 # caches. The naive classifier on one cloud of 32,768 points, two threads: 1,140 ms, with 2,048 tokens 1,271, with 8,192
 # 1,238 and with all 1,316 (float32).
 CPU_CHUNK = 4096
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody looks at, or changes, what goes into or comes out of a module when it is called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def has_hooks_inside(module: nn.Module) -> bool:
-    """Whether a module or one inside it has a hook."""
-    return any(map(has_hooks, module.modules()))
-
-
-def is_plain(kinds: dict[nn.Module, type[nn.Module]]) -> bool:
-    """Whether an op may stand for modules: each is of the class it was built as, has no hook and lacks no bias.
-
-    A norm without weights has no bias either; what never has one, such as an activation, need not.
-    """
-    return not any(
-        type(module) is not kind or has_hooks(module) or module._parameters.get("bias", module) is None
-        for module, kind in kinds.items()
-    )
 
 
 class Chunked(nn.Module):
@@ -50,11 +30,14 @@ class Chunked(nn.Module):
 
     chunk: int | None = None
 
-    def chunk_size(self, tokens: Tensor) -> int | None:
-        """Return how many of the tokens ``(B, N, C)`` to take at a time; None for all, as a hook inside wants."""
+    def chunk_size(self, tokens: Tensor, kinds: dict[nn.Module, type[nn.Module]] | None = None) -> int | None:
+        """Return how many of the tokens ``(B, N, C)`` to take at a time; None for all, as one who watches wants.
+
+        ``kinds`` are the modules whose own call would be passed over in chunks, which :func:`is_plain` has to allow.
+        """
         # in training, stochastic depth draws once for each cloud
         size = None if self.training else chunk_size(tokens, self.chunk)
-        return None if size is None or has_hooks_inside(self) else size
+        return size if size is not None and is_plain(kinds or {}) and not is_watched_inside(self) else None
 
 
 def chunk_size(tokens: Tensor, chunk: int | None) -> int | None:

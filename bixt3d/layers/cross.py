@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..ops import available_backends, stream_attention
 from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention
-from .chunks import Chunked, attend_in_chunks, is_plain, of_clouds
+from .chunks import Chunked, attend_in_chunks, of_clouds
+from .plain import is_plain
 from .residual import Branch, ResidualMLP, norm
 
 
@@ -59,7 +60,8 @@ class BidirectionalCross(Chunked):
         ``overwrite`` allows the result of the tokens to take their memory, which happens where they go in chunks.
         """
         maps = None
-        size = None if return_attention else self.chunk_size(tokens)
+        kinds = {self.attention: BidirectionalCrossAttention, self.token_mlp: ResidualMLP}
+        size = None if return_attention else self.chunk_size(tokens, kinds)
         if size is None:
             latent_update, token_update, maps = self.attention(
                 self.latent_norm(latents), self.token_norm(tokens), return_attention=return_attention
@@ -135,7 +137,7 @@ class CrossUpdate(Chunked):
     ) -> tuple[Tensor, Tensor | None]:
         """Update ``(B or 1, M, query_dim)`` from ``(B, N, context_dim)``."""
         weights = None
-        size = None if return_attention else self.chunk_size(context)
+        size = None if return_attention else self.chunk_size(context, {self.attention: CrossAttention})
         if size is None:
             update, weights = self.attention(
                 self.query_norm(query), self.context_norm(context), return_attention=return_attention
@@ -192,6 +194,8 @@ def _in_one_op(
     if attention.backend not in (None, "cpu") or not is_plain(kinds):
         return None
     parameters: list[Any] = [parameter for module in modules for parameter in (module.weight, module.bias)]
+    if any(parameter is None for parameter in parameters):
+        return None
     if available_backends("stream_attention", latent_ref, latent_val, tokens, *parameters)["cpu"] is not None:
         return None
     eps: Any = norm_.eps

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .chunks import has_hooks_inside
+from .plain import is_plain
 
 
 class SinusoidalEncoding(nn.Module):
@@ -132,9 +132,14 @@ class PointTokenizer(nn.Module):
             raise ValueError(
                 f"points: expected shape (B, N, {self.in_channels}){kind}, got {tuple(points.shape)}."
             )
-        return self.proj(self.encoding(points).to(self.proj.weight.dtype))
+        encoded = self.encoding(points)
+        # of any map in its place too: adapters hold their weights deeper inside, quantised maps have none
+        dtypes = [p.dtype for p in self.proj.parameters() if p.is_floating_point()]
+        return self.proj(encoded.to(dtypes[0]) if dtypes else encoded)
 
 
 def makes_new_tokens(tokenizer: nn.Module) -> bool:
     """Whether nobody else can hold the tokens of a tokeniser, so that the encoder may write over them."""
-    return type(tokenizer) is PointTokenizer and not has_hooks_inside(tokenizer)
+    return isinstance(tokenizer, PointTokenizer) and is_plain(
+        {tokenizer: PointTokenizer, tokenizer.encoding: SinusoidalEncoding, tokenizer.proj: nn.Linear}
+    )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import gather_points, group_max, neighbor_max, neighbor_sum
-from .affine_grouping import AffineGrouping, ProjectedGroups
-from .chunks import is_plain
-from .pointwise import ChannelBatchNorm, PointwiseResidual
+from .affine_grouping import AffineGrouping, ProjectedGroups, map_groups
+from .plain import is_plain
+from .pointwise import ChannelBatchNorm, PointwiseResidual, refuse_channels_second
 from .residual import LayerScale
 
 
@@ -40,14 +40,15 @@ def _moments(groups: ProjectedGroups, dtype: torch.dtype) -> tuple[Tensor, Tenso
     """Return mean and biased variance ``(W,)`` of the rows of ``groups.grouped``, and the number of rows."""
     point, anchor = groups.per_point.to(dtype), groups.per_anchor.to(dtype)
     k, degree = groups.neighbor_index.shape[2], groups.degree.unsqueeze(2)
-    count = groups.neighbor_index.numel()
+    rows = groups.neighbor_index.numel()
+    count = max(rows, 1)  # of an empty batch both moments are 0, as are the gradients
     point_mean = (degree * point).sum(dim=(0, 1)) / count
-    anchor_mean = anchor.mean(dim=(0, 1))
+    anchor_mean = anchor.sum(dim=(0, 1)) / max(anchor.shape[0] * anchor.shape[1], 1)
     # around the mean, so that nothing cancels; what moves the mean itself does not change the variance
     point, anchor = point - point_mean.detach(), anchor - anchor_mean.detach()
     squares = (degree * point.square()).sum(dim=(0, 1)) + k * anchor.square().sum(dim=(0, 1))
     mixed = (anchor * neighbor_sum(point, groups.neighbor_index)).sum(dim=(0, 1))
-    return point_mean + anchor_mean, ((squares + 2 * mixed) / count).clamp(min=0), count
+    return point_mean + anchor_mean, ((squares + 2 * mixed) / count).clamp(min=0), rows
 
 
 class GroupRefinement(nn.Module):
@@ -122,12 +123,17 @@ class GroupRefinement(nn.Module):
         Returns:
             ``(B, S, out_dim)`` tokens, their ``(B, S, 3)`` centers, and the neighbours for the next
             layer, or None where reduction has changed the centers.
+
+        Raises:
+            TypeError: the batch norm was turned into torch's SyncBatchNorm.
         """
         if neighbor_index is not None and neighbor_index.shape[-1] != self.num_neighbors:
             neighbor_index = None
+        refuse_channels_second(self.transfer_norm)
         features = self.narrow(self.norm(tokens))
-        groups = self.grouping.project(centers, features, self.transfer, neighbor_index)
-        if is_plain({self.transfer_norm: ChannelBatchNorm, self.act: nn.ReLU}) and not len(self.before):
+        groups = map_groups(self.grouping, centers, features, self.transfer, neighbor_index)
+        kinds = {self.transfer_norm: ChannelBatchNorm, self.act: nn.ReLU, self.before: nn.Sequential}
+        if isinstance(groups, ProjectedGroups) and is_plain(kinds) and not len(self.before):
             pooled = self.act(pool_normalised(groups, self.transfer_norm))
         else:
             pooled = group_max(self.before(self.act(self.transfer_norm(groups.grouped))))

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import residual_mlp
-from .chunks import Chunked, in_chunks, is_plain
+from .chunks import Chunked, in_chunks
+from .plain import is_plain
 
 NORM_EPS = 1e-6
 
@@ -101,7 +102,7 @@ class ResidualMLP(Chunked):
 
     Attributes:
         backend: backend of :func:`bixt3d.ops.residual_mlp`, which computes this unless there is a layer scale or a
-            part was replaced or has a hook; None picks the fastest.
+            part was replaced, has a hook or lacks a bias; None picks the fastest.
     """
 
     backend: str | None = None
@@ -136,8 +137,12 @@ class ResidualMLP(Chunked):
         )
 
     def _is_plain(self) -> bool:
-        """Whether nothing but the formula of the op happens: no layer scale, replaced module, hook or GELU by tanh."""
+        """Whether nothing but the formula of the op happens: no layer scale, nothing replaced, watched or missing."""
         kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
         kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch, self.branch.scale: nn.Identity}
         kinds |= {self.branch.drop_path: DropPath}
-        return is_plain(kinds) and self.mlp.act.approximate == "none"
+        return (
+            is_plain(kinds)
+            and self.mlp.act.approximate == "none"
+            and all(part.bias is not None for part in (self.norm, self.mlp.fc1, self.mlp.fc2))
+        )

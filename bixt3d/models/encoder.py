@@ -18,7 +18,8 @@ from ..layers import (
     bidirectional_cross,
 )
 from ..layers.blocks import CrossFactory
-from ..layers.chunks import Chunked, has_hooks_inside
+from ..layers.chunks import Chunked
+from ..layers.plain import is_watched_inside
 from ..layers.pointwise import recomputing
 from .outputs import EncoderOutput, LayerAttention, Level
 
@@ -244,7 +245,7 @@ class BiXTEncoder(nn.Module):
         run = self._checkpointed if self.checkpoint_activations and self.training else self._layer
         # Without a gradient nobody else sees what a layer made of the tokens, and the next one may write over it.
         kept = None if overwrite else tokens
-        forgets = not (torch.is_grad_enabled() or return_levels or has_hooks_inside(self))
+        forgets = not (torch.is_grad_enabled() or return_levels or is_watched_inside(self))
         for i in range(len(self.blocks)):
             state = (latents, tokens, centers, neighbor_index)
             latents, tokens, centers, neighbor_index, maps = run(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ..layers import AffineGrouping, LinearNormAct, PointwiseResidual
+from ..layers.affine_grouping import map_groups
+from ..layers.plain import is_plain
 from ..ops import group_max
 from .decoder import PointMLPDecoder
 from .outputs import Level
@@ -56,11 +58,12 @@ class PointMLPStage(nn.Module):
 
     def forward(self, features: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Turn ``(B, N, in_dim)`` at ``(B, N, 3)`` into ``(B, N // reduction, out_dim)`` and its xyz."""
-        linear, *rest = self.transfer
-        groups = self.grouping.project(points, features, linear)  # type: ignore[arg-type]
-        grouped = groups.grouped
-        for layer in rest:
-            grouped = layer(grouped)
+        if is_plain({self.transfer: LinearNormAct}):
+            groups = map_groups(self.grouping, points, features, self.transfer[0])
+            grouped = self.transfer.norm_act(groups.grouped)
+        else:
+            groups = map_groups(self.grouping, points, features, self.transfer)
+            grouped = groups.grouped
         return self.after(group_max(self.before(grouped))), groups.centers
 
 
@@ -209,6 +212,11 @@ class PointMLPClassifier(nn.Module):
         """The fewest points a cloud may have."""
         return self.encoder.min_points
 
+    @property
+    def min_batch_size(self) -> int:
+        """The fewest clouds of a training batch: the batch norms of the head see one vector of each cloud."""
+        return 2 if len(self.head) > 1 else 1
+
     def forward(self, points: Tensor) -> Tensor:
         """Classify ``(B, N, C)`` points; returns ``(B, num_classes)`` logits."""
         return self.head(self.encoder(points)[-1].tokens.amax(dim=1))
@@ -253,6 +261,11 @@ class PointMLPSegmenter(nn.Module):
     def min_points(self) -> int:
         """The fewest points a cloud may have."""
         return self.encoder.min_points
+
+    @property
+    def min_batch_size(self) -> int:
+        """The fewest clouds of a training batch."""
+        return getattr(self.decoder, "min_batch_size", 1)
 
     def forward(self, points: Tensor, category: Tensor | None = None) -> Tensor:
         """Score the parts of ``(B, N, C)`` points of ``(B,)`` categories: ``(B, N, num_parts)`` logits."""
