@@ -113,6 +113,61 @@ def test_a_repeated_forward_pass_counts_once():
     torch.testing.assert_close(module.transfer_norm.running_var, once.transfer_norm.running_var)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_are_those_of_torch(momentum):
+    """Also as the mean over all batches, which ``torch.optim.swa_utils.update_bn`` asks for."""
+    module = refinement().train()
+    module.transfer_norm.reset_running_stats()
+    module.transfer_norm.momentum = momentum
+    other = seeing_groups(module)
+    for _ in range(3):
+        tokens, centers = torch.randn(2, 20, 16), torch.rand(2, 20, 3)
+        module(tokens, centers)
+        other(tokens, centers)
+    torch.testing.assert_close(
+        module.transfer_norm.state_dict(), other.transfer_norm.state_dict(), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_running_statistics_those_of_the_batch_serve(training):
+    module = refinement().train(training)
+    norm = module.transfer_norm
+    norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+    tokens, centers = torch.randn(2, 20, 16), torch.rand(2, 20, 3)
+    torch.testing.assert_close(
+        module(tokens, centers)[0], seeing_groups(module)(tokens, centers)[0], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_norm_without_weights_is_one_too():
+    module = refinement().train()
+    module.transfer_norm = type(module.transfer_norm)(8, affine=False)
+    tokens, centers = torch.randn(2, 20, 16), torch.rand(2, 20, 3)
+    torch.testing.assert_close(
+        module(tokens, centers)[0], seeing_groups(module)(tokens, centers)[0], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_empty_batch_changes_nothing(training):
+    module = refinement().train(training)
+    before = copy.deepcopy(module.state_dict())
+    out = module(torch.randn(0, 20, 16), torch.rand(0, 20, 3))[0]
+    assert out.shape == (0, 20, 24)
+    out.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in module.parameters())
+    for name, value in module.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_a_norm_of_torch_that_takes_channels_second_is_refused():
+    module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(refinement().eval())
+    with pytest.raises(TypeError, match=r"channels as the second axis.*leave out convert_sync_batchnorm"):
+        module(torch.randn(2, 20, 16), torch.rand(2, 20, 3))
+
+
 def test_follows_a_permutation_of_the_points():
     torch.manual_seed(0)
     module = GroupRefinement(16, 16, num_neighbors=5, width=8).eval()

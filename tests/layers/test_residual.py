@@ -41,6 +41,20 @@ def test_any_number_of_axes(shape):
     assert LinearNormAct(4, 7)(torch.randn(shape)).shape == (*shape[:-1], 7)
 
 
+def test_a_single_row_has_no_variance_to_train_with():
+    layer = LinearNormAct(4, 7)
+    with pytest.raises(ValueError, match=r"2 values of each channel.*shape \(1, 7\).*train.batch_size"):
+        layer(torch.randn(1, 4))
+    assert layer.eval()(torch.randn(1, 4)).shape == (1, 7)
+
+
+def test_a_norm_of_torch_that_takes_channels_second_is_refused():
+    """Also where the second axis is as long as there are channels, and it would normalise that one."""
+    layer = nn.SyncBatchNorm.convert_sync_batchnorm(LinearNormAct(4, 7)).eval()
+    with pytest.raises(TypeError, match="channels as the second axis"):
+        layer(torch.randn(2, 7, 4))
+
+
 class Halved(nn.Module):
     def forward(self, x):
         return x / 2
