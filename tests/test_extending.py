@@ -88,7 +88,7 @@ class Plain(nn.Module):
 
 
 class Says(Plain):
-    in_channels, min_points = 6, 40
+    in_channels, min_points, min_batch_size = 6, 40, 3
 
 
 def no_module(num_classes: int):
@@ -96,9 +96,9 @@ def no_module(num_classes: int):
 
 
 def test_what_a_model_does_not_say_is_assumed():
-    for target, expected in (("Plain", (3, 1)), ("Says", (6, 40))):
+    for target, expected in (("Plain", (3, 1, 1)), ("Says", (6, 40, 3))):
         model = build_model(config_of(target), "ab")
-        assert (model.in_channels, model.min_points) == expected
+        assert (model.in_channels, model.min_points, model.min_batch_size) == expected
     with pytest.raises(TypeError, match=r"^model: expected a torch\.nn\.Module, .*no_module gives a int"):
         build_model(config_of("no_module"), "ab")
     with pytest.raises(ValueError, match=r"^model: its in_channels is 3, the data has 6 channels"):

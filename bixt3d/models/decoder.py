@@ -39,6 +39,9 @@ class PointMLPDecoder(nn.Module):
     (arXiv 2402.12138), section 3.2, which uses it.
     """
 
+    # of a training batch: the norms of the context see one vector of each cloud
+    min_batch_size = 2
+
     def __init__(
         self,
         *,

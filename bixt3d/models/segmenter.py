@@ -126,6 +126,11 @@ class BiXTSegmenter(nn.Module):
         """The fewest points a cloud may have."""
         return self.encoder.min_points
 
+    @property
+    def min_batch_size(self) -> int:
+        """The fewest clouds of a training batch: a decoder may have batch norms that see one vector of each."""
+        return getattr(self.decoder, "min_batch_size", 1)
+
     def _encode(
         self,
         points: Tensor,

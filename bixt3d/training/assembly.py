@@ -21,7 +21,7 @@ from .allocator import keep_freed_memory
 from .settings import TrainSettings
 
 # What the rest of the toolkit asks of every model, and what holds for one that does not say.
-MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1}
+MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1, "min_batch_size": 1}
 
 
 def build_dataset(config: Mapping[str, Any]) -> Any:
@@ -46,7 +46,7 @@ def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequenc
 def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> nn.Module:
     """Build the config's model, with fresh weights, for what its task makes of these classes and parts.
 
-    Where the model does not say ``in_channels`` or ``min_points``, it is given those of ``MODEL_DEFAULTS``.
+    What of ``MODEL_DEFAULTS`` the model does not say itself, it is given.
 
     Raises:
         ValueError: the model takes other arguments than those of its task.
@@ -95,6 +95,15 @@ def check_fit(model: Any, dataset: Any) -> None:
         raise ValueError(
             f"{key}: the model takes {model.in_channels} channels, the data has {channels}; "
             f"set {key}={channels} or data.normals={str(channels == 3).lower()}."
+        )
+
+
+def check_batch_size(model: Any, settings: TrainSettings) -> None:
+    """Raise ValueError where a training batch has fewer clouds than the model's batch norms need."""
+    if settings.batch_size < model.min_batch_size:
+        raise ValueError(
+            f"train.batch_size: the model's batch norms need at least {model.min_batch_size} clouds in a training "
+            f"batch, got {settings.batch_size}; where memory is short, take fewer points or a smaller model."
         )
 
 

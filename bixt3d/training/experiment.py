@@ -22,6 +22,7 @@ from .assembly import (
     build_dataset,
     build_model,
     build_task,
+    check_batch_size,
     check_fit,
     make_eval_loader,
     make_fabric,
@@ -110,6 +111,7 @@ def train(config: Mapping[str, Any]) -> Path:
     task = build_task(config, dataset.classes, parts)
     model = build_model(config, dataset.classes, parts)
     check_fit(model, dataset)
+    check_batch_size(model, settings)
     if settings.start_from is not None and resumed is None:
         _start_from(settings.start_from, model, (list(dataset.classes), list(parts)), fabric)
     train_loader = make_loader(

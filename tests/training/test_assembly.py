@@ -1,15 +1,33 @@
 """What a run is put together from: loaders as the settings say, and devices that there are."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 
 from bixt3d.datasets import PointClouds
+from bixt3d.layers import PointTokenizer
+from bixt3d.models import (
+    BiXTClassifier,
+    BiXTEncoder,
+    BiXTSegmenter,
+    PointMLPClassifier,
+    PointMLPDecoder,
+    PointMLPEncoder,
+    PointMLPSegmenter,
+)
 from bixt3d.tasks import Classification, PartSegmentation
 from bixt3d.training import assembly
-from bixt3d.training.assembly import make_eval_loader, make_fabric, make_loader, points_measured
+from bixt3d.training.assembly import (
+    check_batch_size,
+    make_eval_loader,
+    make_fabric,
+    make_loader,
+    points_measured,
+)
 from bixt3d.training.settings import TrainSettings
 
 FABRIC = SimpleNamespace(device=torch.device("cpu"), global_rank=0, world_size=1)
@@ -104,6 +122,57 @@ def test_parts_are_measured_on_every_point_where_it_is_asked_for():
         ValueError, match=r"train\.eval_sampling: expected first for Classification, got 'all'"
     ):
         make_eval_loader(Numbered(), "val", Classification(("a", "b")), given, FABRIC)
+
+
+def stages():
+    lists = {"num_neighbors": (4, 4), "reductions": (2, 2), "blocks_before": (1, 1), "blocks_after": (1, 1)}
+    return PointMLPEncoder(embedding_dim=8, width_factors=(2, 2), **lists)
+
+
+def tokens(dense):
+    encoder = BiXTEncoder(depth=2, dim=24, num_latents=5, num_heads=3, dense=dense)
+    return {"tokenizer": PointTokenizer(24), "encoder": encoder}
+
+
+DECODER = partial(PointMLPDecoder, widths=(16, 16), num_blocks=1)
+MODELS = {
+    "BiXT": (lambda: BiXTClassifier(4, **tokens(dense=False)), 1),
+    "BiXT parts": (lambda: BiXTSegmenter(4, 1, **tokens(dense=True)), 1),
+    "BiXT parts, decoder": (lambda: BiXTSegmenter(4, 1, **tokens(dense=True), decoder=DECODER), 2),
+    "PointMLP": (lambda: PointMLPClassifier(4, encoder=stages(), head_dims=(8,)), 2),
+    "PointMLP, bare head": (lambda: PointMLPClassifier(4, encoder=stages(), head_dims=()), 1),
+    "PointMLP parts": (lambda: PointMLPSegmenter(4, 1, encoder=stages(), decoder=DECODER), 2),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_trains_on_the_fewest_clouds_it_says_and_on_no_fewer(name):
+    build, fewest = MODELS[name]
+    model, points = build().train(), torch.rand(fewest, 16, 3)
+    assert getattr(model, "min_batch_size", 1) == fewest
+    inputs = (points, torch.zeros(fewest, dtype=torch.long)) if "parts" in name else (points,)
+    assert model(*inputs).isfinite().all()
+    if fewest > 1:
+        check_batch_size(model, TrainSettings(batch_size=fewest))
+        with pytest.raises(ValueError, match="batch norm: expected at least 2 values"):
+            model(*(x[:1] for x in inputs))
+        with pytest.raises(ValueError, match=r"^train\.batch_size: .* at least 2 clouds .*, got 1;"):
+            check_batch_size(model, TrainSettings(batch_size=1))
+
+
+def test_a_batch_too_small_for_the_model_leaves_no_folder(compose, tmp_path):
+    from bixt3d.training.experiment import train
+
+    folder = tmp_path / "run"
+    config = compose(
+        ROOT / "cfgs" / "quickstart_partseg.yaml",
+        f"run_dir={folder}",
+        "train.batch_size=1",
+        "train.accelerator=cpu",
+    )
+    with pytest.raises(ValueError, match=r"^train\.batch_size"):
+        train(config)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("wanted", [True, False])
