@@ -29,6 +29,7 @@ from ..training.assembly import (
 )
 from ..training.report import print_result, write_report
 from ..training.settings import TrainSettings
+from ..training.transfer import note_changes
 from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
 
 SPLITS = ("test", "train", "val")
@@ -89,6 +90,7 @@ def rebuild(
     model = build_model(config, dataset.classes, parts)
     load_weights(model, content["model"], path)
     check_fit(model, dataset)
+    note_changes(path, content, model, config, dataset, fabric)
     if drop_strays:
         if not isinstance(task, Classification):
             raise ValueError(

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..checkpoint import load_checkpoint, load_matching_weights, load_weights
+from ..checkpoint import load_checkpoint, load_weights
 from ..config import build, build_settings, differences, from_yaml, to_yaml
 from ..engine import Stopped, Trainer, evaluate
 from ..io.writing import write_json, write_text
@@ -36,6 +35,7 @@ from .progress import ConsoleObserver
 from .report import minutes_to, print_result, write_report
 from .settings import TrainSettings
 from .signals import StopRequest
+from .transfer import start_from
 
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
 OPTIM_KEYS = ("decay_all", "optimizer", "schedule")
@@ -113,7 +113,7 @@ def train(config: Mapping[str, Any]) -> Path:
     check_fit(model, dataset)
     check_batch_size(model, settings)
     if settings.start_from is not None and resumed is None:
-        _start_from(settings.start_from, model, (list(dataset.classes), list(parts)), fabric)
+        start_from(settings.start_from, model, config, dataset, fabric)
     train_loader = make_loader(
         dataset, "train", settings, fabric, transform=build(config["augment"], "augment")
     )
@@ -188,18 +188,6 @@ def train(config: Mapping[str, Any]) -> Path:
             )
             raise
     return folder
-
-
-def _start_from(path: str, model: nn.Module, labels: tuple[list[str], list[str]], fabric: Any) -> None:
-    """Give a new model the weights of a checkpoint that fit it, and say which ones it starts without."""
-    given = load_checkpoint(path)
-    classes, parts = list(given["classes"]), list(given["parts"])
-    # of the same size, these would be taken and mean other things
-    named = {"head"} if (classes, parts) != labels else set()
-    named |= {"category"} if classes != labels[0] else set()
-    state = {name: value for name, value in given["model"].items() if not named & set(name.split("."))}
-    anew = load_matching_weights(model, state, path)
-    fabric.print(f"starts from {path}; {len(anew)} tensors anew{': ' if anew else ''}{', '.join(anew)}")
 
 
 def _measure(

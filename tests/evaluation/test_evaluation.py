@@ -44,3 +44,14 @@ def test_a_report_names_the_split_and_lies_where_it_is_asked_for(tiny_run, tmp_p
         "results": {"checkpoint": result.summary()},
     }
     assert int(result.confusion.sum()) == 24
+
+
+def test_an_override_that_changes_what_the_weights_compute_is_said(tiny_run, capsys):
+    path = tiny_run / "best.pt"
+    evaluate_checkpoint(path, [CPU, "model.encoder.chunk=7", "model.encoder.drop_path=0"])
+    assert "note:" not in capsys.readouterr().out
+    evaluate_checkpoint(path, [CPU, "model.encoder.chunk=7", "model.tokenizer.scale=3"])
+    assert capsys.readouterr().out.splitlines()[0] == (
+        f"note: {path} was trained with other settings of the model, so its weights compute something else here: "
+        "model.tokenizer.scale was 8.0, is 3"
+    )

@@ -1,13 +1,17 @@
 """Training that starts from weights: as many as fit are taken, and what is not is said."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from places import ROOT
 
 from bixt3d.checkpoint import load_checkpoint, load_matching_weights
+from bixt3d.config import to_yaml
 from bixt3d.model_card import public_command, public_config, write_card
 from bixt3d.training.assembly import build_model
 from bixt3d.training.experiment import train
+from bixt3d.training.transfer import changed_settings
 
 # Steps that change no weight, so that a run ends with what it started from.
 STILL = (
@@ -69,6 +73,91 @@ def test_the_running_average_starts_there_too(tiny, tiny_run, one_thread, tmp_pa
     folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tiny_run}", *options))
     given, got = (load_checkpoint(path)["model"] for path in (tiny_run, folder))
     assert all(torch.allclose(given[key], got[key], rtol=1e-6) for key in given)
+
+
+def noted(text):
+    """Return the keys that the note names, each with both values."""
+    lines = [line for line in text.splitlines() if line.startswith("note: ")]
+    return lines[0].partition("here: ")[2].split("; ") if lines else []
+
+
+def test_settings_that_change_what_the_weights_compute_are_said(tiny, tiny_run, one_thread, tmp_path, capsys):
+    changes = (
+        *("model.tokenizer.scale=3", "model.encoder.num_heads=4"),
+        # of these, training alone knows, or the same numbers come out of other steps
+        *(
+            "model.encoder.drop_path=0",
+            "model.encoder.dropout=0",
+            "model.encoder.chunk=7",
+            "+model.dropout=0.5",
+        ),
+        *("model.encoder.checkpoint_activations=true", "~model.encoder.share_cross"),
+    )
+    train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tiny_run}", *changes, *STILL))
+    assert noted(capsys.readouterr().out) == [
+        "model.encoder.num_heads was 2, is 4",
+        "model.tokenizer.scale was 8.0, is 3",
+    ]
+
+
+def test_they_are_said_with_a_new_head_too_and_new_tensors_are_not_said_twice(
+    tiny, tiny_run, one_thread, tmp_path, capsys
+):
+    """A head starts from zeros, so that the model puts out the same whatever comes before it."""
+    content = torch.load(tiny_run / "best.pt", weights_only=True)
+    torch.save(
+        {**content, "classes": [f"other {name}" for name in content["classes"]]}, tmp_path / "other.pt"
+    )
+    changes = ("model.tokenizer.temperature=10", "model.encoder.num_latents=5")
+    train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tmp_path / 'other.pt'}", *changes, *STILL))
+    out = capsys.readouterr().out
+    assert "3 tensors anew: encoder.latents, head.weight, head.bias\n" in out
+    assert noted(out) == ["model.tokenizer.temperature was 100.0, is 10"]
+
+
+def test_layers_that_are_left_out_are_said(tiny, tiny_run, one_thread, tmp_path, capsys):
+    options = ("model.encoder.self_attention_per_layer=0", *STILL)
+    train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tiny_run}", *options))
+    assert noted(capsys.readouterr().out) == ["model.encoder.self_attention_per_layer was 1, is 0"]
+
+
+def test_weights_whose_config_names_code_of_others_run_none_of_it(tiny, tiny_run, tmp_path, capsys):
+    content = torch.load(tiny_run / "best.pt", weights_only=True)
+    marker = tmp_path / "called"
+    config = tiny()
+    config["model"]["tokenizer"]["scale"] = {"_target_": "os.mkdir", "path": str(marker)}
+    config["model"]["encoder"]["cross"]["_target_"] = "os.getcwd"
+    origin = tmp_path / "theirs.pt"
+    torch.save({**content, "config": to_yaml(config)}, origin)
+    train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={origin}", *STILL))
+    assert noted(capsys.readouterr().out) == [
+        "model.encoder.cross._target_ was os.getcwd, is bixt3d.layers.bidirectional_cross",
+        "model.tokenizer.scale was mkdir, is 8.0",
+    ]
+    assert not marker.exists()
+
+
+def test_weights_without_a_config_say_nothing_of_it(tiny, tiny_run, one_thread, tmp_path, capsys):
+    content = torch.load(tiny_run / "best.pt", weights_only=True)
+    del content["config"]
+    torch.save(content, tmp_path / "bare.pt")
+    options = (f"train.start_from={tmp_path / 'bare.pt'}", "model.tokenizer.scale=3", *STILL)
+    train(tiny(f"run_dir={tmp_path / 'run'}", *options))
+    assert noted(capsys.readouterr().out) == []
+
+
+def test_what_is_tried_moves_no_random_number_and_no_weight(tiny, tiny_run):
+    config = tiny("model.tokenizer.scale=3")
+    content = load_checkpoint(tiny_run)
+    dataset = SimpleNamespace(classes=content["classes"], parts=(), num_points=32)
+    model = build_model(config, content["classes"])
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    assert changed_settings(model, config, tiny()["model"], dataset) == [
+        "model.tokenizer.scale was 8.0, is 3"
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training
 
 
 def test_a_continued_run_does_not_start_again(tiny, tiny_run, one_thread, tmp_path, capsys):
