@@ -31,8 +31,7 @@ class LoopSettings:
         epochs: passes over the training split; the schedule is laid out for them.
         max_steps: stop after so many optimiser steps all the same; null for no such limit. The weights are looked at
             there as at the end of an epoch, and that look remains one of the looks if the run is continued.
-        max_minutes: save and leave after so many minutes, as on SIGTERM, to be resumed later; null for no such
-            limit. It does not change what the run computes.
+        max_minutes: save and leave after so many minutes, as on SIGTERM, to be resumed later; null for no limit.
         accumulate: batches whose gradients make one optimiser step.
         clip_norm: largest norm of the gradient; null for no clipping.
         evaluate_every: epochs between two looks at the split that selects.
@@ -70,7 +69,7 @@ class LoopSettings:
         """
         if batches < self.accumulate:
             raise ValueError(
-                f"accumulate: {self.accumulate} batches a step, but an epoch has only {batches}."
+                f"train.accumulate: {self.accumulate} batches a step, an epoch has only {batches}."
             )
         return batches // self.accumulate
 
@@ -86,6 +85,11 @@ class Progress:
     best_epoch: int = 0
     seconds: float = 0.0  # spent training and selecting, over all stretches
 
+    @property
+    def epoch_number(self) -> int:
+        """Number of the epoch of the last step, counted from 1, as logs and results say it."""
+        return self.epoch + (self.batch > 0)
+
 
 class Stopped(Exception):
     """Training was asked to stop; everything is saved."""
@@ -97,16 +101,13 @@ class Stopped(Exception):
 
 @torch.no_grad()
 def evaluate(fabric: Fabric, model: nn.Module, task: Task, loader: Loader) -> Result:
-    """Measure a model on every cloud of a loader, each counted once over all devices.
+    """Return the result of the task's meter over every cloud of a loader, each counted once over all devices.
 
     Args:
         fabric: Lightning Fabric, for precision and device.
         model: the bare module; its training mode is put back afterwards.
         task: makes the predictions and brings the meter.
         loader: batches of the split.
-
-    Returns:
-        The result of the task's meter.
     """
     if fabric.world_size > 1:
         # each rank's batch norms saw their own batches; what a checkpoint holds are those of rank 0
@@ -157,13 +158,13 @@ class Trainer:
         self.fabric, self.task, self.settings = fabric, task, settings
         self.folder, self.header, self.observer = folder, dict(header), observer
         self.model, self.ema, self.scheduler = model, ema, scheduler
-        self.optimizer = optimizer
+        self.optimizer, self.progress = optimizer, Progress()
+        self.lr = 0.0  # that the last step used, of the first group of parameters
         running: Any = model if compile_mode is None else torch.compile(model, mode=compile_mode)
         self._compiled = compile_mode is not None
         self._wrapped, self._optimizer = fabric.setup(running, optimizer)
         if ema is not None:
             ema.to(fabric.device)
-        self.progress = Progress()
 
     @property
     def result_model(self) -> nn.Module:
@@ -242,6 +243,7 @@ class Trainer:
             self.fabric.clip_gradients(
                 self._wrapped, self._optimizer, max_norm=s.clip_norm, error_if_nonfinite=False
             )
+        self.lr = float(self.scheduler.get_last_lr()[0])
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.scheduler.step()
@@ -252,9 +254,8 @@ class Trainer:
     def _select(self, selection: Loader) -> None:
         result = evaluate(self.fabric, self.result_model, self.task, selection).summary()
         p, figure = self.progress, result[self.task.selects]
-        better = figure > p.best
-        if better:
-            p.best, p.best_epoch = figure, p.epoch
+        if better := figure > p.best:
+            p.best, p.best_epoch = figure, p.epoch_number
             if self.fabric.is_global_zero:
                 save_checkpoint(self.folder / "best.pt", self._content(result))
         if self.observer is not None:
@@ -269,8 +270,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             resume = {
                 "model": self.model.state_dict(),
-                # the average itself is the model that counts, above
-                "averaged": None if self.ema is None else self.ema.updates,
+                "averaged": None if self.ema is None else self.ema.updates,  # the average itself is above
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),

@@ -145,7 +145,7 @@ def test_batches_that_do_not_fill_a_step_are_left_out(make_trainer, data):
 
 
 def test_an_epoch_shorter_than_a_step_is_refused(make_trainer, data):
-    with pytest.raises(ValueError, match=r"^accumulate: 7 batches a step, but an epoch has only 6"):
+    with pytest.raises(ValueError, match=r"^train\.accumulate: 7 batches a step, an epoch has only 6"):
         make_trainer(accumulate=7).fit(Loader(*data, 8))
 
 

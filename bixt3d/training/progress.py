@@ -59,26 +59,27 @@ class ConsoleObserver:
     def stepped(self, trainer: Trainer, loss: Tensor, end: int) -> None:
         """Note one optimiser step; the loss is read, which makes the device wait, only now and then."""
         p = trainer.progress
-        self._bar.update(self._task, completed=p.step, total=end, epoch=p.epoch + 1)
+        self._bar.update(self._task, completed=p.step, total=end, epoch=p.epoch_number)
         if p.step % trainer.settings.log_every and p.step != end:
             return
         step, then = self._since
         now = time.perf_counter()
         rate = (p.step - step) * self._samples_per_step / (now - then)
         self._since = (p.step, now)
-        lr = float(trainer.scheduler.get_last_lr()[0])
         value = float(loss)
-        self._log.write("train", p.step, epoch=p.epoch, loss=value, lr=lr, samples_per_second=rate)
+        self._log.write(
+            "train", p.step, epoch=p.epoch_number, loss=value, lr=trainer.lr, samples_per_second=rate
+        )
         self._bar.update(self._task, loss=f"{value:.3f}", rate=f"{rate:,.0f}")
 
     def selected(self, trainer: Trainer, result: Mapping[str, float], better: bool) -> None:
         """Note a look at the split that selects."""
         p = trainer.progress
-        self._log.write("selection", p.step, epoch=p.epoch, **result, minutes=p.seconds / 60)
+        self._log.write("selection", p.step, epoch=p.epoch_number, **result, minutes=p.seconds / 60)
         figures = " · ".join(f"{name} {value:.2f}" for name, value in result.items())
         star = " · best so far" if better else ""
         self._console.print(
-            f"epoch {p.epoch:>3} · step {p.step:>6} · {self._split}{figures}{star} · {p.seconds / 60:.1f} min",
+            f"epoch {p.epoch_number:>3} · step {p.step:>6} · {self._split}{figures}{star} · {p.seconds / 60:.1f} min",
             highlight=False,
         )
         self._since = (p.step, time.perf_counter())  # selecting is not part of the training rate
