@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import logging
 import os
 import sys
@@ -159,6 +160,22 @@ def points_measured(loader: Any, settings: TrainSettings) -> str:
     return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
 
 
+def try_batch(model: nn.Module, task: Task, loader: CloudLoader, fabric: Any) -> None:
+    """Send two clouds through augmentation and model, so that what does not fit is said before a run begins.
+
+    Neither the model, which is in evaluation mode for it, nor the state of torch's generator is changed.
+
+    Raises:
+        Exception: whatever the transform, the model or the task raise of them.
+    """
+    few = copy.copy(loader)
+    few.batch_size = min(2, loader.batch_size)
+    training = model.training
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), fabric.autocast():
+        task.predict(model.eval(), next(few.epoch(0)))
+    model.train(training)
+
+
 def make_fabric(settings: TrainSettings) -> Any:
     """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``.
 
@@ -200,6 +217,13 @@ def _leave_process_group() -> None:
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def meant_by(accelerator: str) -> str:
+    """Return the accelerator that a setting stands for on this machine: what ``auto`` takes, else itself."""
+    if accelerator != "auto":
+        return accelerator
+    return "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def needs_processes(settings: TrainSettings) -> bool:

@@ -26,9 +26,11 @@ from .assembly import (
     make_eval_loader,
     make_fabric,
     make_loader,
+    meant_by,
     needs_processes,
     points_measured,
     run_again_under_torchrun,
+    try_batch,
 )
 from .curves import draw_curves, read_curves
 from .progress import ConsoleObserver
@@ -117,6 +119,7 @@ def train(config: Mapping[str, Any]) -> Path:
     train_loader = make_loader(
         dataset, "train", settings, fabric, transform=build(config["augment"], "augment")
     )
+    try_batch(fabric.to_device(model), task, train_loader, fabric)
     selection = None
     if settings.select_on is not None:
         selection = make_eval_loader(dataset, settings.select_on, task, settings, fabric)
@@ -271,15 +274,26 @@ def _run_folder(config: Mapping[str, Any], settings: TrainSettings, fabric: Any)
 def _resumed_folder(resume: str) -> Path:
     """Return the folder of the run to continue, given by itself or by its ``last.pt``."""
     path = Path(resume)
+    if path.is_file() and path.name != "last.pt":
+        raise ValueError(
+            f"train.resume: a run is continued from its last.pt, which {path.name} is not; give the run's folder, "
+            f"{path.parent}, or start a new run from these weights with train.start_from={path}."
+        )
     return path.parent if path.name == "last.pt" else path
 
 
 def _check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise where a continuation would compute something else than the run it continues."""
-    changed = differences(saved, given, besides=FREE_ON_RESUME)
+    changed = differences(_on_device(saved), _on_device(given), besides=FREE_ON_RESUME)
     if changed:
         key, before, now = changed[0]
         raise ValueError(
             f"train.resume: the run was started with {key}={before}, got {now} ({len(changed)} settings differ); give "
             "the settings of the run (its config.yaml), or start a new run from its weights with train.start_from=."
         )
+
+
+def _on_device(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with the accelerator that it means here, since ``auto`` is no other than the one it takes."""
+    accelerator = meant_by(config["train"].get("accelerator", "auto"))
+    return {**config, "train": {**config["train"], "accelerator": accelerator}}

@@ -1,7 +1,10 @@
 """What a run records of itself, and that its settings reach what they set."""
 
+import csv
 import json
+import math
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,3 +98,73 @@ def test_a_continuation_on_another_machine_is_recorded_beside_the_first(tiny, tm
     assert (folder / "environment.json").read_text() == first
     assert json.loads((folder / "environment_step1.json").read_text())["python"]
     assert weights(folder)["progress"]["step"] == 2
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_step_is_logged_with_the_learning_rate_it_used(tiny_run):
+    """A warm-up of 4 steps from 1/5 of the peak of 0.02, then half a cosine over 12; by hand."""
+    lr = [float(row["lr"]) for row in rows(tiny_run / "train.csv")]
+    least = from_yaml((tiny_run / "config.yaml").read_text())["optim"]["schedule"]["min_lr"]
+    cosine = [least + (0.02 - least) * (1 + math.cos(math.pi * i / 12)) / 2 for i in range(12)]
+    assert lr == pytest.approx([0.004, 0.008, 0.012, 0.016, *cosine], rel=1e-5)
+
+
+def test_the_logs_count_epochs_alike(tiny_run):
+    epoch = {row["step"]: row["epoch"] for row in rows(tiny_run / "train.csv")}
+    assert list(epoch.values()) == [str(1 + i // 4) for i in range(16)]
+    assert all(row["epoch"] == epoch[row["step"]] for row in rows(tiny_run / "selection.csv"))
+
+
+def test_a_run_that_ends_within_an_epoch_selects_in_that_epoch(tiny, tmp_path, capsys):
+    folder = experiment.train(tiny(f"run_dir={tmp_path / 'run'}", "train.max_steps=5"))
+    assert [row["epoch"] for row in rows(folder / "selection.csv")] == ["1", "2"]
+    assert "epoch   2 · step      5" in capsys.readouterr().out
+    assert json.loads((folder / "results.json").read_text())["selected_epoch"] in (1, 2)
+
+
+class Nonsense(torch.nn.Module):
+    """A model that fails at its first batch."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = torch.nn.Linear(4, num_classes)
+
+    def forward(self, points):
+        return self.head(points)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("augment=scale_shift_wolf", "data.normals=true", "model.tokenizer.in_channels=6"),
+            "normals would not follow",
+        ),
+        (
+            ("augment=scale_shift_mix", "task=part_segmentation", "model=bixt_seg_naive"),
+            "mixing clouds is for classification",
+        ),
+        (("model._target_=test_experiment.Nonsense", "~model.tokenizer", "~model.encoder"), "shapes cannot"),
+        (("train.accumulate=100",), r"^train\.accumulate: 100 batches a step, an epoch has only 4"),
+    ],
+)
+def test_what_a_batch_would_refuse_leaves_no_folder(tiny, tmp_path, options, said, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    with pytest.raises((ValueError, RuntimeError), match=said):
+        experiment.train(tiny(f"run_dir={tmp_path / 'run'}", *options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_batch_that_is_tried_changes_nothing(tiny, tmp_path, monkeypatch):
+    """The run is the same with and without it, running statistics of batch norms included."""
+    options = ("model=bixt_grouping", "model.encoder.refinement.num_neighbors=4", *QUICK)
+    tried = weights(experiment.train(tiny(f"run_dir={tmp_path / 'a'}", *options)))
+    monkeypatch.setattr(experiment, "try_batch", lambda *_: None)
+    untried = weights(experiment.train(tiny(f"run_dir={tmp_path / 'b'}", *options)))
+    assert any(name.endswith("running_mean") for name in tried["model"])
+    for name, value in tried["resume"]["model"].items():
+        assert torch.equal(value, untried["resume"]["model"][name]), name

@@ -226,6 +226,24 @@ def test_a_folder_without_a_run_cannot_be_resumed(tiny, tmp_path):
         experiment.train(tiny(f"train.resume={tmp_path}"))
 
 
+def test_the_best_weights_are_no_run_to_continue(tiny, tiny_run):
+    with pytest.raises(ValueError, match=r"^train\.resume: .*last\.pt, which best\.pt is not") as refused:
+        experiment.train(tiny(f"train.resume={tiny_run / 'best.pt'}"))
+    assert f"train.start_from={tiny_run / 'best.pt'}" in str(refused.value)
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() or torch.backends.mps.is_available(), reason="auto takes a device here"
+)
+@pytest.mark.parametrize(("first", "then"), [("cpu", "auto"), ("auto", "cpu")])
+def test_auto_is_the_device_that_it_takes(tiny, tmp_path, first, then):
+    folder, quick = tmp_path / "run", ("train.measure_test=false", "train.select_on=null")
+    experiment.train(tiny(f"run_dir={folder}", f"train.accelerator={first}", "train.max_steps=1", *quick))
+    again = (f"train.resume={folder}", f"train.accelerator={then}", "train.max_steps=2", *quick)
+    experiment.train(tiny(*again))
+    assert torch.load(folder / "last.pt", weights_only=True)["progress"]["step"] == 2
+
+
 # Longer, so that the signal surely comes in the middle.
 LONG = ("train.epochs=10", "train.measure_test=false", "train.evaluate_every=3")
 
