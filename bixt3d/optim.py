@@ -45,18 +45,24 @@ def cosine_with_warmup(
     """Raise the learning rate linearly over the warm-up, then lower it along half a cosine, step by step.
 
     Args:
-        optimizer: its ``lr`` is the peak.
+        optimizer: the ``lr`` of each of its groups is that group's peak.
         epochs, steps_per_epoch: length of the whole run.
         warmup_epochs: epochs until the peak, fractions allowed; 0 for none.
-        min_lr: learning rate at the end.
+        min_lr: learning rate at the end, of every group.
 
     Raises:
-        ValueError: the warm-up is negative or not shorter than the run.
+        ValueError: the warm-up is negative or not shorter than the run, or ``min_lr`` is negative or above a peak.
     """
     if not 0 <= warmup_epochs < epochs:
         raise ValueError(
             f"warmup_epochs: expected at least 0 and below the {epochs} epochs of the run, got {warmup_epochs}; "
-            "shorten the warm-up or train longer."
+            f"shorten the warm-up (optim.schedule.warmup_epochs={epochs / 10:g}) or train longer (train.epochs)."
+        )
+    peak = min(float(group["lr"]) for group in optimizer.param_groups)
+    if not 0 <= min_lr <= peak:
+        raise ValueError(
+            f"min_lr: expected at least 0 and at most the learning rate {peak:g}, got {min_lr:g}; lower "
+            "optim.schedule.min_lr or raise optim.optimizer.lr."
         )
     warmup_steps = round(warmup_epochs * steps_per_epoch)
     cosine = CosineAnnealingLR(optimizer, T_max=epochs * steps_per_epoch - warmup_steps, eta_min=min_lr)

@@ -42,6 +42,27 @@ def test_warmup_that_does_not_fit_is_refused(warmup_epochs):
         schedule(1, epochs=3, steps_per_epoch=2, warmup_epochs=warmup_epochs)
 
 
+def test_a_warmup_too_long_says_which_keys_to_change():
+    with pytest.raises(
+        ValueError, match=r"optim\.schedule\.warmup_epochs=0\.3\) or train longer \(train\.epochs"
+    ):
+        schedule(1, epochs=3, steps_per_epoch=2, warmup_epochs=10)
+    schedule(1, epochs=3, steps_per_epoch=2, warmup_epochs=0.3)
+
+
+@pytest.mark.parametrize("min_lr", [-0.1, 0.02])
+def test_a_learning_rate_that_would_rise_is_refused(min_lr):
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": weights[:1]}, {"params": weights[1:], "lr": 0.01}], lr=0.5)
+    with pytest.raises(
+        ValueError,
+        match=r"^min_lr: .* at most the learning rate 0\.01, .*optim\.schedule\.min_lr or .*optim\.optimizer\.lr",
+    ):
+        cosine_with_warmup(optimizer, epochs=3, steps_per_epoch=2, min_lr=min_lr)
+    for allowed in (0.0, 0.01):
+        cosine_with_warmup(optimizer, epochs=3, steps_per_epoch=2, min_lr=allowed)
+
+
 def test_steps_of_the_learning_rate_by_hand():
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=0.003)
     scheduler = step_decay(optimizer, epochs=9, steps_per_epoch=3, every_epochs=2)
