@@ -15,6 +15,8 @@ from typing import Any
 _NODE_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 # What the config of a checkpoint may name unless its reader trusts it.
 _SHIPPED = r"(bixt3d\.(datasets|layers|models|optim|tasks)|torch\.(nn|optim))"
+# Where the classes stand whose values YAML says as they are.
+_PLAIN = ("builtins", "collections.abc", "typing")
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -23,7 +25,8 @@ def check(node: Any, where: str = "config") -> None:
 
     Raises:
         ValueError: a target that does not exist, or a key that its call does not take.
-        TypeError: a value of another type than the call's annotation.
+        TypeError: a value of another type than the call's annotation, or keys without ``_target_`` where something is
+            to be called.
     """
     if isinstance(node, Mapping):
         if "_target_" in node:
@@ -56,6 +59,12 @@ def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> N
                 _EXPECTED.get(t, "null" if t is type(None) else t.__name__) for t in accepted
             )
             raise TypeError(f"{where}.{key}: expected {expected}, got {value!r}.")
+        if isinstance(value, Mapping) and not built and _has_to_be_made(hints.get(key)):
+            raise TypeError(
+                f"{where}.{key}: expected a node with _target_, since {full_name(target)} takes no plain keys here, "
+                f"got the keys {', '.join(map(str, value)) or '(none)'}; name what to call, or leave it out with "
+                f"~{where}.{key}."
+            )
 
 
 def not_taken(target: Callable, names: Iterable[str]) -> list[str]:
@@ -166,6 +175,19 @@ def _plain_types(annotation: Any) -> tuple[type, ...]:
         if set(options) <= {bool, int, float, str, type(None)}:
             return options
     return ()
+
+
+def _has_to_be_made(annotation: Any) -> bool:
+    """Whether an annotation allows only callables and objects of classes, which YAML can say as nodes alone."""
+    options = [o for o in typing.get_args(annotation) if o is not types.NoneType]
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        options = [annotation]
+    kinds = [typing.get_origin(option) or option for option in options]
+    return all(
+        kind is Callable
+        or (inspect.isclass(kind) and kind.__module__ not in _PLAIN and not issubclass(kind, Mapping))
+        for kind in kinds
+    )
 
 
 def _fits(value: Any, accepted: tuple[type, ...]) -> bool:

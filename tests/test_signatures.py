@@ -2,7 +2,10 @@
 
 import functools
 import sys
-from typing import Optional
+import typing
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any, Optional
 
 import pytest
 from places import ROOT
@@ -78,6 +81,31 @@ def test_an_object_that_can_be_called_is_named_by_its_class():
     assert build({"_target_": f"{__name__}.half"}) == 2
     with pytest.raises(ValueError, match=r"unknown key 'colour' for .*partial; expected one of width"):
         build({"_target_": f"{__name__}.half", "colour": "red"}, "box")
+
+
+def furnished(
+    *,
+    stove: Callable[[int], int] | None = None,
+    table: Fraction = Fraction(1),
+    plates: Mapping[str, int] | None = None,
+    guests: Any = None,
+    rooms: typing.Sequence[int] | dict = (),
+):
+    return stove, table, plates, guests, rooms
+
+
+@pytest.mark.parametrize("key", ["stove", "table"])
+def test_keys_alone_are_refused_where_something_is_to_be_called(key):
+    node = {"_target_": f"{__name__}.furnished", key: {"width": 3, "depth": 4}}
+    with pytest.raises(
+        TypeError, match=rf"^box\.{key}: expected a node with _target_, .*width, depth; .* ~box\.{key}\.$"
+    ):
+        build(node, "box")
+    made = {**node, key: {"_target_": "fractions.Fraction", "numerator": 3}}
+    assert Fraction(3) in build(made, "box")
+    for plain in ("plates", "guests", "rooms"):
+        assert {"a": 1} in build({"_target_": f"{__name__}.furnished", plain: {"a": 1}}, "box")
+    assert build({"_target_": f"{__name__}.furnished", "stove": None}, "box")[0] is None
 
 
 def test_a_call_written_in_c_is_taken_as_it_is():
