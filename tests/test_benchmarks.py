@@ -9,7 +9,10 @@ import pytest
 import torch
 from places import PATIENCE, ROOT
 
+from bixt3d.config import read_yaml, to_yaml
+
 FOLDER = ROOT / "benchmarks"
+OF_ONE_EXPERIMENT = ("_cpu", "_cpu_hierarchy", "_speedrun", "_cattle", "_quickstart", "_normals")
 
 
 @pytest.fixture
@@ -42,9 +45,16 @@ def test_the_exponent_is_a_slope(benchmark):
     assert report.exponent([10, 100, 1000], [1.0, 100.0, 10_000.0]) == pytest.approx(2.0)
 
 
-def test_every_model_config_is_measured(benchmark):
+def test_every_model_config_is_measured_at_full_size(benchmark):
+    """A file for one experiment changes the sizes of a model that is measured, or its channels; it is not measured."""
     cases = benchmark("model_cases")
-    assert set(cases.MODELS) == {path.stem for path in (ROOT / "cfgs" / "model").glob("*.yaml")}
+    files = {path.stem: read_yaml(path) for path in (ROOT / "cfgs" / "model").glob("*.yaml")}
+    sized = set(files) - set(cases.MODELS)
+    assert set(cases.MODELS) <= set(files)
+    assert sized == {name for name in files if name.endswith(OF_ONE_EXPERIMENT)}
+    for name in sized:
+        assert files[name]["defaults"][0] in files
+        assert "_target_" not in to_yaml(files[name]), f"{name} is a model of its own"
 
 
 def test_a_section_is_replaced_and_the_rest_is_left_alone(benchmark, tmp_path):
