@@ -14,7 +14,7 @@ from bixt3d.config import build, build_settings, from_yaml, override, to_yaml
 from bixt3d.datasets import Batch, Shapes
 from bixt3d.optim import parameter_groups
 from bixt3d.signatures import check
-from bixt3d.training.assembly import build_model, build_task, check_fit
+from bixt3d.training.assembly import build_augment, build_model, build_task, check_fit
 from bixt3d.training.search import read_search
 from bixt3d.training.settings import TrainSettings
 
@@ -32,7 +32,7 @@ def train_one_step(config):
     check(config["data"], "data")
     task = build_task(config, CLASSES, PARTS)
     model = build_model(config, CLASSES, PARTS)
-    augment = build(config["augment"], "augment")
+    augment = build_augment(config, model)
     optimizer = build(config["optim"]["optimizer"])(
         parameter_groups(model, decay_all=config["optim"].get("decay_all", False))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ class RandomCorruption(Transform):
         corruptions: names in :data:`bixt3d.datasets.corruptions.CORRUPTIONS`; null for all.
         severities: the severities to draw from.
         probability: how likely a batch is corrupted, from 0 to 1.
-        least: points that the model needs; clouds left with fewer repeat their points in order up to that number.
+        least: clouds left with fewer points repeat theirs in order up to that number, or up to that of the model which
+            they train (:meth:`for_model`) where it needs more.
 
     Raises:
         ValueError: there is no such corruption or severity, or the probability lies outside its range.
@@ -48,6 +49,10 @@ class RandomCorruption(Transform):
             raise ValueError(f"severities: expected some of 1 to 5, got {list(self.severities)}.")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability: expected a number from 0 to 1, got {self.probability:g}.")
+
+    def for_model(self, min_points: int) -> RandomCorruption:
+        """Return the transform that leaves as many points as the model needs."""
+        return replace(self, least=max(self.least, min_points))
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: Source) -> Drawn:
         assert self.corruptions is not None

@@ -58,6 +58,10 @@ class Transform:
         """
         return points, part_labels, None
 
+    def for_model(self, min_points: int) -> Transform:
+        """Return the transform for a model that takes no fewer points a cloud; most do not take points away."""
+        return self
+
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         raise NotImplementedError(f"{type(self).__name__} does not say what it does.")
 

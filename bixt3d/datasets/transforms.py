@@ -85,6 +85,11 @@ class Compose(Transform):
         last = self.transforms[-1] if self.transforms else Transform()
         return mix_of(last)(points, part_labels, labels, num_classes, generator)
 
+    def for_model(self, min_points: int) -> Compose:
+        """Return the same transforms, each for that model."""
+        fitted = (t.for_model(min_points) if isinstance(t, Transform) else t for t in self.transforms)
+        return Compose(tuple(fitted))
+
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         for transform in self.transforms:
             if isinstance(transform, Transform):

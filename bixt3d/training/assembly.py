@@ -15,6 +15,7 @@ from torch import nn
 
 from ..config import build
 from ..datasets.loader import CloudLoader
+from ..datasets.transform_base import Transform
 from ..datasets.whole import WholeCloudLoader
 from ..seams import Task
 from ..signatures import full_name, locate, not_taken
@@ -73,6 +74,12 @@ def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequen
         if not hasattr(model, name):
             setattr(model, name, value)
     return model
+
+
+def build_augment(config: Mapping[str, Any], model: Any) -> Any:
+    """Build the config's augmentation for a model, which a transform that drops points leaves enough of them."""
+    augment = build(config["augment"], "augment")
+    return augment.for_model(model.min_points) if isinstance(augment, Transform) else augment
 
 
 def check_fit(model: Any, dataset: Any) -> None:

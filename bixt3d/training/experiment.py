@@ -18,6 +18,7 @@ from ..io.writing import write_json, write_text
 from ..optim import ExponentialAverage, parameter_groups
 from ..reproducibility import derive_seed, environment
 from .assembly import (
+    build_augment,
     build_dataset,
     build_model,
     build_task,
@@ -116,9 +117,7 @@ def train(config: Mapping[str, Any]) -> Path:
     check_batch_size(model, settings)
     if settings.start_from is not None and resumed is None:
         start_from(settings.start_from, model, config, dataset, fabric)
-    train_loader = make_loader(
-        dataset, "train", settings, fabric, transform=build(config["augment"], "augment")
-    )
+    train_loader = make_loader(dataset, "train", settings, fabric, transform=build_augment(config, model))
     try_batch(fabric.to_device(model), task, train_loader, fabric)
     selection = None
     if settings.select_on is not None:

@@ -1,12 +1,15 @@
 """Corruptions drawn for training: each comes up, as often as asked, and is itself."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
+from places import ROOT
 
 from bixt3d.datasets.corruptions import CORRUPTIONS
 from bixt3d.datasets.random_corruption import RandomCorruption
+from bixt3d.training.assembly import build_augment
 
 POINTS = torch.randn(2, 100, 3, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
 
@@ -62,6 +65,20 @@ def test_clouds_left_with_too_few_points_repeat_them_with_their_labels():
     assert torch.equal(out[:, 25:50], out[:, :25])
     assert torch.equal(got[:, 25:50], got[:, :25])
     assert torch.equal(out, POINTS.flatten(0, 1)[got])
+
+
+@pytest.mark.parametrize(("min_points", "left"), [(1, 25), (40, 40)])
+def test_the_shipped_option_repeats_points_only_where_the_model_needs_them(compose, min_points, left):
+    config = compose(ROOT / "cfgs" / "quickstart.yaml", "augment=scale_shift_corrupt")
+    worst = config["augment"]["transforms"][0]
+    worst |= {"corruptions": ["global_drop"], "severities": [5], "probability": 1.0}
+    augment = build_augment(config, SimpleNamespace(min_points=min_points))
+    assert augment(POINTS, generator=seeded(1)).shape == (2, left, 3), "a quarter of 100 points is left"
+
+
+def test_an_augmentation_of_ones_own_is_left_alone():
+    augment = build_augment({"augment": {"_target_": "torch.nn.Identity"}}, SimpleNamespace(min_points=40))
+    assert isinstance(augment, torch.nn.Identity)
 
 
 @pytest.mark.parametrize(
