@@ -139,7 +139,7 @@ class PointTokenizer(nn.Module):
 
 
 def makes_new_tokens(tokenizer: nn.Module) -> bool:
-    """Whether nobody else can hold the tokens of a tokeniser, so that the encoder may write over them."""
+    """Whether the tokens of a tokeniser are the encoder's alone, so that it may write over them."""
     return isinstance(tokenizer, PointTokenizer) and is_plain(
         {tokenizer: PointTokenizer, tokenizer.encoding: SinusoidalEncoding, tokenizer.proj: nn.Linear}
     )

@@ -49,7 +49,7 @@ class BiXTEncoder(nn.Module):
         num_latents: number of latents M.
         num_heads: heads of every attention; must divide ``dim``.
         mlp_ratio: hidden width of the MLPs as a multiple of their stream's width.
-        drop_path: stochastic depth of the last layer, growing from 0; of attentions and MLPs, as in the authors' code.
+        drop_path: stochastic depth, growing from 0 to this in the last layer; it drops attentions and MLPs.
         dropout: dropout of attention weights.
         layer_scale: start of the learnt factor on every residual branch; None for none.
         cross: builder of the cross layer: :func:`~bixt3d.layers.bidirectional_cross` (BiXT),
@@ -100,14 +100,13 @@ class BiXTEncoder(nn.Module):
     ):
         super().__init__()
         token_dim = token_dim or dim
-        if depth < 1 or num_latents < 1:
-            raise ValueError(f"depth and num_latents: expected at least 1, got {depth} and {num_latents}.")
+        for name, value in {"depth": depth, "dim": dim, "num_latents": num_latents, "chunk": chunk}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}.")
         if refine not in ("after", "before"):
             raise ValueError(f"refine: expected 'after' or 'before', got {refine!r}.")
         if share_cross not in SHARING:
             raise ValueError(f"share_cross: expected one of {', '.join(SHARING)}, got {share_cross!r}.")
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk: expected at least 1 token or null, got {chunk}.")
         outside = [i for i in refinement_layers or () if not 0 <= i < depth]
         if outside:
             raise ValueError(f"refinement_layers: expected layers 0 to {depth - 1}, got {outside}.")

@@ -271,7 +271,9 @@ def test_fewest_points():
     ("options", "message"),
     [
         ({"num_heads": 5}, "num_heads: expected a positive divisor of the attention width 24, got 5"),
-        ({"depth": 0}, "depth and num_latents: expected at least 1"),
+        ({"depth": 0}, "depth: expected at least 1, got 0"),
+        ({"dim": 0}, "dim: expected at least 1, got 0"),
+        ({"num_latents": -1}, "num_latents: expected at least 1, got -1"),
         ({"refine": "around"}, "refine: expected 'after' or 'before', got 'around'"),
         ({"share_cross": "some"}, "share_cross: expected one of all, all_but_first, none, got 'some'"),
         ({"share_cross": "all"}, "one-sided last layer"),

@@ -178,7 +178,7 @@ def test_chunks_are_of_the_size_asked_for_and_rest_where_gradients_are_recorded(
 
 
 def test_a_chunk_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="chunk: expected at least 1 token or null, got 0"):
+    with pytest.raises(ValueError, match="chunk: expected at least 1, got 0"):
         BiXTEncoder(chunk=0)
 
 
