@@ -48,10 +48,6 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
         )
         sys.exit(0 if wants_help else 2)
     path = Path(given)
-    if not path.is_file():
-        sys.exit(
-            f"error: {given}: no such config; expected the path of a YAML file, such as cfgs/quickstart.yaml."
-        )
     name = report_errors(lambda: _name(path))
     arguments.remove(given)
     defaults = [
@@ -92,6 +88,7 @@ def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Pat
         config_root: see :func:`launch`.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: a file, an option or an override that cannot be used.
     """
     import hydra
@@ -105,6 +102,8 @@ def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Pat
 
 def _name(path: Path) -> str:
     """Return a config's name, for Hydra, which would look for another file beside one that does not end in .yaml."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config; expected the path of a YAML file.")
     if path.suffix != ".yaml":
         raise ValueError(f"{path}: expected a config whose name ends in .yaml; rename it.")
     return path.stem
