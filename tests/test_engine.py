@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
+from places import PATIENCE
 from torch import nn
 
 from bixt3d.checkpoint import load_checkpoint
@@ -333,7 +334,9 @@ def test_the_display_is_closed_wherever_a_run_breaks(tiny, tiny_run, tmp_path, m
     out = capsys.readouterr().out
     hidden, shown = (out.rfind(f"\x1b[?25{code}") for code in "lh")
     assert 0 < hidden < shown
-    assert not {t for t in set(threading.enumerate()) - before if t.is_alive()}
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)  # told to end, the display's thread may still be awake for a moment
+        assert not thread.is_alive()
 
 
 def test_a_stop_is_saved_and_raised(make_trainer, data, tmp_path):
