@@ -1,8 +1,8 @@
 """Backend ``triton`` of bi-directional attention: forward and backward in one pass over the tokens each.
 
 Similarities are computed tile by tile and never written to memory, which holds O(N + M) numbers besides the
-inputs: the results, one log-sum for every row and column, and partial sums over token ranges. The kernels are
-in :mod:`.triton_attention_kernels`, which loads triton and is imported when the op runs.
+inputs: the results, a log-sum for every row and column, and partial sums over token ranges. The kernels lie
+in :mod:`.triton_attention_kernels`, which is imported, with triton, when the op runs.
 """
 
 from typing import Any
@@ -17,9 +17,8 @@ from .triton_runtime import ceil_div, launch, power_of_2, readable
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MAX_LATENTS = 256
 MAX_WIDTH = 128
-# The chunk of latents that one program holds: as many as fit into so many bytes a tensor, so that three of them,
-# their gradients and the tiles of tokens stay in registers and shared memory. Products of float32 run without
-# tensor cores, unrolled: at twice the size the backward kernel took two minutes to compile instead of seconds.
+# Bytes of a chunk of latents, so that three of them, their gradients and the tiles of tokens stay in registers and
+# shared memory. Products of float32 are unrolled: at twice the size the backward kernel took two minutes to compile.
 CHUNK_BYTES = 16384
 CHUNK_BYTES_FLOAT32 = 8192
 MAX_CHUNK = 128
