@@ -3,11 +3,12 @@ import struct
 import subprocess
 import sys
 
-import laspy
 import numpy as np
 import pytest
 
 from bixt3d.io import las, read_points
+
+laspy = pytest.importorskip("laspy", reason="needs pip install -e '.[las]'")
 
 NUMBERS = np.array([[123, -45678, 1], [0, 2_000_000_000, -7], [-2_000_000_000, 5, 99]])
 SCALE, OFFSET = np.array([0.01, 0.001, 0.5]), np.array([500_000.0, 4_200_000.0, -100.0])
