@@ -18,8 +18,7 @@ import torch.nn.functional as F
 
 from bixt3d.datasets import CloudLoader, PointClouds
 from bixt3d.datasets.transforms import Compose, RandomScale, RandomShift, Shuffle
-from bixt3d.layers import PointTokenizer
-from bixt3d.models import BiXTClassifier, BiXTEncoder
+from bixt3d.models import bixt_naive
 from bixt3d.training.allocator import keep_freed_memory
 
 
@@ -50,7 +49,7 @@ def main() -> None:
         sampling="random",
         device=device,
     )
-    model = BiXTClassifier(40, tokenizer=PointTokenizer(192), encoder=BiXTEncoder()).to(device)
+    model = bixt_naive(40).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def now() -> float:

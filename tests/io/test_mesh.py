@@ -36,7 +36,10 @@ def test_obj_lines_may_be_indented_and_use_tabs(tmp_path, before_v, before_f, af
 def test_an_obj_that_ends_within_a_point_is_refused(tmp_path):
     """trimesh cuts all rows to two numbers then, and three rows of two are as many as two of three."""
     (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1")
-    with pytest.raises(RuntimeError, match=r"a\.obj: .*truncated"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"a\.obj: (expected points of three coordinates|no face and no point could be read)[,;] .*truncated",
+    ):
         read_points(tmp_path / "a.obj")
 
 

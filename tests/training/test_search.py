@@ -9,7 +9,6 @@ import time
 
 import pytest
 import torch
-import yaml
 from places import PATIENCE, ROOT
 
 from bixt3d.training import search as searching
@@ -19,7 +18,6 @@ from bixt3d.training.search_results import markdown_table
 
 CFGS = ROOT / "cfgs"
 TINY = str(ROOT / "tests" / "tiny.yaml")
-SETTINGS = {"plain": [], "fast, bold": ["optim.optimizer.lr=0.25"], "wide": ["model.encoder.num_latents=8"]}
 # A trainer of milliseconds: accuracies that can be worked out by hand, and the ways in which a run can end.
 STAND_IN = """
 import os, pathlib, shutil, signal, sys, time
@@ -45,19 +43,6 @@ oa, macc = 60 + 8 * seed + 40 * lr * (1 + seed), 50.0
 (folder / "selection.csv").write_text(f"step,epoch,OA,mAcc,minutes\\n1,1,10,10,0.5\\n2,2,{oa},{macc},1.5\\n")
 shutil.copy(pathlib.Path(__file__).with_name("last.pt"), folder / "last.pt")
 """
-
-
-@pytest.fixture
-def written(tmp_path):
-    """Write a search: the tiny config unless told otherwise; None leaves a key out."""
-
-    def write(**keys):
-        node = {"base": TINY, "seeds": [0, 1], "settings": SETTINGS, **keys}
-        path = tmp_path / "toy.yaml"
-        path.write_text(yaml.safe_dump({k: v for k, v in node.items() if v is not None}, sort_keys=False))
-        return path
-
-    return write
 
 
 @pytest.fixture

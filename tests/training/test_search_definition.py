@@ -8,20 +8,6 @@ from bixt3d.training.search import check_search, read_search
 
 CFGS = ROOT / "cfgs"
 TINY = str(ROOT / "tests" / "tiny.yaml")
-SETTINGS = {"plain": [], "fast, bold": ["optim.optimizer.lr=0.25"], "wide": ["model.encoder.num_latents=8"]}
-
-
-@pytest.fixture
-def written(tmp_path):
-    """Write a search: the tiny config unless told otherwise; None leaves a key out."""
-
-    def write(**keys):
-        node = {"base": TINY, "seeds": [0, 1], "settings": SETTINGS, **keys}
-        path = tmp_path / "toy.yaml"
-        path.write_text(yaml.safe_dump({k: v for k, v in node.items() if v is not None}, sort_keys=False))
-        return path
-
-    return write
 
 
 def test_the_base_may_be_shipped_or_lie_beside_the_search(written, tmp_path, monkeypatch):

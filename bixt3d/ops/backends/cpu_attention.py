@@ -177,35 +177,20 @@ def _attend_backward(
     tokens: Tensor,
     latent_sums: Tensor,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the latents' references and values, and those of the tokens beside each other."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of the latents' references and values, and of the tokens'."""
     inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
     results = [in_rows(x) for x in (latents, tokens, latent_grad, token_grad)]
-    latent_grads = [_rows_like(x) for x in (latent_ref, latent_val)]
-    both = _both_sides(token_ref, token_val)
+    grads = [_rows_like(x) for x in (latent_ref, latent_val, token_ref, token_val)]
     if token_ref.shape[0] * token_ref.shape[1] == 0:  # shared latents have entries even then
-        return latent_grads[0].zero_(), latent_grads[1].zero_(), both
-    grads = [*latent_grads, *_cut(both, token_ref, token_val)]
+        return grads[0].zero_(), grads[1].zero_(), grads[2], grads[3]
     _call("bixt3d_attention_backward", inputs, [*results, *grads], scale, latent_sums)
-    return latent_grads[0], latent_grads[1], both
+    return grads[0], grads[1], grads[2], grads[3]
 
 
 def _rows_like(x: Tensor) -> Tensor:
     """Return memory for the gradient of ``x``, in its layout unless that does not keep rows in one piece."""
     return in_rows(torch.empty_like(in_rows(x)))
-
-
-def _both_sides(token_ref: Tensor, token_val: Tensor) -> Tensor:
-    """Return an empty (B, N, H D + H D'), the layout of a linear map to references and values."""
-    batch, heads, count, width = token_ref.shape
-    return token_ref.new_empty(batch, count, heads * (width + token_val.shape[3]))
-
-
-def _cut(both: Tensor, token_ref: Tensor, token_val: Tensor) -> list[Tensor]:
-    """Return its two sides as (B, H, N, D) and (B, H, N, D')."""
-    heads = token_ref.shape[1]
-    widths = [heads * side.shape[3] for side in (token_ref, token_val)]
-    return [side.unflatten(-1, (heads, -1)).transpose(1, 2) for side in both.split(widths, dim=-1)]
 
 
 @_attend_backward.register_fake
@@ -220,9 +205,8 @@ def _(
     tokens: Tensor,
     latent_sums: Tensor,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    latent_grads = [_rows_like(x) for x in (latent_ref, latent_val)]
-    return latent_grads[0], latent_grads[1], _both_sides(token_ref, token_val)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _rows_like(latent_ref), _rows_like(latent_val), _rows_like(token_ref), _rows_like(token_val)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -232,9 +216,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _differentiate(ctx: Any, latent_grad: Tensor, token_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors  # to be asked for once: a checkpoint computes them then
-    *latent_grads, both = _attend_backward(latent_grad, token_grad, *saved, ctx.scale)
-    return (*latent_grads, *_cut(both, saved[2], saved[3]), None)
+    return (*_attend_backward(latent_grad, token_grad, *ctx.saved_tensors, ctx.scale), None)
 
 
 torch.library.register_autograd("bixt3d::cpu_bidirectional_attention", _differentiate, setup_context=_keep)
