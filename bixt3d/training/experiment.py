@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..checkpoint import load_checkpoint, load_weights
-from ..config import build, build_settings, differences, from_yaml, to_yaml
+from ..config import build, build_settings, from_yaml, to_yaml
 from ..engine import Stopped, Trainer, evaluate
 from ..io.writing import write_json, write_text
 from ..optim import ExponentialAverage, parameter_groups
@@ -27,7 +26,6 @@ from .assembly import (
     make_eval_loader,
     make_fabric,
     make_loader,
-    meant_by,
     needs_processes,
     points_measured,
     run_again_under_torchrun,
@@ -36,28 +34,14 @@ from .assembly import (
 from .curves import draw_curves, read_curves
 from .progress import ConsoleObserver
 from .report import minutes_to, print_result, write_report
+from .resume import check_same_run, resumed_folder
+from .run_folder import run_folder
 from .settings import TrainSettings
 from .signals import StopRequest
 from .transfer import start_from
 
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
 OPTIM_KEYS = ("decay_all", "optimizer", "schedule")
-# What may differ between a run and its continuation: nothing that changes a number it computes.
-FREE_ON_RESUME = (
-    "data.cache",
-    "data.root",
-    "model.encoder.checkpoint_activations",
-    "run_dir",
-    "train.checkpoint_every",
-    "train.eval_batch_size",
-    "train.keep_freed_memory",
-    "train.log_every",
-    "train.max_minutes",
-    "train.max_steps",
-    "train.measure_test",
-    "train.resume",
-    "train.targets",
-)
 
 
 def main(config: Mapping[str, Any]) -> None:
@@ -104,9 +88,9 @@ def train(config: Mapping[str, Any]) -> Path:
 
     resumed = None
     if settings.resume is not None:
-        resumed = load_checkpoint(_resumed_folder(settings.resume) / "last.pt")
-        _check_same_run(from_yaml(resumed["config"]), config)
-    folder = _run_folder(config, settings, fabric)
+        resumed = load_checkpoint(resumed_folder(settings.resume) / "last.pt")
+        check_same_run(from_yaml(resumed["config"]), config)
+    folder = run_folder(config, settings, fabric)
 
     dataset = build_dataset(config)
     torch.manual_seed(derive_seed(settings.seed))
@@ -249,50 +233,3 @@ def _check_keys(where: str, node: Mapping[str, Any], keys: Sequence[str], option
     ):
         if found:
             raise ValueError(f"{where}: {problem} {found[0]!r}; expected {', '.join(keys)}.")
-
-
-def _run_folder(config: Mapping[str, Any], settings: TrainSettings, fabric: Any) -> Path:
-    """Return the folder of the run, the same on every rank."""
-    folder = config.get("run_dir") if settings.resume is None else str(_resumed_folder(settings.resume))
-    if folder is None:
-        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        folder = f"runs/{config['name']}/{stamp}"
-        attempt = 1
-        while Path(folder).exists():
-            attempt += 1
-            folder = f"runs/{config['name']}/{stamp}-{attempt}"
-    folder = Path(fabric.broadcast(str(folder)))
-    if settings.resume is None and (folder / "last.pt").exists():
-        raise ValueError(
-            f"run_dir: {folder} holds a run already; choose another folder, or continue it with "
-            f"train.resume={folder}."
-        )
-    return folder
-
-
-def _resumed_folder(resume: str) -> Path:
-    """Return the folder of the run to continue, given by itself or by its ``last.pt``."""
-    path = Path(resume)
-    if path.is_file() and path.name != "last.pt":
-        raise ValueError(
-            f"train.resume: a run is continued from its last.pt, which {path.name} is not; give the run's folder, "
-            f"{path.parent}, or start a new run from these weights with train.start_from={path}."
-        )
-    return path.parent if path.name == "last.pt" else path
-
-
-def _check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise where a continuation would compute something else than the run it continues."""
-    changed = differences(_on_device(saved), _on_device(given), besides=FREE_ON_RESUME)
-    if changed:
-        key, before, now = changed[0]
-        raise ValueError(
-            f"train.resume: the run was started with {key}={before}, got {now} ({len(changed)} settings differ); give "
-            "the settings of the run (its config.yaml), or start a new run from its weights with train.start_from=."
-        )
-
-
-def _on_device(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the accelerator that it means here, since ``auto`` is no other than the one it takes."""
-    accelerator = meant_by(config["train"].get("accelerator", "auto"))
-    return {**config, "train": {**config["train"], "accelerator": accelerator}}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bixt3d.config import from_yaml
-from bixt3d.training import experiment
+from bixt3d.training import experiment, run_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = ("train.measure_test=false", "train.select_on=null", "train.max_steps=1")
@@ -81,7 +81,7 @@ def test_runs_without_a_name_of_their_own_never_share_a_folder(tiny, tmp_path, m
         def now(cls, tz=None):
             return datetime(2026, 1, 2, 12)
 
-    monkeypatch.setattr(experiment, "datetime", Noon)
+    monkeypatch.setattr(run_folder, "datetime", Noon)
     monkeypatch.chdir(tmp_path)
     folders = [experiment.train(tiny(*QUICK)) for _ in range(2)]
     assert [str(folder) for folder in folders] == [
