@@ -11,50 +11,27 @@ PATH = Path(__file__).with_name("_cpu.so")
 INTERFACE = 7  # bixt3d_interface() in csrc/api.cpp
 IMPORTED_IN = os.getpid()
 
-_pointer, _long, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-_ATTENTION = [_pointer, _pointer, _pointer, ctypes.c_float, _int, _pointer, _int, _int]
+# What the functions take, a letter each: a pointer, an int64, a float, an int. Those that compute take the number of
+# threads and the instruction set last.
+_TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 _ARGUMENTS = {
-    "bixt3d_interface": [],
-    "bixt3d_level": [],
-    "bixt3d_pool_of": [_long],
-    "bixt3d_farthest_point_sample": [_pointer, _long, _long, _long, _pointer, _pointer, _int, _int],
-    "bixt3d_knn": [_pointer, _pointer, _long, _long, _long, _long, _long, _pointer, _pointer, _int, _int],
-    "bixt3d_ball_query": [
-        *(_pointer, _pointer, _long, _long, _long, ctypes.c_float, _long, _pointer, _int, _int)
-    ],
-    "bixt3d_gather": [_pointer, _long, _long, _long, _pointer, _long, _pointer, _int, _int],
-    "bixt3d_interpolate": [
-        *(_pointer, _long, _long, _long, _pointer, _pointer, _long, _int, _pointer, _int, _int)
-    ],
-    "bixt3d_scatter": [
-        *(
-            _pointer,
-            _long,
-            _long,
-            _long,
-            _pointer,
-            _pointer,
-            _pointer,
-            _long,
-            _int,
-            _long,
-            _pointer,
-            _int,
-            _int,
-        )
-    ],
-    "bixt3d_neighbors": [
-        *(_pointer, _long, _long, _long, _pointer, _long, _long, _int, _pointer, _pointer, _int, _int)
-    ],
-    "bixt3d_group_max": [_pointer, _long, _long, _long, _int, _pointer, _pointer, _int, _int],
-    "bixt3d_group_place": [_pointer, _pointer, _long, _long, _long, _int, _pointer, _int, _int],
-    "bixt3d_attention": _ATTENTION,
-    "bixt3d_attention_backward": _ATTENTION,
-    "bixt3d_attention_of_stream": [
-        *(_pointer, _pointer, _pointer, ctypes.c_float, _pointer, _pointer, _long, ctypes.c_float, _int, _int)
-    ],
-    "bixt3d_residual_mlp": [_pointer, _pointer, ctypes.c_float, _pointer, _int, _int],
-    "bixt3d_residual_mlp_backward": [_pointer, _pointer, ctypes.c_float, _pointer, _pointer, _int, _int],
+    "bixt3d_interface": "",
+    "bixt3d_level": "",
+    "bixt3d_pool_of": "l",
+    "bixt3d_farthest_point_sample": "plllppii",
+    "bixt3d_knn": "pplllllppii",
+    "bixt3d_ball_query": "pplllflpii",
+    "bixt3d_gather": "plllplpii",
+    "bixt3d_interpolate": "plllpplipii",
+    "bixt3d_scatter": "plllppplilpii",
+    "bixt3d_neighbors": "plllpllippii",
+    "bixt3d_group_max": "plllippii",
+    "bixt3d_group_place": "pplllipii",
+    "bixt3d_attention": "pppfipii",
+    "bixt3d_attention_backward": "pppfipii",
+    "bixt3d_attention_of_stream": "pppfpplfii",
+    "bixt3d_residual_mlp": "ppfpii",
+    "bixt3d_residual_mlp_backward": "ppfppii",
 }
 
 
@@ -68,9 +45,9 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
         )
     try:
         library = ctypes.CDLL(str(PATH))
-        for name, arguments in _ARGUMENTS.items():
+        for name, letters in _ARGUMENTS.items():
             function = getattr(library, name)
-            function.argtypes, function.restype = arguments, _int
+            function.argtypes, function.restype = [_TYPES[x] for x in letters], ctypes.c_int
     except (OSError, AttributeError) as error:
         return None, f"cannot be loaded ({error}); install bixt3d again"
     if library.bixt3d_interface() != INTERFACE:
