@@ -34,6 +34,12 @@ from .backends import (
 )
 from .backends.tracing import constant_when_traced, in_transform
 
+# Passed over unless they are named. Packages that others maintain are used on request: torch-cluster takes longer than
+# ours in every case of docs/benchmarks.md, and pointnet2_ops has not been timed. So are the Triton kernels, whose
+# results have been checked under the interpreter and whose speed on a device nobody has measured yet (tests marked
+# gpu, benchmarks/ops.py).
+BY_NAME_ONLY = ("pointnet2_ops", "torch_cluster", "triton")
+
 
 def _always(*inputs: object, **options: object) -> str | None:
     return None
@@ -48,7 +54,6 @@ class Backend:
         run: takes the arguments of the op, checked, and returns its result.
         why_not: takes the same arguments and the keywords of the op, and returns None if ``run`` would work, else
             the reason, a clause such as "needs a CUDA device". Called without arguments, it answers for this machine.
-        by_name_only: ``backend=None`` passes this row over although it could run.
         traced: False where ``backend=None`` passes this row over while torch.compile or torch.export traces.
         reverse_only: it differentiates by ``backward`` and ``torch.autograd.grad`` alone, and cannot run under the
             transforms of torch.func or forward-mode AD.
@@ -57,13 +62,12 @@ class Backend:
     name: str
     run: Callable[..., Any]
     why_not: Callable[..., str | None] = _always
-    by_name_only: bool = False
     traced: bool = True
     reverse_only: bool = False
 
     def chosen_unnamed(self) -> bool:
         """Whether ``backend=None`` considers this row now."""
-        return not self.by_name_only and (self.traced or not torch.compiler.is_compiling())
+        return self.name not in BY_NAME_ONLY and (self.traced or not torch.compiler.is_compiling())
 
     def reason(self, *inputs: Any, **options: Any) -> str | None:
         """Return why this row cannot run now, or None."""
@@ -72,84 +76,52 @@ class Backend:
         return self.why_not(*inputs, **options)
 
 
-# Packages that others maintain are used on request: torch-cluster takes longer than ours in every case of
-# docs/benchmarks.md, and pointnet2_ops has not been timed. So are the Triton kernels, whose results have been checked
-# under the interpreter and whose speed on a device nobody has measured yet (tests marked gpu, benchmarks/ops.py).
-BY_NAME = True
-
 BACKENDS: dict[str, tuple[Backend, ...]] = {
     "farthest_point_sample": (
-        Backend(
-            "triton",
-            triton_points.farthest_point_sample,
-            triton_points.farthest_why_not,
-            BY_NAME,
-        ),
+        Backend("triton", triton_points.farthest_point_sample, triton_points.farthest_why_not),
         Backend("cpu", cpu.farthest_point_sample, cpu.why_not),
         Backend("torch", vectorized.farthest_point_sample),
         Backend("reference", reference.farthest_point_sample),
-        Backend(
-            "pointnet2_ops",
-            pointnet2_ops.farthest_point_sample,
-            pointnet2_ops.farthest_why_not,
-            BY_NAME,
-        ),
-        Backend(
-            "torch_cluster",
-            torch_cluster.farthest_point_sample,
-            torch_cluster.farthest_why_not,
-            BY_NAME,
-        ),
+        Backend("pointnet2_ops", pointnet2_ops.farthest_point_sample, pointnet2_ops.farthest_why_not),
+        Backend("torch_cluster", torch_cluster.farthest_point_sample, torch_cluster.farthest_why_not),
     ),
     "knn": (
-        Backend("triton", triton_points.knn, triton_points.knn_why_not, BY_NAME),
+        Backend("triton", triton_points.knn, triton_points.knn_why_not),
         Backend("cpu", cpu.knn, cpu.why_not),
         Backend("torch", vectorized.knn),
         Backend("reference", reference.knn),
-        Backend("torch_cluster", torch_cluster.knn, torch_cluster.knn_why_not, BY_NAME),
+        Backend("torch_cluster", torch_cluster.knn, torch_cluster.knn_why_not),
     ),
     "ball_query": (
-        Backend("triton", triton_points.ball_query, triton_points.ball_why_not, BY_NAME),
+        Backend("triton", triton_points.ball_query, triton_points.ball_why_not),
         Backend("cpu", cpu.ball_query, cpu.why_not),
         Backend("torch", vectorized.ball_query),
         Backend("reference", reference.ball_query),
-        Backend("pointnet2_ops", pointnet2_ops.ball_query, pointnet2_ops.ball_why_not, BY_NAME),
+        Backend("pointnet2_ops", pointnet2_ops.ball_query, pointnet2_ops.ball_why_not),
     ),
     "three_nn": (
-        Backend("triton", triton_points.three_nn, triton_points.three_nn_why_not, BY_NAME),
+        Backend("triton", triton_points.three_nn, triton_points.three_nn_why_not),
         Backend("cpu", cpu.three_nn, cpu.why_not),
         Backend("torch", vectorized.three_nn),
         Backend("reference", reference.three_nn),
-        Backend("pointnet2_ops", pointnet2_ops.three_nn, pointnet2_ops.three_nn_why_not, BY_NAME),
+        Backend("pointnet2_ops", pointnet2_ops.three_nn, pointnet2_ops.three_nn_why_not),
     ),
     "gather_points": (
-        Backend(
-            "triton", triton_features.gather_points, triton_features.rows_why_not, BY_NAME, reverse_only=True
-        ),
+        Backend("triton", triton_features.gather_points, triton_features.rows_why_not, reverse_only=True),
         Backend("cpu", cpu_features.gather_points, cpu_features.why_not, traced=False, reverse_only=True),
         Backend("torch", vectorized.gather_points),
         Backend("reference", reference.gather_points),
         Backend(
-            "pointnet2_ops",
-            pointnet2_features.gather_points,
-            pointnet2_features.why_not,
-            BY_NAME,
-            reverse_only=True,
+            "pointnet2_ops", pointnet2_features.gather_points, pointnet2_features.why_not, reverse_only=True
         ),
     ),
     "group_points": (
-        Backend(
-            "triton", triton_features.group_points, triton_features.rows_why_not, BY_NAME, reverse_only=True
-        ),
+        Backend("triton", triton_features.group_points, triton_features.rows_why_not, reverse_only=True),
         Backend("cpu", cpu_features.group_points, cpu_features.why_not, traced=False, reverse_only=True),
         Backend("torch", vectorized.group_points),
         Backend("reference", reference.group_points),
         Backend(
-            "pointnet2_ops",
-            pointnet2_features.group_points,
-            pointnet2_features.why_not,
-            BY_NAME,
-            reverse_only=True,
+            "pointnet2_ops", pointnet2_features.group_points, pointnet2_features.why_not, reverse_only=True
         ),
     ),
     "group_max": (
@@ -170,7 +142,6 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
             "triton",
             triton_features.three_interpolate,
             triton_features.interpolate_why_not,
-            BY_NAME,
             reverse_only=True,
         ),
         Backend("cpu", cpu_features.three_interpolate, cpu_features.why_not, traced=False, reverse_only=True),
@@ -180,12 +151,11 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
             "pointnet2_ops",
             pointnet2_features.three_interpolate,
             pointnet2_features.why_not,
-            BY_NAME,
             reverse_only=True,
         ),
     ),
     "bidirectional_attention": (
-        Backend("triton", triton_attention.attend, triton_attention.why_not, BY_NAME, reverse_only=True),
+        Backend("triton", triton_attention.attend, triton_attention.why_not, reverse_only=True),
         Backend("cpu", cpu_attention.attend, cpu_attention.why_not, reverse_only=True),
         Backend("sdpa", attention.sdpa, attention.sdpa_why_not),
         Backend("reference", attention.reference),
@@ -220,24 +190,23 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
         ValueError: no backend of this op has that name.
         NotImplementedError: the named backend cannot run. There is no falling back to another one.
     """
+    rows = BACKENDS[op]
     preferred = None if backend else _preferred(op)
-    for candidate in BACKENDS[op]:
-        if candidate.name != preferred:
-            continue
-        reason = candidate.reason(*args)
-        if reason is None:
-            return candidate
-        _warn_once(f"BIXT3D_PREFER: {op} runs without backend {preferred!r}, which {reason}")
+    for row in rows:
+        if row.name == preferred:
+            reason = row.reason(*args)
+            if reason is None:
+                return row
+            _warn_once(f"BIXT3D_PREFER: {op} runs without backend {preferred!r}, which {reason}")
+    candidates = [row for row in rows if (row.name == backend if backend else row.chosen_unnamed())]
+    if not candidates:
+        checks.unknown_option(f"backend of {op}", backend, [row.name for row in rows])
     reasons = []
-    for candidate in BACKENDS[op]:
-        if candidate.name != backend if backend else not candidate.chosen_unnamed():
-            continue
-        reason = candidate.reason(*args)
+    for row in candidates:
+        reason = row.reason(*args)
         if reason is None:
-            return candidate
-        reasons.append(f"backend {candidate.name!r} {reason}")
-    if not reasons:
-        checks.unknown_option(f"backend of {op}", backend, [candidate.name for candidate in BACKENDS[op]])
+            return row
+        reasons.append(f"backend {row.name!r} {reason}")
     raise NotImplementedError(
         f"{op} cannot run: {'; '.join(reasons)}; got {_describe(args)}; "
         f"leave backend=None to take whichever runs, or see available_backends({op!r})"
