@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bixt3d.config import compose
 from bixt3d.training.allocator import keep_freed_memory
-from bixt3d.training.assembly import build_model
+from bixt3d.training.assembly import build_model, build_task
 
 ROOT = Path(__file__).parents[1]
 TORCH_FORMS = ("aten::gather", "aten::scatter_add")  # of gather_points and group_points
@@ -40,7 +40,7 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     config = compose(options.config, options.overrides, config_root=ROOT / "cfgs")
-    model = build_model(config, [f"class {i}" for i in range(40)]).train()
+    model = build_model(config, build_task(config, [f"class {i}" for i in range(40)])).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     points = torch.rand(options.clouds, options.points, 3) * 2 - 1
     labels = torch.randint(40, (options.clouds,))

@@ -31,7 +31,7 @@ def train_one_step(config):
     settings = build_settings(TrainSettings, config["train"], "train")
     check(config["data"], "data")
     task = build_task(config, CLASSES, PARTS)
-    model = build_model(config, CLASSES, PARTS)
+    model = build_model(config, task)
     augment = build_augment(config, model)
     optimizer = build(config["optim"]["optimizer"])(
         parameter_groups(model, decay_all=config["optim"].get("decay_all", False))

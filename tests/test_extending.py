@@ -97,19 +97,19 @@ def no_module(num_classes: int):
 
 def test_what_a_model_does_not_say_is_assumed():
     for target, expected in (("Plain", (3, 1, 1)), ("Says", (6, 40, 3))):
-        model = build_model(config_of(target), "ab")
+        model = build_model(config_of(target), Classification("ab"))
         assert (model.in_channels, model.min_points, model.min_batch_size) == expected
     with pytest.raises(TypeError, match=r"^model: expected a torch\.nn\.Module, .*no_module gives a int"):
-        build_model(config_of("no_module"), "ab")
+        build_model(config_of("no_module"), Classification("ab"))
     with pytest.raises(ValueError, match=r"^model: its in_channels is 3, the data has 6 channels"):
-        check_fit(build_model(config_of("Plain"), "ab"), Shapes(num_points=64, normals=True))
+        check_fit(build_model(config_of("Plain"), Classification("ab")), Shapes(num_points=64, normals=True))
 
 
 def test_what_a_data_set_does_not_say():
     class Mine:
         num_points = 64
 
-    model = build_model(config_of("Plain"), "ab")
+    model = build_model(config_of("Plain"), Classification("ab"))
     check_fit(model, Mine())
     with pytest.raises(ValueError, match=r"^data: object does not say num_points"):
         check_fit(model, object())

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from bixt3d.optim import ExponentialAverage, cosine_with_warmup, parameter_groups, step_decay
-from bixt3d.training.experiment import build_model
+from bixt3d.tasks import Classification
+from bixt3d.training.assembly import build_model
 
 
 def schedule(steps, peak=0.5, **options):
@@ -130,7 +131,7 @@ MODELS = ["bixt_naive", "bixt_sequential", "bixt_iterative", "bixt_grouping", "b
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("decay_all", [False, True])
 def test_every_parameter_is_in_exactly_one_group(tiny, model, decay_all):
-    net = build_model(tiny(f"model={model}"), ["a", "b", "c"])
+    net = build_model(tiny(f"model={model}"), Classification("abc"))
     groups = parameter_groups(net, decay_all=decay_all)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted({id(p) for p in net.parameters()})
@@ -139,7 +140,7 @@ def test_every_parameter_is_in_exactly_one_group(tiny, model, decay_all):
 
 
 def test_shared_parameters_come_once(tiny):
-    net = build_model(tiny("model=bixt_iterative", "model.encoder.depth=3"), ["a", "b"])
+    net = build_model(tiny("model=bixt_iterative", "model.encoder.depth=3"), Classification("ab"))
     with_repeats = [p for module in net.modules() for p in module.parameters(recurse=False)]
     assert len(with_repeats) > len(list(net.parameters())), "this model should share its cross layers"
     grouped = [p for group in parameter_groups(net) for p in group["params"]]
@@ -148,7 +149,7 @@ def test_shared_parameters_come_once(tiny):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_only_matrices_of_linear_maps_are_decayed(tiny, model):
-    net = build_model(tiny(f"model={model}", "model.encoder.layer_scale=0.1"), ["a", "b"])
+    net = build_model(tiny(f"model={model}", "model.encoder.layer_scale=0.1"), Classification("ab"))
     names = {id(p): name for name, p in net.named_parameters()}
     decayed, rest = ([names[id(p)] for p in group["params"]] for group in parameter_groups(net))
     shapes = {name: p.dim() for name, p in net.named_parameters()}

@@ -103,8 +103,9 @@ def test_what_a_model_is_told_of_the_data(tiny):
     assert Classification(("a", "b"), parts).model_arguments() == {"num_classes": 2}
     assert PartSegmentation(("a", "b"), parts).model_arguments() == {"num_parts": 3, "num_categories": 2}
     config = tiny("model=bixt_seg_naive", "task=part_segmentation")
-    assert build_model(config, ("a", "b"), parts).head.out_features == 3
-    assert build_task(config, ("a", "b"), parts).parts == parts
+    task = build_task(config, ("a", "b"), parts)
+    assert build_model(config, task).head.out_features == 3
+    assert task.parts == parts
 
 
 def test_bad_settings(tiny, tmp_path):
@@ -121,4 +122,4 @@ def test_bad_settings(tiny, tmp_path):
     with pytest.raises(
         ValueError, match="does not fit the task PartSegmentation, since it takes no num_categories"
     ):
-        build_model(tiny("task=part_segmentation"), ("a",), ("a/x",))
+        build_model(tiny("task=part_segmentation"), PartSegmentation(("a",), ("a/x",)))

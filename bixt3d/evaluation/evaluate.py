@@ -87,7 +87,7 @@ def rebuild(
     task = build_task(config, dataset.classes, parts)
     if "num_parts" in task.model_arguments():
         check_labels(path, "parts", content["parts"], parts)
-    model = build_model(config, dataset.classes, parts)
+    model = build_model(config, task)
     load_weights(model, content["model"], path)
     check_fit(model, dataset)
     note_changes(path, content, model, config, dataset, fabric)

@@ -68,9 +68,10 @@ def load(
     content = load_checkpoint(Path(path))
     config = read_config(content, path, trust_code=trust_code)
     parts = content.get("parts", ())
-    model = build_model(config, content["classes"], parts)
+    task = build_task(config, content["classes"], parts)
+    model = build_model(config, task)
     load_weights(model, content["model"], Path(path))
-    if "num_parts" not in build_task(config, content["classes"], parts).model_arguments():
+    if "num_parts" not in task.model_arguments():
         parts = ()  # the data set has some, but the model classifies
     return Predictor(
         model,

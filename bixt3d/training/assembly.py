@@ -45,8 +45,8 @@ def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequenc
     return build(config["task"], "task", classes=tuple(classes), parts=tuple(parts))
 
 
-def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> nn.Module:
-    """Build the config's model, with fresh weights, for what its task makes of these classes and parts.
+def build_model(config: Mapping[str, Any], task: Task) -> nn.Module:
+    """Build the config's model, with fresh weights, for its task.
 
     What of ``MODEL_DEFAULTS`` the model does not say itself, it is given.
 
@@ -54,8 +54,7 @@ def build_model(config: Mapping[str, Any], classes: Sequence[str], parts: Sequen
         ValueError: the model takes other arguments than those of its task.
         TypeError: it is no ``torch.nn.Module``.
     """
-    task, node = build_task(config, classes, parts), config["model"]
-    arguments = task.model_arguments()
+    node, arguments = config["model"], task.model_arguments()
     if isinstance(node, Mapping) and "_target_" in node:
         target = locate(node["_target_"], "model")
         refused = not_taken(target, arguments)

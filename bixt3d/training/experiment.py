@@ -96,7 +96,7 @@ def train(config: Mapping[str, Any]) -> Path:
     torch.manual_seed(derive_seed(settings.seed))
     parts = getattr(dataset, "parts", ())
     task = build_task(config, dataset.classes, parts)
-    model = build_model(config, dataset.classes, parts)
+    model = build_model(config, task)
     check_fit(model, dataset)
     check_batch_size(model, settings)
     if settings.start_from is not None and resumed is None:

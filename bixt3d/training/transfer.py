@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,7 @@ def changed_settings(
     swaps = list(_swaps(config["model"], trained))
     if not swaps:
         return []
-    labels = tuple(dataset.classes), tuple(getattr(dataset, "parts", ()))
-    task = build_task(config, *labels)
+    task = build_task(config, dataset.classes, getattr(dataset, "parts", ()))
     learnt = dict(model.named_parameters(remove_duplicate=False))
     changes = []
     with torch.random.fork_rng(devices=[]):
@@ -110,7 +109,7 @@ def changed_settings(
         for key, now, before, node in swaps:
             # what the config of the weights calls is not called here unless any checkpoint may name it
             tried = foreign_name({key.rpartition(".")[2]: before}) is None
-            if not (tried and _computes(expected, {**config, "model": node}, labels, state, task, batch)):
+            if not (tried and _computes(expected, {**config, "model": node}, state, task, batch)):
                 changes.append(f"model.{key} was {_shown(before)}, is {_shown(now)}")
     return changes
 
@@ -130,14 +129,13 @@ def _swaps(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[tuple[
 def _computes(
     expected: Tensor,
     config: Mapping[str, Any],
-    labels: tuple[Sequence[str], Sequence[str]],
     state: Mapping[str, Tensor],
     task: Task,
     batch: Batch,
 ) -> bool:
     """Whether the model of a config makes this prediction too, or has tensors of other shapes, which start anew."""
     try:
-        model = build_model(config, *labels)
+        model = build_model(config, task)
         own = model.state_dict()
         if any(name not in own or own[name].shape != value.shape for name, value in state.items()):
             return True

@@ -15,7 +15,7 @@ from bixt3d.checkpoint import load_checkpoint, save_checkpoint
 from bixt3d.config import from_yaml, to_yaml
 from bixt3d.inference.export import export_checkpoint, own_ops
 from bixt3d.inference.loading import load
-from bixt3d.training.assembly import build_model
+from bixt3d.training.assembly import build_model, build_task
 
 CLASSES, PARTS = ["bag", "cap"], ["bag/a", "bag/b", "cap/c"]
 SMALL = {
@@ -61,7 +61,7 @@ def checkpoint(compose, tmp_path):
             narrow = []
         config = compose(ROOT / "cfgs" / file, *overrides, *narrow, "data.num_points=48")
         torch.manual_seed(0)
-        model = build_model(config, CLASSES, PARTS)
+        model = build_model(config, build_task(config, CLASSES, PARTS))
         for parameter in model.parameters():
             if parameter.dim() == 2 and not parameter.any():
                 torch.nn.init.normal_(parameter)  # a head starts at zero, which would hide everything

@@ -9,6 +9,7 @@ from places import ROOT
 from bixt3d.checkpoint import load_checkpoint, load_matching_weights
 from bixt3d.config import to_yaml
 from bixt3d.model_card import public_command, public_config, write_card
+from bixt3d.tasks import Classification
 from bixt3d.training.assembly import build_model
 from bixt3d.training.experiment import train
 from bixt3d.training.transfer import changed_settings
@@ -150,7 +151,7 @@ def test_what_is_tried_moves_no_random_number_and_no_weight(tiny, tiny_run):
     config = tiny("model.tokenizer.scale=3")
     content = load_checkpoint(tiny_run)
     dataset = SimpleNamespace(classes=content["classes"], parts=(), num_points=32)
-    model = build_model(config, content["classes"])
+    model = build_model(config, Classification(content["classes"]))
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     assert changed_settings(model, config, tiny()["model"], dataset) == [
         "model.tokenizer.scale was 8.0, is 3"
@@ -174,7 +175,7 @@ def test_a_continued_run_does_not_start_again(tiny, tiny_run, one_thread, tmp_pa
 
 def test_a_head_for_other_classes_starts_anew(tiny, tiny_run):
     state = load_checkpoint(tiny_run)["model"]
-    model = build_model(tiny(), ["one", "two", "three"])
+    model = build_model(tiny(), Classification(["one", "two", "three"]))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     anew = load_matching_weights(model, state, tiny_run)
     assert anew == ["head.weight", "head.bias"]
