@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -37,6 +38,11 @@ def _split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
 def _merge_heads(x: Tensor) -> Tensor:
     """``(B, H, N, D)`` -> ``(B, N, H*D)``."""
     return x.transpose(1, 2).flatten(2)
+
+
+def _options(attention: Any) -> dict[str, Any]:
+    # what a module's own settings say to its op
+    return {"dropout_p": attention.dropout, "training": attention.training, "backend": attention.backend}
 
 
 class BidirectionalCrossAttention(nn.Module):
@@ -98,36 +104,35 @@ class BidirectionalCrossAttention(nn.Module):
             ``(B, M, latent_dim)`` and ``(B, N, token_dim)`` updates, to be added by the caller, and the
             maps or None.
         """
-        latent_ref, latent_val = self.latent_side(latents)
-        token_ref, token_val = self.token_side(tokens)
-        latent_out, token_out = self.attend(latent_ref, latent_val, token_ref, token_val)
-        maps = AttentionMaps(*attention_weights(latent_ref, token_ref)) if return_attention else None
-        return self.latent_update(latent_out), self.token_update(token_out), maps
+        latent_side, token_side = self.latent_side(latents), self._token_side(tokens)
+        latent_out, token_out = bidirectional_attention(*latent_side, *token_side, **_options(self))
+        maps = AttentionMaps(*attention_weights(latent_side[0], token_side[0])) if return_attention else None
+        return self.latent_update(latent_out), self._token_update(token_out), maps
 
     def latent_side(self, latents: Tensor) -> tuple[Tensor, ...]:
         """Return references and values ``(B or 1, H, M, D)`` of the latents."""
         return _split_heads(self.latent_ref_val(latents), 2, self.num_heads)
 
-    def token_side(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        """Return references and values ``(B, H, N, D)`` of the tokens."""
-        return _split_heads(self.token_ref_val(tokens), 2, self.num_heads)
-
-    def attend(self, *sides: Tensor, return_logsumexp: bool = False) -> tuple[Tensor, ...]:
-        """Apply :func:`bixt3d.ops.bidirectional_attention` to both sides, with the dropout and backend set here."""
-        return bidirectional_attention(
-            *sides,
-            dropout_p=self.dropout,
-            training=self.training,
-            return_logsumexp=return_logsumexp,
-            backend=self.backend,
+    def attend_to_part(self, latent_side: Sequence[Tensor], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Exchange with a part of the tokens; return what :func:`bixt3d.ops.stream_attention` does."""
+        latent_out, token_out, logsumexp = bidirectional_attention(
+            *latent_side, *self._token_side(tokens), return_logsumexp=True, **_options(self)
         )
+        return latent_out, self._token_update(token_out), logsumexp
 
     def latent_update(self, latent_out: Tensor) -> Tensor:
         """Turn what the latents got, ``(B, H, M, D)``, into their update."""
         return self.latent_proj(_merge_heads(latent_out))
 
-    def token_update(self, token_out: Tensor) -> Tensor:
-        """Turn what the tokens got, ``(B, H, N, D)``, into their update."""
+    @property
+    def token_maps(self) -> tuple[nn.Module, ...]:
+        """The linear maps of the tokens, before and after attention."""
+        return self.token_ref_val, self.token_proj
+
+    def _token_side(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        return _split_heads(self.token_ref_val(tokens), 2, self.num_heads)
+
+    def _token_update(self, token_out: Tensor) -> Tensor:
         return self.token_proj(_merge_heads(token_out))
 
 
@@ -175,31 +180,33 @@ class CrossAttention(nn.Module):
         Returns:
             ``(B, M, query_dim)`` update, and the weights ``(B, H, M, N)`` or None.
         """
-        q = self.query_side(query)
-        k, v = self.context_side(context)
-        out = latent_attention(q, k, v, **self._options)
+        (q,), (k, v) = self.latent_side(query), self._token_side(context)
+        out = latent_attention(q, k, v, **_options(self))
         weights = attention_weights(q, k)[0] if return_attention else None
-        return self.update(out), weights
+        return self.latent_update(out), weights
 
-    def query_side(self, query: Tensor) -> Tensor:
-        """Return queries ``(B or 1, H, M, D)``."""
-        return _split_heads(self.query(query), 1, self.num_heads)[0]
+    def latent_side(self, query: Tensor) -> tuple[Tensor, ...]:
+        """Return queries ``(B or 1, H, M, D)`` alone."""
+        return _split_heads(self.query(query), 1, self.num_heads)
 
-    def context_side(self, context: Tensor) -> tuple[Tensor, ...]:
-        """Return keys and values ``(B, H, N, D)``."""
-        return _split_heads(self.key_val(context), 2, self.num_heads)
+    def attend_to_part(self, latent_side: Sequence[Tensor], context: Tensor) -> tuple[Tensor, None, Tensor]:
+        """Read a part of the context; return what :func:`bixt3d.ops.stream_attention` does."""
+        out, logsumexp = latent_attention(
+            *latent_side, *self._token_side(context), return_logsumexp=True, **_options(self)
+        )
+        return out, None, logsumexp
 
-    def attend_to_part(self, q: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Read a part of the context; return what :func:`bixt3d.ops.join_latents` takes."""
-        return latent_attention(q, *self.context_side(context), return_logsumexp=True, **self._options)
-
-    def update(self, out: Tensor) -> Tensor:
+    def latent_update(self, out: Tensor) -> Tensor:
         """Turn what was read, ``(B, H, M, D)``, into the update."""
         return self.proj(_merge_heads(out))
 
     @property
-    def _options(self) -> dict[str, Any]:
-        return {"dropout_p": self.dropout, "training": self.training, "backend": self.backend}
+    def token_maps(self) -> tuple[nn.Module, ...]:
+        """The linear map of what is read."""
+        return (self.key_val,)
+
+    def _token_side(self, context: Tensor) -> tuple[Tensor, ...]:
+        return _split_heads(self.key_val(context), 2, self.num_heads)
 
 
 class SelfAttention(nn.Module):
@@ -227,5 +234,5 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend within ``(B, M, dim)``."""
         q, k, v = _split_heads(self.qkv(x), 3, self.num_heads)
-        out = latent_attention(q, k, v, dropout_p=self.dropout, training=self.training, backend=self.backend)
+        out = latent_attention(q, k, v, **_options(self))
         return self.proj(_merge_heads(out))

@@ -7,7 +7,8 @@ would fix the number of tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,17 +80,19 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, chunk: int | Non
 
 
 def attend_in_chunks(
-    attend: Callable[[slice, Tensor], tuple[Tensor, Tensor, Tensor | None]],
+    attend: Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor | None, Tensor]],
+    latent_side: Sequence[Tensor],
     tokens: Tensor,
     size: int,
     overwrite: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Any]:
     """Let latents meet ``size`` tokens at a time, exactly: several whole clouds, or parts of one.
 
     Args:
-        attend: called with a slice of the clouds and tokens ``(b, n, C)`` of these. It returns the result of the
-            latents ``(b, H, M, D)``, its log-sums ``(b, H, M)``, and the updated tokens ``(b, n, C')`` or None; with
-            ``overwrite`` it may write these over the tokens and return them.
+        attend: called with the latents' side of some clouds and tokens ``(b, n, C)`` of these. It returns the result
+            of the latents ``(b, H, M, D)``, the updated tokens ``(b, n, C')`` or None, and the log-sums of the latents
+            ``(b, H, M)``; with ``overwrite`` it may write the tokens over those it got and return them.
+        latent_side: what the latents bring, ``(B, ...)``, or ``(1, ...)`` where it serves every cloud.
         tokens: ``(B, N, C)``.
         size: of :func:`chunk_size`.
         overwrite: write the updated tokens over ``tokens``, chunk by chunk, where they are as wide.
@@ -104,11 +107,12 @@ def attend_in_chunks(
     latents, updated = [], None
     for first in range(0, batch, clouds_each):
         clouds = slice(first, first + clouds_each)
+        side = [x if x.shape[0] == 1 else x[clouds] for x in latent_side]
         parts, logsumexps = [], []
         for start in range(0, count, tokens_each):
             some = slice(start, start + tokens_each)
             old = tokens[clouds, some]
-            part, logsumexp, new = attend(clouds, old)
+            part, new, logsumexp = attend(side, old)
             parts.append(part)
             logsumexps.append(logsumexp)
             if new is not None:
@@ -119,8 +123,3 @@ def attend_in_chunks(
                     updated[clouds, some] = new
         latents.append(join_latents(parts, logsumexps) if len(parts) > 1 else parts[0])
     return torch.cat(latents), updated
-
-
-def of_clouds(x: Tensor, clouds: slice) -> Tensor:
-    """Return what belongs to some clouds in ``(B, ...)``, or all of ``(1, ...)`` that serves every cloud."""
-    return x if x.shape[0] == 1 else x[clouds]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..ops import available_backends, stream_attention
 from .attention import AttentionMaps, BidirectionalCrossAttention, CrossAttention
-from .chunks import Chunked, attend_in_chunks, of_clouds
+from .chunks import Chunked, attend_in_chunks
 from .plain import is_plain
 from .residual import Branch, ResidualMLP, norm
 
@@ -68,35 +70,16 @@ class BidirectionalCross(Chunked):
             )
             tokens = self.token_mlp(tokens, self.token_branch(token_update))
         else:
-            latent_update, tokens = self._exchange_in_chunks(latents, tokens, size, overwrite)
+            side = self.attention.latent_side(self.latent_norm(latents))
+
+            def attend(side: Sequence[Tensor], part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+                latent_out, update, logsumexp = _attend(self.attention, self.token_norm, side, part)
+                updated = self.token_mlp(part, self.token_branch(update), overwrite=overwrite)
+                return latent_out, updated, logsumexp
+
+            latent_out, tokens = attend_in_chunks(attend, side, tokens, size, overwrite)
+            latent_update = self.attention.latent_update(latent_out)
         return self.latent_mlp(latents + self.latent_branch(latent_update)), tokens, maps
-
-    def _exchange_in_chunks(
-        self, latents: Tensor, tokens: Tensor, size: int, overwrite: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return the update of the latents and the updated tokens."""
-        sides = self.attention.latent_side(self.latent_norm(latents))
-
-        def attend(clouds: slice, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            latent_out, update, logsumexp = self._attend([of_clouds(x, clouds) for x in sides], part)
-            return latent_out, logsumexp, self.token_mlp(part, self.token_branch(update), overwrite=overwrite)
-
-        latent_out, updated = attend_in_chunks(attend, tokens, size, overwrite)
-        assert updated is not None
-        return self.attention.latent_update(latent_out), updated
-
-    def _attend(self, sides: list[Tensor], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the latents get, the update of the tokens and the log-sums, in one op where that can be."""
-        attention = self.attention
-        modules = self.token_norm, attention.token_ref_val, attention.token_proj
-        together = _in_one_op({attention: BidirectionalCrossAttention}, modules, sides[0], sides[1], tokens)
-        if together is not None:
-            latent_out, update, logsumexp = together
-            assert update is not None
-            return latent_out, update, logsumexp
-        token_side = attention.token_side(self.token_norm(tokens))
-        latent_out, token_out, logsumexp = attention.attend(*sides, *token_side, return_logsumexp=True)
-        return latent_out, attention.token_update(token_out), logsumexp
 
 
 class CrossUpdate(Chunked):
@@ -143,25 +126,10 @@ class CrossUpdate(Chunked):
                 self.query_norm(query), self.context_norm(context), return_attention=return_attention
             )
         else:
-            update = self._read_in_chunks(query, context, size)
+            side = self.attention.latent_side(self.query_norm(query))
+            attend = partial(_attend, self.attention, self.context_norm)
+            update = self.attention.latent_update(attend_in_chunks(attend, side, context, size)[0])
         return self.mlp(query + self.branch(update)), weights
-
-    def _read_in_chunks(self, query: Tensor, context: Tensor, size: int) -> Tensor:
-        q = self.attention.query_side(self.query_norm(query))
-
-        def attend(clouds: slice, part: Tensor) -> tuple[Tensor, Tensor, None]:
-            return *self._attend(of_clouds(q, clouds), part), None
-
-        return self.attention.update(attend_in_chunks(attend, context, size)[0])
-
-    def _attend(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the queries get and the log-sums, in one op where that can be."""
-        attention = self.attention
-        modules = self.context_norm, attention.key_val
-        together = _in_one_op({attention: CrossAttention}, modules, query, None, context)
-        if together is not None:
-            return together[0], together[2]
-        return attention.attend_to_part(query, self.context_norm(context))
 
 
 class LatentUpdate(CrossUpdate):
@@ -175,28 +143,27 @@ class LatentUpdate(CrossUpdate):
         return latents, tokens, None if weights is None else AttentionMaps(weights, None)
 
 
-def _in_one_op(
-    built_as: dict[nn.Module, type[nn.Module]],
-    modules: tuple[nn.Module, ...],
-    latent_ref: Tensor,
-    latent_val: Tensor | None,
+def _attend(
+    attention: BidirectionalCrossAttention | CrossAttention,
+    token_norm: nn.LayerNorm,
+    latent_side: Sequence[Tensor],
     tokens: Tensor,
-) -> tuple[Tensor, Tensor | None, Tensor] | None:
-    """Attend from the norm of the tokens on by :func:`bixt3d.ops.stream_attention`.
+) -> tuple[Tensor, Any, Tensor]:
+    """Let latents meet a part of the tokens in modules that nobody watches.
+
+    From the norm on it is one op, :func:`bixt3d.ops.stream_attention`, where the library can, no other backend was
+    named, and norm and linear maps are what they were built as.
 
     Returns:
-        its result, or None where the library cannot, another backend was named, or a module is not what it was built
-        as: the attention, and ``modules``, the norm and the linear maps around it.
+        What the latents get, the update of the tokens (None where they are only read) and the log-sums.
     """
-    (attention,) = built_as
-    norm_, *maps = modules
-    kinds = built_as | {norm_: nn.LayerNorm} | dict.fromkeys(maps, nn.Linear)
-    if attention.backend not in (None, "cpu") or not is_plain(kinds):
-        return None
-    parameters: list[Any] = [parameter for module in modules for parameter in (module.weight, module.bias)]
-    if any(parameter is None for parameter in parameters):
-        return None
-    if available_backends("stream_attention", latent_ref, latent_val, tokens, *parameters)["cpu"] is not None:
-        return None
-    eps: Any = norm_.eps
-    return stream_attention(latent_ref, latent_val, tokens, *parameters, eps=eps, backend="cpu")
+    maps = attention.token_maps
+    kinds: dict[nn.Module, type[nn.Module]] = {token_norm: nn.LayerNorm} | dict.fromkeys(maps, nn.Linear)
+    if attention.backend in (None, "cpu") and is_plain(kinds):
+        parameters: list[Any] = [x for module in (token_norm, *maps) for x in (module.weight, module.bias)]
+        latent_ref, latent_val = (*latent_side, None)[:2]  # queries bring no values
+        inputs = (latent_ref, latent_val, tokens, *parameters)
+        whole = all(x is not None for x in parameters)
+        if whole and available_backends("stream_attention", *inputs)["cpu"] is None:
+            return stream_attention(*inputs, eps=token_norm.eps, backend="cpu")
+    return attention.attend_to_part(latent_side, token_norm(tokens))

@@ -106,8 +106,8 @@ def tokens_and_centers():
 def test_layers_write_over_the_tokens_of_others_but_not_of_the_caller(monkeypatch):
     places = []
 
-    def note(attend, tokens, size, overwrite):
-        result = attend_in_chunks(attend, tokens, size, overwrite)
+    def note(attend, latent_side, tokens, size, overwrite):
+        result = attend_in_chunks(attend, latent_side, tokens, size, overwrite)
         places.append((tokens.data_ptr(), result[1].data_ptr()))
         return result
 
