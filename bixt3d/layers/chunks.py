@@ -31,14 +31,14 @@ class Chunked(nn.Module):
 
     chunk: int | None = None
 
-    def chunk_size(self, tokens: Tensor, kinds: dict[nn.Module, type[nn.Module]] | None = None) -> int | None:
+    def chunk_size(self, tokens: Tensor, kinds: dict[nn.Module, type[nn.Module]]) -> int | None:
         """Return how many of the tokens ``(B, N, C)`` to take at a time; None for all, as one who watches wants.
 
         ``kinds`` are the modules whose own call would be passed over in chunks, which :func:`is_plain` has to allow.
         """
         # in training, stochastic depth draws once for each cloud
         size = None if self.training else chunk_size(tokens, self.chunk)
-        return size if size is not None and is_plain(kinds or {}) and not is_watched_inside(self) else None
+        return size if size is not None and is_plain(kinds) and not is_watched_inside(self) else None
 
 
 def chunk_size(tokens: Tensor, chunk: int | None) -> int | None:
@@ -50,33 +50,30 @@ def chunk_size(tokens: Tensor, chunk: int | None) -> int | None:
     return chunk if tokens.shape[0] * tokens.shape[1] > chunk else None
 
 
-def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, chunk: int | None) -> Tensor:
+def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None) -> Tensor:
     """Apply a function of every token alone to ``chunk`` tokens at a time.
 
     ``out[b, n] = function(x)[b, n]``.
 
     Args:
-        function: tensors ``(B, n, C)`` -> ``(B, n, C')`` for any B and n, without randomness; chunks come as
-            one long cloud.
-        inputs: tensors ``(B, N, C)`` of the same B and N.
+        function: ``(B, n, C)`` -> ``(B, n, C')`` for any B and n, without randomness; chunks come as one long cloud.
+        x: ``(B, N, C)``.
         chunk: as in :class:`Chunked`.
 
     Returns:
         ``(B, N, C')``.
     """
-    size = chunk_size(inputs[0], chunk)
+    size = chunk_size(x, chunk)
     if size is None:
-        return function(*inputs)
-    batch, count = inputs[0].shape[:2]
-    rows = [x.reshape(1, batch * count, x.shape[2]) for x in inputs]
-    out = None
-    for start in range(0, batch * count, size):
-        part = function(*(x[:, start : start + size] for x in rows))
+        return function(x)
+    rows, out = x.reshape(1, -1, x.shape[2]), None
+    for start in range(0, rows.shape[1], size):
+        part = function(rows[:, start : start + size])
         if out is None:
-            out = part.new_empty(1, batch * count, part.shape[2])
+            out = part.new_empty(1, rows.shape[1], part.shape[2])
         out[:, start : start + size] = part
     assert out is not None
-    return out.view(batch, count, -1)
+    return out.view(*x.shape[:2], -1)
 
 
 def attend_in_chunks(

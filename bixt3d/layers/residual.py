@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import residual_mlp
-from .chunks import Chunked, in_chunks
 from .plain import is_plain
 
 NORM_EPS = 1e-6
@@ -97,7 +96,7 @@ def norm(dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim, eps=NORM_EPS)
 
 
-class ResidualMLP(Chunked):
+class ResidualMLP(nn.Module):
     """``x + branch(mlp(norm(x)))`` on the last axis.
 
     Attributes:
@@ -120,18 +119,13 @@ class ResidualMLP(Chunked):
 
         ``overwrite`` allows the result, without gradient, to take the memory of ``x``, which it then returns.
         """
-        size = self.chunk_size(x)
-        if size is None:
-            return self._refine(x, update, x if overwrite and x.is_contiguous() else None)
-        return in_chunks(self._refine, *((x,) if update is None else (x, update)), chunk=size)
-
-    def _refine(self, x: Tensor, update: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         if torch.compiler.is_compiling() or not self._is_plain():
             x = x if update is None else x + update
             return x + self.branch(self.mlp(self.norm(x)))
         first, second = self.mlp.fc1, self.mlp.fc2
         parameters = (self.norm.weight, self.norm.bias, first.weight, first.bias, second.weight, second.bias)
         scale, eps = self.branch.drop_path.draw(x), self.norm.eps
+        out = x if overwrite and x.is_contiguous() else None
         return residual_mlp(
             x, *parameters, update=update, scale=scale, eps=eps, out=out, backend=self.backend
         )
