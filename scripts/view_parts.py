@@ -43,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def view(options: argparse.Namespace) -> int:
+    from bixt3d.inference.batch_prediction import check_samples
+    from bixt3d.inference.loading import load
     from bixt3d.inference.showing import scenes_of_files, scenes_of_split
+    from bixt3d.io.finding import find_files
     from bixt3d.io.writing import check_file
     from bixt3d.viewer.pictures import check_display, import_open3d, save_png
 
@@ -56,16 +59,18 @@ def view(options: argparse.Namespace) -> int:
         check_display()
     if kind != ".html":
         import_open3d()
-    choices = {
-        "category": options.category,
-        "classifier": options.classifier,
-        "attention": options.attention,
-        "layer": -1 if options.layer is None else options.layer,
-        "seed": options.seed,
-        "drop_strays": options.drop_strays,
-        "device": options.device,
-        "trust_code": options.trust_code,
-    }
+    check_samples(options.samples)
+    files = find_files(options.files)
+    predictor = load(
+        options.checkpoint,
+        classifier=options.classifier,
+        seed=options.seed,
+        drop_strays=options.drop_strays,
+        device=options.device,
+        trust_code=options.trust_code,
+    )
+    layer = -1 if options.layer is None else options.layer
+    choices = {"category": options.category, "attention": options.attention, "layer": layer}
     failed = []
 
     def report(message: str) -> None:
@@ -73,13 +78,11 @@ def view(options: argparse.Namespace) -> int:
         print(f"error: {message}", file=sys.stderr)
 
     if options.split:
-        scenes = scenes_of_split(
-            options.checkpoint, options.split, options.index, options.data_root, **choices
-        )
+        scenes = scenes_of_split(predictor, options.split, options.index, options.data_root, **choices)
     else:
         scenes = scenes_of_files(
-            options.checkpoint,
-            options.files,
+            predictor,
+            files,
             up=options.up or "y",
             samples=options.samples,
             report=report,

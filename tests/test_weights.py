@@ -66,8 +66,8 @@ def test_every_consumer_of_checkpoints_takes_the_file(published, tiny_run, one_t
     assert evaluate_checkpoint(path, ["train.accelerator=cpu"]).summary() == figures
     prediction = load(path, device="cpu")(torch.randn(50, 3).numpy())
     assert list(prediction.names) == load_checkpoint(tiny_run)["classes"]
-    (scene,) = scenes_of_split(path, "test", [3], device="cpu")
-    (same,) = scenes_of_split(tiny_run / "best.pt", "test", [3], device="cpu")
+    (scene,) = scenes_of_split(load(path, device="cpu"), "test", [3])
+    (same,) = scenes_of_split(load(tiny_run / "best.pt", device="cpu"), "test", [3])
     assert (scene.name, scene.points.tolist()) == (same.name, same.points.tolist())
 
 

@@ -1,18 +1,17 @@
-"""From a checkpoint and clouds to scenes: what the viewer's command shows."""
+"""From a predictor and clouds to scenes: what the viewer's command shows."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ..config import build
 from ..io import read_points
-from ..io.finding import find_files
 from ..viewer.scene import Scene, attention_scene, part_scene, plain_scene
-from .batch_prediction import UNUSABLE, check_samples, warn_of_doubts, what_is_wrong
-from .loading import check_labels, load
+from .batch_prediction import UNUSABLE, warn_of_doubts, what_is_wrong
+from .loading import check_labels
 from .prediction import Job
 from .predictor import Predictor
 
@@ -20,57 +19,36 @@ FIRST = 6
 
 
 def scenes_of_files(
-    checkpoint: str | os.PathLike[str],
-    files: Sequence[str | os.PathLike[str]],
+    predictor: Predictor,
+    files: Sequence[Path],
     *,
     category: str | None = None,
-    classifier: str | os.PathLike[str] | None = None,
     attention: Sequence[int] | None = None,
     layer: int = -1,
     up: str = "y",
     samples: int | None = None,
-    seed: int = 0,
-    drop_strays: bool = False,
-    device: str | None = None,
-    trust_code: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[Scene]:
     """Predict files and make a scene of each that can be used.
 
     Args:
-        checkpoint: of a segmenter, or of a classifier (which shows its class, or attention).
-        files: files, folders or patterns.
+        predictor: of parts, or of classes (which shows the class, or attention).
+        files: as :func:`bixt3d.io.finding.find_files` lists them.
         category: class of all clouds, where the model asks for it.
-        classifier: checkpoint that says the class instead.
         attention: numbers of latents whose attention is shown in place of the parts.
         layer: layer of that attention.
         up: the axis that is up in the files; model and pictures see it as y.
         samples: points to draw from a mesh; None for the reader's default.
-        seed: of the draw of points from large clouds and meshes.
-        drop_strays: leave stray points out, as :class:`bixt3d.inference.predictor.Predictor` does.
-        device: where the model runs.
-        trust_code: let checkpoints name code of your own, see :func:`bixt3d.inference.loading.read_config`.
         report: called with what is wrong with each of the other files, one sentence.
 
     Raises:
-        ValueError: a folder or pattern holds nothing to read, a number is out of range, or the model has no such
-            category, latent or layer.
+        ValueError: the model has no such category, latent or layer.
     """
-    check_samples(samples)
-    found = find_files(files)
-    predictor = load(
-        checkpoint,
-        classifier=classifier,
-        seed=seed,
-        drop_strays=drop_strays,
-        device=device,
-        trust_code=trust_code,
-    )
     predictor.check_category(category)
     scenes = []
-    for file in found:
+    for file in files:
         try:
-            cloud = read_points(file, num_samples=samples, seed=seed).turned(up)
+            cloud = read_points(file, num_samples=samples, seed=predictor.seed).turned(up)
             job = predictor.prepare(cloud, category=category, whole=attention is not None)
         except UNUSABLE as error:
             report(what_is_wrong(file, error))
@@ -81,27 +59,21 @@ def scenes_of_files(
 
 
 def scenes_of_split(
-    checkpoint: str | os.PathLike[str],
+    predictor: Predictor,
     split: str,
     index: Sequence[int] | None = None,
     data_root: str | None = None,
     *,
     category: str | None = None,
-    classifier: str | os.PathLike[str] | None = None,
     attention: Sequence[int] | None = None,
     layer: int = -1,
-    seed: int = 0,
-    drop_strays: bool = False,
-    device: str | None = None,
-    trust_code: bool = False,
 ) -> list[Scene]:
-    """Predict shapes of the data set that a checkpoint was trained on, beside their true parts.
+    """Predict shapes of the data set that a model was trained on, beside their true parts.
 
-    The category given to the model is the true one, unless ``category`` or ``classifier`` says another.
+    The category given to the model is the true one, unless ``category`` or the predictor's classifier says another.
 
     Args:
-        checkpoint, category, classifier, attention, layer, seed, drop_strays, device, trust_code: see
-            :func:`scenes_of_files`.
+        predictor, category, attention, layer: see :func:`scenes_of_files`.
         split: ``"train"``, ``"val"`` or ``"test"``.
         index: which shapes, from 0; None for the first six.
         data_root: folder of the data set, where it is not that of the config.
@@ -109,27 +81,19 @@ def scenes_of_split(
     Raises:
         ValueError: there is no such shape, or the data set has other classes or parts than the model.
     """
-    predictor = load(
-        checkpoint,
-        classifier=classifier,
-        seed=seed,
-        drop_strays=drop_strays,
-        device=device,
-        trust_code=trust_code,
-    )
     predictor.check_category(category)
     node = dict(predictor.config["data"])
     if data_root is not None:
         node["root"] = data_root
     clouds = build(node, "data").load(split)
-    check_labels(checkpoint, "classes", predictor.classes, clouds.classes)
+    check_labels("the model", "classes", predictor.classes, clouds.classes)
     if predictor.parts:
-        check_labels(checkpoint, "parts", predictor.parts, clouds.parts)
+        check_labels("the model", "parts", predictor.parts, clouds.parts)
     scenes = []
     for i in range(min(FIRST, len(clouds))) if index is None else index:
         if not 0 <= i < len(clouds):
             raise ValueError(f"index: the {split} split has shapes 0 to {len(clouds) - 1}, got {i}.")
-        own = clouds.classes[clouds.labels[i]] if predictor.parts and classifier is None else None
+        own = clouds.classes[clouds.labels[i]] if predictor.parts and predictor.classifier is None else None
         truth = None if clouds.part_labels is None else np.asarray(clouds.part_labels[i])
         points = np.asarray(clouds.points[i])
         job = predictor.prepare(points, category=category or own, whole=attention is not None)

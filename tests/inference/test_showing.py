@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from toys import PARTS, Classifier, segmenter
 
-from bixt3d.checkpoint import save_checkpoint
-from bixt3d.config import to_yaml
 from bixt3d.datasets import PointClouds
 from bixt3d.inference import showing
 from bixt3d.inference.predictor import Predictor
@@ -37,27 +35,17 @@ class Things:
         )
 
 
-@pytest.fixture
-def checkpoint(tmp_path, monkeypatch):
-    """Write a checkpoint that names a data set; what is loaded from it is the predictor that is given."""
-
-    def made(predictor, **data):
-        monkeypatch.setattr(showing, "load", lambda path, **options: predictor)
-        node = {"_target_": f"{__name__}.Things", **data}
-        predictor.config = {"data": node}
-        content = {"config": to_yaml({"data": node}), "classes": list(CLASSES), "parts": [], "model": {}}
-        save_checkpoint(tmp_path / "best.pt", content)
-        return tmp_path / "best.pt"
-
-    return made
+def trained_on_things(predictor, **data):
+    predictor.config = {"data": {"_target_": f"{__name__}.Things", **data}}
+    return predictor
 
 
 def parts_of(scene):
     return {entry.name.rpartition("/")[2] for entry in scene.views[0].legend if entry.share}
 
 
-def test_the_first_six_shapes_beside_their_truth(checkpoint):
-    scenes = showing.scenes_of_split(checkpoint(segmenter()), "val")
+def test_the_first_six_shapes_beside_their_truth():
+    scenes = showing.scenes_of_split(trained_on_things(segmenter()), "val")
     assert [scene.name for scene in scenes] == [f"here/val/{i}" for i in range(6)]
     clouds = Things().load("val")
     for i, scene in enumerate(scenes):
@@ -69,47 +57,47 @@ def test_the_first_six_shapes_beside_their_truth(checkpoint):
             assert np.array_equal(view.colors, wanted.colors)
 
 
-def test_shapes_are_chosen_by_number_from_the_folder_that_is_given(checkpoint):
-    path = checkpoint(segmenter())
-    scenes = showing.scenes_of_split(path, "test", [7, 0], "there")
+def test_shapes_are_chosen_by_number_from_the_folder_that_is_given():
+    predictor = trained_on_things(segmenter())
+    scenes = showing.scenes_of_split(predictor, "test", [7, 0], "there")
     assert [scene.name for scene in scenes] == ["there/test/7", "there/test/0"]
     for wrong in (-1, 8):
         with pytest.raises(ValueError, match=rf"index: the test split has shapes 0 to 7, got {wrong}"):
-            showing.scenes_of_split(path, "test", [0, wrong])
+            showing.scenes_of_split(predictor, "test", [0, wrong])
 
 
-def test_a_model_of_parts_is_told_the_true_class_unless_another_is_named(checkpoint):
-    path = checkpoint(segmenter())
-    cup, hat = showing.scenes_of_split(path, "val", [0, 1])
+def test_a_model_of_parts_is_told_the_true_class_unless_another_is_named():
+    predictor = trained_on_things(segmenter())
+    cup, hat = showing.scenes_of_split(predictor, "val", [0, 1])
     assert parts_of(cup) <= {"body", "handle"}
     assert parts_of(hat) == {"brim"}
-    scenes = showing.scenes_of_split(path, "val", [0, 1], category="hat")
+    scenes = showing.scenes_of_split(predictor, "val", [0, 1], category="hat")
     assert [parts_of(scene) for scene in scenes] == [{"brim"}, {"brim"}]
 
 
-def test_a_data_set_of_other_classes_is_refused(checkpoint):
-    path = checkpoint(segmenter(), classes=["hat", "cup"])
+def test_a_data_set_of_other_classes_is_refused():
+    predictor = trained_on_things(segmenter(), classes=["hat", "cup"])
     with pytest.raises(ValueError, match=r"was trained on other classes .*'cup'\) than .*'hat'\)"):
-        showing.scenes_of_split(path, "val")
+        showing.scenes_of_split(predictor, "val")
 
 
-def test_a_classifier_shows_its_two_best_classes(checkpoint, tmp_path):
+def test_a_classifier_shows_its_two_best_classes(tmp_path):
     points = np.random.default_rng(0).normal(size=(60, 3)) * [5, 1, 1]
     np.save(tmp_path / "a.npy", points)
     predictor = Predictor(Classifier(), classes=tuple("abcdefghi"))
-    (scene,) = showing.scenes_of_files(checkpoint(predictor), [tmp_path / "a.npy"])
+    (scene,) = showing.scenes_of_files(predictor, [tmp_path / "a.npy"])
     (best, first), (second, after) = predictor(points).top(2)
     assert scene.views[0].title == f"{best} {100 * first:.1f} %, {second} {100 * after:.1f} %"
     assert first > after
 
 
-def test_files_are_turned_and_what_cannot_be_used_is_reported(checkpoint, tmp_path):
+def test_files_are_turned_and_what_cannot_be_used_is_reported(tmp_path):
     upright = np.random.default_rng(0).normal(size=(50, 3))
     np.save(tmp_path / "a.npy", upright[:, [0, 2, 1]] * [1, -1, 1])
     (tmp_path / "b.npy").write_bytes(b"no")
     said = []
     (scene,) = showing.scenes_of_files(
-        checkpoint(segmenter()), [tmp_path / "a.npy", tmp_path / "b.npy"], up="z", report=said.append
+        segmenter(), [tmp_path / "a.npy", tmp_path / "b.npy"], up="z", report=said.append
     )
     assert scene.name == "a.npy"
     assert np.allclose(scene.points, unit_sphere(upright), atol=1e-6)
@@ -117,11 +105,11 @@ def test_files_are_turned_and_what_cannot_be_used_is_reported(checkpoint, tmp_pa
     assert np.array_equal(scene.views[0].colors, wanted.views[0].colors)
     (sentence,) = said
     assert "b.npy" in sentence
-    (hat,) = showing.scenes_of_files(checkpoint(segmenter()), [tmp_path / "a.npy"], category="hat")
+    (hat,) = showing.scenes_of_files(segmenter(), [tmp_path / "a.npy"], category="hat")
     assert parts_of(hat) == {"brim"}
 
 
-def test_attention_is_that_of_the_latents_and_the_layer_asked_for(checkpoint, tmp_path, monkeypatch):
+def test_attention_is_that_of_the_latents_and_the_layer_asked_for(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 3)))
     predictor, asked = segmenter(), []
 
@@ -130,10 +118,10 @@ def test_attention_is_that_of_the_latents_and_the_layer_asked_for(checkpoint, tm
         return np.ones((len(latents), 50))
 
     monkeypatch.setattr(predictor, "attention", attention)
-    path = checkpoint(predictor)
-    (of_file,) = showing.scenes_of_files(path, [tmp_path / "a.npy"], attention=[3, 1], layer=2)
+    trained_on_things(predictor)
+    (of_file,) = showing.scenes_of_files(predictor, [tmp_path / "a.npy"], attention=[3, 1], layer=2)
     monkeypatch.setattr(predictor, "attention", lambda job, latents, *, layer: np.ones((len(latents), 40)))
-    (of_split,) = showing.scenes_of_split(path, "val", [0], attention=[5])
+    (of_split,) = showing.scenes_of_split(predictor, "val", [0], attention=[5])
     assert asked == [([3, 1], 2)]
     assert [view.title for view in of_file.views] == ["latent 3", "latent 1"]
     assert [view.title for view in of_split.views] == ["latent 5"]

@@ -11,15 +11,12 @@ from bixt3d.config import from_yaml, to_yaml
 from bixt3d.evaluation.evaluate import evaluate_checkpoint
 from bixt3d.inference.export import export_checkpoint
 from bixt3d.inference.loading import load
-from bixt3d.inference.showing import scenes_of_files, scenes_of_split
 from bixt3d.signatures import foreign_name
 
 NAMED = r"best\.pt: its config names '{}', which .* give trust_code=True \(in Python\).*--trust-code"
 WAYS = {
     "load": lambda path, **trust: load(path, device="cpu", **trust),
     "evaluate": lambda path, **trust: evaluate_checkpoint(path, ["train.accelerator=cpu"], **trust),
-    "split": lambda path, **trust: scenes_of_split(path, "test", [0], device="cpu", **trust),
-    "files": lambda path, **trust: scenes_of_files(path, [ROOT / "README.md"], device="cpu", **trust),
     "export": lambda path, **trust: export_checkpoint(path, path.with_name("m.pt2"), **trust),
 }
 
@@ -58,7 +55,7 @@ def test_code_of_others_is_not_even_imported(handed, way):
     assert not path.with_name("imported").exists()
 
 
-@pytest.mark.parametrize("way", ["load", "evaluate", "split"])
+@pytest.mark.parametrize("way", ["load", "evaluate"])
 def test_whoever_trusts_a_checkpoint_says_so(handed, one_thread, way):
     path = handed(named)
     WAYS[way](path, trust_code=True)

@@ -220,7 +220,6 @@ def test_the_command_says_what_is_wrong(arguments, words):
 )
 def test_what_is_seen_is_what_is_predicted(tmp_path, monkeypatch, caplog, options):
     import bixt3d.inference.loading
-    import bixt3d.inference.showing
 
     def load(path, *, seed, drop_strays, **others):
         return segmenter(seed=seed, drop_strays=drop_strays)
@@ -230,7 +229,6 @@ def test_what_is_seen_is_what_is_predicted(tmp_path, monkeypatch, caplog, option
 
     seen = []
     monkeypatch.setattr(bixt3d.inference.loading, "load", load)
-    monkeypatch.setattr(bixt3d.inference.showing, "load", load)
     monkeypatch.setattr("bixt3d.viewer.page.write_page", written)
     cloud = np.random.default_rng(0).normal(size=(100, 3))
     np.save(tmp_path / "cloud.npy", np.concatenate([cloud, [[0, 70, 9]]]))
