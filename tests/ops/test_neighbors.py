@@ -187,8 +187,8 @@ def test_the_custom_ops_are_sound():
     check, ops = torch.library.opcheck, torch.ops.bixt3d
     check(ops.cpu_neighbor_sum.default, (features, index))
     check(ops.cpu_neighbor_max.default, (features, index))
-    check(ops.cpu_neighbor_spread.default, (rows, index, 7))
-    check(ops.cpu_neighbor_place.default, (rows, index, winner, 7))
+    check(ops.cpu_neighbor_scatter.default, (rows, index, None, 7))
+    check(ops.cpu_neighbor_scatter.default, (rows, index, winner, 7))
 
 
 @every_op

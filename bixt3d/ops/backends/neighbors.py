@@ -71,17 +71,6 @@ def _(features: Tensor, index: Tensor) -> Tensor:
     return _like_groups(features, index)
 
 
-@torch.library.custom_op("bixt3d::cpu_neighbor_spread", mutates_args=(), device_types="cpu")
-def _spread(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
-    """Hand (B, M, C) rows to every neighbour of their group, (B, N, C): the transpose of the sum."""
-    return sum_uses(rows, index, None, num_points)
-
-
-@_spread.register_fake
-def _(rows: Tensor, index: Tensor, num_points: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
-
-
 @torch.library.custom_op("bixt3d::cpu_neighbor_max", mutates_args=(), device_types="cpu")
 def _largest(features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest numbers (B, M, C), and as uint8 the number of the first neighbour that holds each."""
@@ -94,14 +83,17 @@ def _(features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return _like_groups(features, index), _like_groups(features, index, torch.uint8)
 
 
-@torch.library.custom_op("bixt3d::cpu_neighbor_place", mutates_args=(), device_types="cpu")
-def _place(rows: Tensor, index: Tensor, winner: Tensor, num_points: int) -> Tensor:
-    """Add each number of (B, M, C) to the point it came from, (B, N, C): the transpose of the maximum."""
+@torch.library.custom_op("bixt3d::cpu_neighbor_scatter", mutates_args=(), device_types="cpu")
+def _scatter(rows: Tensor, index: Tensor, winner: Tensor | None, num_points: int) -> Tensor:
+    """Hand (B, M, C) rows to the neighbours of their group, (B, N, C): the transpose of the sum.
+
+    With ``winner`` each number goes to the neighbour it came from alone: the transpose of the maximum.
+    """
     return sum_uses(rows, index, None, num_points, winner)
 
 
-@_place.register_fake
-def _(rows: Tensor, index: Tensor, winner: Tensor, num_points: int) -> Tensor:
+@_scatter.register_fake
+def _(rows: Tensor, index: Tensor, winner: Tensor | None, num_points: int) -> Tensor:
     return rows.new_empty(rows.shape[0], num_points, rows.shape[2])
 
 
@@ -111,11 +103,8 @@ def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _sum_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return _spread(grad, *ctx.saved_tensors, ctx.num_points), None
-
-
-def _spread_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    return _sum(grad, *ctx.saved_tensors), None, None
+    (index,) = ctx.saved_tensors
+    return _scatter(grad, index, None, ctx.num_points), None
 
 
 def _keep_winner(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -125,22 +114,20 @@ def _keep_winner(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
 
 
 def _max_gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
-    return _place(grad, *ctx.saved_tensors, ctx.num_points), None
+    return _scatter(grad, *ctx.saved_tensors, ctx.num_points), None
 
 
 def _keep_places(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(inputs[1], inputs[2])
 
 
-def _place_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+def _scatter_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     index, winner = ctx.saved_tensors
+    if winner is None:
+        return _sum(grad, index), None, None, None
     return grad.gather(1, index.gather(2, winner.long())), None, None, None
 
 
-for _name, _backward, _keep in (
-    ("sum", _sum_gradient, _keep_sum),
-    ("spread", _spread_gradient, _keep_sum),
-    ("max", _max_gradient, _keep_winner),
-    ("place", _place_gradient, _keep_places),
-):
-    torch.library.register_autograd(f"bixt3d::cpu_neighbor_{_name}", _backward, setup_context=_keep)
+torch.library.register_autograd("bixt3d::cpu_neighbor_sum", _sum_gradient, setup_context=_keep_sum)
+torch.library.register_autograd("bixt3d::cpu_neighbor_max", _max_gradient, setup_context=_keep_winner)
+torch.library.register_autograd("bixt3d::cpu_neighbor_scatter", _scatter_gradient, setup_context=_keep_places)
