@@ -175,8 +175,8 @@ class BatchPredictor:
         if "error" in row:
             return ""
         if "top" in row:
-            name, probability = row["top"][0]
-            return f"{name} {100 * probability:.1f} %  {file}"
+            best = row["top"][0]
+            return f"{best['class']} {100 * best['probability']:.1f} %  {file}"
         # with one class the prefix says nothing
         known = row["category"] is not None
         parts = [
@@ -207,15 +207,13 @@ class BatchPredictor:
             return [table]
         for place in range(1, min(TOP, len(self.predictor.classes)) + 1):
             columns += [f"class_{place}", f"probability_{place}"]
-        wide = [{k: v for k, v in row.items() if k != "top"} for row in rows]
-        deep = [dict(row) for row in wide]
-        for row, flat, entry in zip(rows, wide, deep, strict=True):
-            for place, (name, probability) in enumerate(row.get("top", ()), start=1):
-                flat |= {f"class_{place}": name, f"probability_{place}": f"{probability:.6f}"}
-                entry.setdefault("top", []).append({"class": name, "probability": probability})
+        wide = [dict(row) for row in rows]
+        for row in wide:
+            for place, one in enumerate(row.get("top", ()), start=1):
+                row |= {f"class_{place}": one["class"], f"probability_{place}": f"{one['probability']:.6f}"}
         write_csv(table, _table([*columns, "error"], wide))
         listed = self.out / f"predictions{suffix}.json"
-        write_json(listed, deep)
+        write_json(listed, rows)
         return [table, listed]
 
     def _flush(self, waiting: Sequence[_Pending]) -> Iterator[Path]:
@@ -231,7 +229,7 @@ class BatchPredictor:
                     self._write_parts(one, prediction)
                     row |= {"category": prediction.category, "parts": shares(prediction)}
                 else:
-                    row["top"] = prediction.top(TOP)
+                    row["top"] = [{"class": name, "probability": p} for name, p in prediction.top(TOP)]
             except UNUSABLE as error:
                 yield self._fail(one.file, error)
                 continue
