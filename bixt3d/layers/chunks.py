@@ -37,11 +37,11 @@ class Chunked(nn.Module):
         ``kinds`` are the modules whose own call would be passed over in chunks, which :func:`is_plain` has to allow.
         """
         # in training, stochastic depth draws once for each cloud
-        size = None if self.training else chunk_size(tokens, self.chunk)
+        size = None if self.training else _tokens_each(tokens, self.chunk)
         return size if size is not None and is_plain(kinds) and not is_watched_inside(self) else None
 
 
-def chunk_size(tokens: Tensor, chunk: int | None) -> int | None:
+def _tokens_each(tokens: Tensor, chunk: int | None) -> int | None:
     """Return how many of the tokens ``(B, N, C)`` to take at a time, or None where they go through at once."""
     if chunk is None and tokens.device.type == "cpu":
         chunk = CPU_CHUNK
@@ -63,7 +63,7 @@ def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None
     Returns:
         ``(B, N, C')``.
     """
-    size = chunk_size(x, chunk)
+    size = _tokens_each(x, chunk)
     if size is None:
         return function(x)
     rows, out = x.reshape(1, -1, x.shape[2]), None
@@ -91,7 +91,7 @@ def attend_in_chunks(
             ``(b, H, M)``; with ``overwrite`` it may write the tokens over those it got and return them.
         latent_side: what the latents bring, ``(B, ...)``, or ``(1, ...)`` where it serves every cloud.
         tokens: ``(B, N, C)``.
-        size: of :func:`chunk_size`.
+        size: of :meth:`Chunked.chunk_size`.
         overwrite: write the updated tokens over ``tokens``, chunk by chunk, where they are as wide.
 
     Returns:
