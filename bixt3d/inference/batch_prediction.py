@@ -243,7 +243,8 @@ class BatchPredictor:
         # a known category leaves the other parts a probability of 0
         own = [i for i, n in enumerate(names) if prediction.category in (None, n.rpartition("/")[0])]
         colors = part_colors(prediction.names)[prediction.labels]
-        write_ply(target.with_name(f"{target.name}_parts.ply"), points, colors, prediction.labels)
+        ply = target.with_name(f"{target.name}_parts.ply")
+        write_ply(ply, points, colors, prediction.labels, one.cloud.normals)
         arrays = {
             "points": points,
             "labels": prediction.labels,

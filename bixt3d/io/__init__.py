@@ -1,6 +1,7 @@
 """Read point clouds and meshes from the formats that people keep them in."""
 
 from bixt3d.io.cloud import Cloud, check_axis, turn_to_y, unit_sphere
+from bixt3d.io.labels import LABEL_NAMES
 from bixt3d.io.reading import FORMATS, read_points
 
-__all__ = ["FORMATS", "Cloud", "check_axis", "read_points", "turn_to_y", "unit_sphere"]
+__all__ = ["FORMATS", "LABEL_NAMES", "Cloud", "check_axis", "read_points", "turn_to_y", "unit_sphere"]

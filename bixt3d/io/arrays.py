@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, split_columns, unit_normals
 from bixt3d.io.damage import damaged
+from bixt3d.io.labels import label_name, whole_labels
 
 _POINT_KEYS = ("points", "pos", "xyz", "data")
 
 
-def read_npy(path: Path) -> Cloud:
+def read_npy(path: Path, *, labels: bool = False) -> Cloud:
     """Read an array ``(N, 3 or more)``."""
-    return split_columns(path, _numbers(path, _load(path)))
+    return split_columns(path, _numbers(path, _load(path)), labels=labels)
 
 
-def read_npz(path: Path) -> Cloud:
-    """Read an archive with an array of points and, optionally, one of ``normals``."""
+def read_npz(path: Path, *, labels: bool = False) -> Cloud:
+    """Read an archive with an array of points and, optionally, one of ``normals`` and one of ``labels``."""
     archive = _load(path)
     if isinstance(archive, np.ndarray):
         raise RuntimeError(f"{path}: expected a numpy archive, got a single array; rename it to .npy.")
@@ -33,15 +35,19 @@ def read_npz(path: Path) -> Cloud:
         try:
             points = archive[key]
             normals = archive["normals"] if "normals" in keys else None
+            name = label_name(keys) if labels else None
+            found = None if name is None else archive[name]
         except Exception as error:
             raise damaged(path, "a numpy archive", error) from error
-    cloud = split_columns(path, _numbers(path, points))
+    cloud = split_columns(path, _numbers(path, points), labels=labels and name is None)
+    if name is not None and found is not None:
+        cloud = replace(cloud, labels=whole_labels(path, name, found, len(cloud)))
     if normals is None:
         return cloud
     normals = _numbers(path, normals)
     if normals.shape != cloud.points.shape:
         raise ValueError(f"{path}: normals: expected shape {cloud.points.shape}, got {normals.shape}.")
-    return Cloud(path, cloud.points, unit_normals(normals))
+    return replace(cloud, normals=unit_normals(normals))
 
 
 def _load(path: Path):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bixt3d.io.labels import as_whole
+
 # What turns an axis into y: which coordinate goes where, and its sign. z as Blender turns its scenes for glTF.
 _TO_Y = {"x": ((1, 0, 2), (-1, 1, 1)), "y": ((0, 1, 2), (1, 1, 1)), "z": ((0, 2, 1), (1, 1, -1))}
 
@@ -25,6 +27,8 @@ class Cloud:
         points: ``(N, 3)`` float64.
         normals: ``(N, 3)`` float64, unit length, or None where the file has none.
         from_mesh: True where the points were sampled from faces, False where they are the file's own.
+        labels: ``(N,)`` int64, such as parts, -1 for points without one; None where the file has none or they were not
+            asked for.
 
     Raises:
         ValueError: the shape is wrong, the cloud is empty, or a coordinate is not finite.
@@ -34,6 +38,7 @@ class Cloud:
     points: np.ndarray
     normals: np.ndarray | None = None
     from_mesh: bool = False
+    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 3:
@@ -50,14 +55,19 @@ class Cloud:
             raise ValueError(
                 f"{self.path}: expected normals of shape {self.points.shape}, got {self.normals.shape}."
             )
+        if self.labels is not None and self.labels.shape != self.points.shape[:1]:
+            raise ValueError(
+                f"{self.path}: expected labels of shape ({len(self)},), one for each point, got {self.labels.shape}."
+            )
 
     def __len__(self) -> int:
         return len(self.points)
 
     def subset(self, index: np.ndarray) -> Cloud:
-        """Return the points that ``index``, numbers or a mask, picks, with their normals."""
+        """Return the points that ``index``, numbers or a mask, picks, with their normals and labels."""
         normals = None if self.normals is None else self.normals[index]
-        return replace(self, points=self.points[index], normals=normals)
+        labels = None if self.labels is None else self.labels[index]
+        return replace(self, points=self.points[index], normals=normals, labels=labels)
 
     def turned(self, up: str) -> Cloud:
         """Return the cloud with its normals, turned so that the axis ``up`` becomes y; see :func:`turn_to_y`."""
@@ -129,11 +139,14 @@ def unit_normals(vectors: np.ndarray) -> np.ndarray | None:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def split_columns(path: Path, columns: np.ndarray) -> Cloud:
+def split_columns(path: Path, columns: np.ndarray, *, labels: bool = False) -> Cloud:
     """Take a table ``(N, 3 or more)`` as xyz and, where columns 4 to 6 are unit vectors, normals.
 
     Nothing in a bare table says what its further columns mean: colours and intensities are as common as
     normals. Only unit length (within 1 %, since text files round) tells normals from the rest.
+
+    Where ``labels`` are asked for, they are the last of 4 columns, or of 7 where columns 4 to 6 lie within -1 and 1 as
+    normals do (the layout of ShapeNetPart), if they are whole numbers.
     """
     if columns.ndim != 2 or columns.shape[1] < 3:
         raise ValueError(
@@ -151,4 +164,8 @@ def split_columns(path: Path, columns: np.ndarray) -> Cloud:
             length = np.linalg.norm(vectors, axis=1)
         if (np.abs(length - 1) < 0.01).all():
             normals = unit_normals(vectors)
-    return Cloud(path, np.ascontiguousarray(columns[:, :3]), normals)
+    found = None
+    width = columns.shape[1]
+    if labels and (width == 4 or (width == 7 and (np.abs(columns[:, 3:6]) < 1.01).all())):
+        found = as_whole(columns[:, -1])
+    return Cloud(path, np.ascontiguousarray(columns[:, :3]), normals, labels=found)

@@ -11,14 +11,17 @@ import numpy as np
 
 from bixt3d.io.cloud import Cloud
 from bixt3d.io.damage import damaged
+from bixt3d.io.labels import label_name, whole_labels
 
 _INSTALL = "pip install 'laspy[lazrs]', or pip install -e '.[las]'"
 _AT_ONCE = 1_000_000  # points whose whole records are in memory
 _LEAST_RECORD = 54  # bytes of a record before the points
 
 
-def read_las(path: Path) -> Cloud:
+def read_las(path: Path, *, labels: bool = False) -> Cloud:
     """Read the points, with scale and offset applied in float64; all else that is known of a point is passed over.
+
+    Where ``labels`` are asked for, they are an extra dimension of such a name, else the classification.
 
     Raises:
         RuntimeError: the file is truncated or damaged.
@@ -31,6 +34,9 @@ def read_las(path: Path) -> Cloud:
     except ImportError as error:
         raise ImportError(f"Reading .las and .laz files needs laspy and lazrs: {_INSTALL}") from error
     wanted = laspy.DecompressionSelection.xy_returns_channel().decompress_z()
+    name, found = None, None
+    if labels:
+        wanted = wanted.decompress_classification().decompress_all_extra_bytes()
     try:
         with path.open("rb") as stream:
             _check_header(stream)
@@ -45,15 +51,22 @@ def read_las(path: Path) -> Cloud:
             ) as file:
                 _check_points(stream, file.header)
                 points = np.empty((file.header.point_count, 3))
+                if labels:
+                    name = label_name(file.header.point_format.dimension_names)
+                    found = np.empty(len(points))
                 at = 0
                 for chunk in file.chunk_iterator(_AT_ONCE):
                     with np.errstate(over="ignore", invalid="ignore"):  # the cloud says what is not finite
                         for axis, values in enumerate((chunk.x, chunk.y, chunk.z)):
                             points[at : at + len(chunk), axis] = values
+                    if name is not None and found is not None:
+                        found[at : at + len(chunk)] = chunk[name]
                     at += len(chunk)
     except Exception as error:
         raise damaged(path, path.suffix, error) from error
-    return Cloud(path, points)
+    if name is not None and found is not None:
+        found = whole_labels(path, name, found, len(points))
+    return Cloud(path, points, labels=found)
 
 
 def _check_header(stream: IO[bytes]) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 
 from bixt3d.io.cloud import Cloud, unit_normals
 from bixt3d.io.damage import damaged
+from bixt3d.io.labels import label_name, whole_labels
 
 logger = logging.getLogger(__name__)
 
 _MOST_A_BYTE = 88  # numbers of one byte each; three bytes of LZF stand for 264 at most
 
 
-def read_pcd(path: Path) -> Cloud:
+def read_pcd(path: Path, *, labels: bool = False) -> Cloud:
     """Read an ascii, binary or binary_compressed file; fields ``normal_x`` ... become normals.
 
     Organised clouds hold NaN where the sensor got nothing back: these points are left out, with a warning.
@@ -53,7 +54,9 @@ def read_pcd(path: Path) -> Cloud:
     normals = None
     if {"normal_x", "normal_y", "normal_z"} <= set(cloud.fields):
         normals = unit_normals(_columns(cloud, ("normal_x", "normal_y", "normal_z"))[there])
-    return Cloud(path, points[there], normals)
+    name = label_name(cloud.fields) if labels else None
+    found = None if name is None else whole_labels(path, name, np.asarray(cloud.pc_data[name]), len(points))
+    return Cloud(path, points[there], normals, labels=None if found is None else found[there])
 
 
 def _with_count(content: bytes) -> bytes:

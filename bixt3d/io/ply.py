@@ -11,6 +11,7 @@ import numpy as np
 
 from bixt3d.io.cloud import Cloud, unit_normals
 from bixt3d.io.damage import damaged
+from bixt3d.io.labels import label_name, whole_labels
 from bixt3d.io.mesh import Mesh
 
 # name in a header -> type as struct and numpy write it
@@ -23,14 +24,14 @@ _Property = tuple[str, str, str]  # name, type, and of a list the type of its le
 _Columns = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> values of all rows, and how many each row has
 
 
-def read_ply(path: Path) -> Cloud | Mesh:
+def read_ply(path: Path, *, labels: bool = False) -> Cloud | Mesh:
     """Read points, or a mesh: faces of any number of corners, or strips of triangles.
 
     Raises:
         RuntimeError: the file is truncated or damaged.
-        ValueError: there are no points, or one is not finite.
+        ValueError: there are no points, or one is not finite, or a label that was asked for is no whole number.
     """
-    normals = None
+    normals, found_labels = None, None
     try:
         found = _read(path.read_bytes())
         vertex = found.get("vertex", {})
@@ -44,9 +45,16 @@ def read_ply(path: Path) -> Cloud | Mesh:
             raise ValueError("none of its faces has three corners")
         if not triangles and len(points) and {"nx", "ny", "nz"} <= set(vertex):
             normals = unit_normals(_numbers(vertex, ("nx", "ny", "nz")))
+        name = label_name(vertex) if labels and not triangles else None
+        if name is not None:
+            found_labels = _numbers(vertex, (name,))
     except Exception as error:
         raise damaged(path, ".ply", error) from error
-    return Mesh(path, points, np.concatenate(triangles)) if triangles else Cloud(path, points, normals)
+    if triangles:
+        return Mesh(path, points, np.concatenate(triangles))
+    if name is not None and found_labels is not None:
+        found_labels = whole_labels(path, name, found_labels, len(points))
+    return Cloud(path, points, normals, labels=found_labels)
 
 
 def _read(content: bytes) -> dict[str, _Columns]:

@@ -17,7 +17,7 @@ from bixt3d.io.pcd import read_pcd
 from bixt3d.io.ply import read_ply
 from bixt3d.io.text import read_text
 
-_READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
+_READERS: dict[str, Callable[..., Cloud | Mesh]] = {
     ".asc": read_text,
     ".csv": read_text,
     ".glb": read_gltf,
@@ -38,13 +38,17 @@ _READERS: dict[str, Callable[[Path], Cloud | Mesh]] = {
     ".xyzrgb": read_text,
 }
 
+_WITH_LABELS = (read_las, read_npy, read_npz, read_pcd, read_ply, read_text)
+
 FORMATS: tuple[str, ...] = tuple(sorted(_READERS))
 """The suffixes that :func:`read_points` reads."""
 
 DEFAULT_SAMPLES = 10_000
 
 
-def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None, seed: int = 0) -> Cloud:
+def read_points(
+    path: str | os.PathLike[str], *, num_samples: int | None = None, seed: int = 0, labels: bool = False
+) -> Cloud:
     """Read one point cloud, or sample one from a mesh.
 
     Files without faces are kept as they are, in their own order. A file with faces is sampled uniformly by
@@ -61,18 +65,27 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
     nx, ny and nz are the normals, and further columns, which may hold words, are passed over. A comment above the
     rows is such a header where it has one name for each column, x, y and z among them, and else is passed over.
 
+    Labels of the points, such as parts, are whole numbers called ``label``, ``labels``, ``part``, ``classification`` or
+    ``class``, in any case, with or without ``scalar_`` before it (CloudCompare): a property of ``.ply``, a field of
+    ``.pcd``, an array of ``.npz``, a named column of a text file, a dimension of ``.las`` and ``.laz``. In bare arrays
+    and rows without a header they are the last of 4 columns (x y z label), or of 7 (x y z nx ny nz label). NaN, which
+    CloudCompare gives points without a value, becomes -1.
+
     Args:
         path: the file.
         num_samples: points to draw from a mesh; None draws 10,000. Without effect on a file of points.
         seed: seed of that draw: the same file, number and seed give the same points.
+        labels: also read labels; those of a mesh are passed over.
 
     Returns:
-        A :class:`Cloud`: float64 coordinates in the unit of the file, and normals where the file has them.
+        A :class:`Cloud`: float64 coordinates in the unit of the file, normals where the file has them, and labels
+        where it has them and they are asked for.
 
     Raises:
         FileNotFoundError: there is no such file, or not the one beside a ``.gltf`` that holds its numbers.
         ValueError: the path is a folder, the suffix is unknown, the file has no points, too few columns, or NaN, or is
-            a ``.glb`` or ``.gltf`` of a kind that is not read; or ``num_samples`` is not positive.
+            a ``.glb`` or ``.gltf`` of a kind that is not read; or ``num_samples`` is not positive, or labels are
+            asked for and are no whole numbers.
         RuntimeError: the file is truncated or cannot be parsed.
         ImportError: the parser of the format is not installed.
     """
@@ -88,7 +101,7 @@ def read_points(path: str | os.PathLike[str], *, num_samples: int | None = None,
         raise ValueError(f"{path}: unknown format {path.suffix!r}, expected one of {', '.join(FORMATS)}.")
     if path.stat().st_size == 0:
         raise RuntimeError(f"{path}: the file is empty (0 bytes); fetch or export it again.")
-    found = reader(path)
+    found = reader(path, labels=True) if labels and reader in _WITH_LABELS else reader(path)
     if isinstance(found, Mesh):
         return found.sample(num_samples or DEFAULT_SAMPLES, np.random.default_rng(seed))
     return found

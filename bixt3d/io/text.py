@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, split_columns, unit_normals
+from bixt3d.io.labels import label_name, whole_labels
 
 _COMMENTS = ("#", "//", "%")
 _AXES = ["x", "y", "z"]
@@ -27,11 +28,11 @@ _FORTRAN_NUMBER = re.compile(r"\d\.?[dD][+-]?\d")  # in double precision Fortran
 _FORTRAN = str.maketrans("Dd", "Ee")
 
 
-def read_text(path: Path) -> Cloud:
+def read_text(path: Path, *, labels: bool = False) -> Cloud:
     """Read rows of 3 or more numbers, and check them against a leading count where there is one.
 
-    A header finds the columns x, y, z and, where it has them, nx, ny, nz; without one the first three count. The
-    suffixes .xyzn and .xyzrgb say what the further three are.
+    A header finds the columns x, y, z and, where it has them, nx, ny, nz, and of ``labels`` if they are asked for;
+    without one the first three count. The suffixes .xyzn and .xyzrgb say what the further three are.
     """
     lines = [line for line in (line.strip() for line in _decode(path).splitlines()) if line]
     # a semicolon starts a comment, unless semicolons separate the columns and the first cell is empty
@@ -43,7 +44,9 @@ def read_text(path: Path) -> Cloud:
     if not rows:
         raise ValueError(f"{path}: the file has no points; expected rows of at least 3 numbers.")
     names = names or _commented_names(lines, rows[0])
-    table = _parse(path, rows, names)
+    wanted = _AXES + _NORMALS if set(_NORMALS) <= set(names) else _AXES
+    label = label_name(names) if labels else None
+    table = _parse(path, rows, names, wanted if label is None else [*wanted, label])
     if count is not None and count != len(table):
         raise RuntimeError(
             f"{path}: expected {count} points by its first line, got {len(table)}; it may be truncated."
@@ -54,9 +57,10 @@ def read_text(path: Path) -> Cloud:
     if not names and suffix == ".xyzrgb":
         table = table[:, :3]  # a colour may be as long as a normal
     if not names and suffix != ".xyzn":
-        return split_columns(path, table)
-    normals = unit_normals(table[:, 3:]) if table.shape[1] == 6 else None
-    return Cloud(path, np.ascontiguousarray(table[:, :3]), normals)
+        return split_columns(path, table, labels=labels)
+    found = None if label is None else whole_labels(path, label, table[:, -1], len(table))
+    normals = unit_normals(table[:, 3:6]) if table.shape[1] >= 6 else None
+    return Cloud(path, np.ascontiguousarray(table[:, :3]), normals, labels=found)
 
 
 def _decode(path: Path) -> str:
@@ -100,13 +104,12 @@ def _commented_names(lines: Sequence[str], first_row: str) -> list[str]:
     return []
 
 
-def _parse(path: Path, rows: list[str], names: list[str]) -> np.ndarray:
-    """Turn rows into numbers: all columns, or those of the names x, y, z and maybe nx, ny, nz, in this order."""
+def _parse(path: Path, rows: list[str], names: list[str], wanted: Sequence[str]) -> np.ndarray:
+    """Turn rows into numbers: all columns, or where there are names the wanted ones, in that order."""
     _check_cells(path, rows[0], named=bool(names))
     separator = _separator(rows[0])
     columns: list[int] | None = None
     if names:
-        wanted = _AXES + _NORMALS if set(_NORMALS) <= set(names) else _AXES
         columns = [names.index(name) for name in wanted]
         # numpy looks at these columns alone; where they are all, it finds a row of another width itself
         _check_widths(path, rows if len(names) > len(wanted) else rows[:1], names)
@@ -127,6 +130,12 @@ def _parse(path: Path, rows: list[str], names: list[str]) -> np.ndarray:
     except ValueError as error:
         for row in rows:
             _check_cells(path, row, named=bool(names))
+            cells = _cells(row)
+            word = cells[columns[-1]] if columns and len(cells) == len(names) else "0"
+            if wanted[-1] not in _AXES + _NORMALS and not _is_number(word):
+                raise ValueError(
+                    f"{path}: {wanted[-1]}: expected whole numbers as labels, got {word!r}; number the parts from 0."
+                ) from error
         raise RuntimeError(
             f"{path}: cannot be read as rows of equally many numbers, it may be truncated: {error}"
         ) from error

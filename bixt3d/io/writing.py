@@ -98,7 +98,11 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
 
 
 def write_ply(
-    path: str | os.PathLike[str], points: np.ndarray, colors: np.ndarray, labels: np.ndarray | None = None
+    path: str | os.PathLike[str],
+    points: np.ndarray,
+    colors: np.ndarray,
+    labels: np.ndarray | None = None,
+    normals: np.ndarray | None = None,
 ) -> None:
     """Write a coloured cloud as binary .ply, the form that every common viewer opens.
 
@@ -110,6 +114,7 @@ def write_ply(
         points: ``(N, 3)`` real, in any unit.
         colors: ``(N, 3)`` uint8, red, green, blue.
         labels: ``(N,)`` integers, stored as the property ``label``; None for none.
+        normals: ``(N, 3)`` real, stored as float; None for none.
 
     Raises:
         ValueError: a shape does not fit.
@@ -124,24 +129,23 @@ def write_ply(
         raise ValueError(f"colors: expected shape {points.shape}, one colour per point, got {colors.shape}.")
     if labels is not None and labels.shape != points.shape[:1]:
         raise ValueError(f"labels: expected shape {points.shape[:1]}, one per point, got {labels.shape}.")
+    if normals is not None and normals.shape != points.shape:
+        raise ValueError(f"normals: expected shape {points.shape}, one per point, got {normals.shape}.")
     with np.errstate(over="ignore"):
         single = points.astype(np.float32)
     exact = np.array_equal(single.astype(np.float64), points.astype(np.float64))
     kind, real = ("float", "<f4") if exact else ("double", "<f8")
-    fields: list[tuple[str, str]] = [(axis, real) for axis in "xyz"]
-    fields += [(channel, "u1") for channel in ("red", "green", "blue")]
-    properties = [f"property {kind} {axis}" for axis in "xyz"]
-    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    columns: list[tuple[str, str, str, np.ndarray]] = []
+    columns += [(axis, kind, real, points[:, i]) for i, axis in enumerate("xyz")]
+    if normals is not None:
+        columns += [(f"n{axis}", "float", "<f4", normals[:, i]) for i, axis in enumerate("xyz")]
+    columns += [(name, "uchar", "u1", colors[:, i]) for i, name in enumerate(("red", "green", "blue"))]
     if labels is not None:
-        fields.append(("label", "<i4"))
-        properties.append("property int label")
-    rows = np.empty(len(points), dtype=fields)
-    for i, axis in enumerate("xyz"):
-        rows[axis] = points[:, i]
-    for i, channel in enumerate(("red", "green", "blue")):
-        rows[channel] = colors[:, i]
-    if labels is not None:
-        rows["label"] = labels
+        columns.append(("label", "int", "<i4", labels))
+    rows = np.empty(len(points), dtype=[(name, form) for name, _, form, _ in columns])
+    for name, _, _, values in columns:
+        rows[name] = values
+    properties = [f"property {kind} {name}" for name, kind, _, _ in columns]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *properties]
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(("\n".join(header) + "\nend_header\n").encode("ascii"))
