@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-# Part label of points that are of no part, such as those that fill a batch up: torch's cross-entropy and bixt3d's
-# meters pass it over.
+# Part label of points that are of no part: unlabelled ones, and those that fill a batch up. torch's cross-entropy and
+# bixt3d's meters pass it over.
 FILLER = -1
 
 
@@ -21,7 +21,8 @@ class PointClouds:
         labels: ``(n,)`` int64, index into ``classes``.
         classes: class names, in label order.
         names: ``n`` strings that say where each cloud came from (file name, or file name and row).
-        part_labels: ``(n, N)`` int64, index into ``parts``; None where the data set has none.
+        part_labels: ``(n, N)`` int64, index into ``parts``, -1 for points without a label (not all of a cloud); None
+            where the data set has none.
         parts: part names ``"class/part"`` in label order; the parts of a class are consecutive.
         counts: ``(n,)`` int64, how many points are a cloud's own, 1 to N; they come first and the rest
             repeat them in order. None where all are.
@@ -65,7 +66,7 @@ class PointClouds:
                 raise ValueError(
                     f"part_labels: expected shape ({n}, {num_points}), got {self.part_labels.shape}."
                 )
-            self._check_range("part_labels", self.part_labels, len(self.parts), "parts")
+            self._check_range("part_labels", self.part_labels, len(self.parts), "parts", least=FILLER)
             self._check_parts_of_class(self.part_labels)
         if self.counts is not None:
             _check_dtype("counts", self.counts, np.int64)
@@ -99,9 +100,17 @@ class PointClouds:
         owner = np.array([name.rpartition("/")[0] for name in self.parts])
         # a part named after no class may be in any cloud
         allowed = (np.array(self.classes)[:, None] == owner) | ~np.isin(owner, self.classes)
+        allowed = np.insert(allowed, allowed.shape[1], True, axis=1)  # where FILLER points
         for start in range(0, len(part_labels), 1024):
             block = slice(start, start + 1024)
             wrong = ~allowed[self.labels[block][:, None], part_labels[block]]
+            empty = (part_labels[block] == FILLER).all(axis=1)
+            if empty.any():
+                bad = start + int(np.argmax(empty))
+                raise ValueError(
+                    f"part_labels: cloud {bad} ({self.names[bad]}) has no labelled point, all are {FILLER}; label "
+                    "more of its points, or remove it."
+                )
             if wrong.any():
                 row, point = (int(v[0]) for v in np.nonzero(wrong))
                 bad = start + row
@@ -109,17 +118,19 @@ class PointClouds:
                 raise ValueError(
                     f"part_labels: cloud {bad} ({self.names[bad]}) of class {category!r} has part label "
                     f"{int(part_labels[bad, point])} ({self.parts[part_labels[bad, point]]}), which belongs to another "
-                    "class; correct the label or the part names."
+                    "class; number the parts over all classes, or correct the part names."
                 )
 
-    def _check_range(self, argument: str, values: np.ndarray, count: int, kind: str) -> None:
-        outside = (values < 0) | (values >= count)
+    def _check_range(
+        self, argument: str, values: np.ndarray, count: int, kind: str, *, least: int = 0
+    ) -> None:
+        outside = (values < least) | (values >= count)
         if outside.any():
             bad = int(np.nonzero(outside)[0][0])
             value = int(values[outside][0])
             raise ValueError(
                 f"{argument}: cloud {bad} ({self.names[bad]}) has label {value}, expected 0 to {count - 1} "
-                f"for {count} {kind}."
+                f"for {count} {kind}{', or -1 for none' if least < 0 else ''}."
             )
 
 

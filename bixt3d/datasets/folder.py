@@ -12,6 +12,7 @@ import numpy as np
 from bixt3d.datasets.cache import cached_array
 from bixt3d.datasets.clouds import PointClouds, check_point_counts
 from bixt3d.datasets.folder_hdf5 import Hdf5Source, split_words
+from bixt3d.datasets.folder_parts import LISTING, classes_of_parts, labels_of, read_names
 from bixt3d.datasets.split import check_fraction, check_split, hold_out
 from bixt3d.io import FORMATS, check_axis, read_points, turn_to_y, unit_sphere
 
@@ -26,13 +27,15 @@ class Folder:
 
     *Folders*: ``root/train/<class>/<file>`` and ``root/test/<class>/<file>``, or the class first, as in the meshes of
     ModelNet: ``root/<class>/train/<file>``. Files of any format of :func:`bixt3d.io.read_points`, mixed as you like;
-    files of other suffixes are passed over.
+    files of other suffixes are passed over. With ``part_names``, or a file ``part_names.txt`` in ``root``, one name a
+    line, the files also have to label their points (:func:`bixt3d.io.read_points`): label i is the part of name i,
+    counted from 0 over all classes, and -1 is none. The classes are then those that the parts name, in that order.
 
     *HDF5*: ``root`` is a folder with files that have the word ``train`` or ``test`` in their names, never both, such
     as ``mine_train0.h5``, or one ``.h5`` file with the groups ``train`` and ``test``, or one with the data sets at
     the top (all of it is train). These are ``data`` ``(n, N, 3)`` (or 6, with normals), ``label`` ``(n,)`` or
     ``(n, 1)``, and where you have them ``normal`` ``(n, N, 3)``, ``pid`` ``(n, N)`` part labels, ``names`` the class
-    names; a file ``shape_names.txt`` beside the files, one name a line, serves for the names too.
+    names; files ``shape_names.txt`` and ``part_names.txt`` beside them, one name a line, serve for the names too.
 
     A third folder, group or file called ``val`` is the validation split; without one, a part of train is
     held out class by class. Every cloud is brought to ``stored_points`` points in random order: a subset
@@ -49,14 +52,15 @@ class Folder:
         seed: seed of the draw of points.
         up: the axis that is up in the files: ``"x"``, ``"y"`` or ``"z"``.
         class_names: names of the classes, in label order, for HDF5 files that bring none.
-        part_names: names of the parts, ``"class/part"``, in label order, for HDF5 files with ``pid``.
+        part_names: names of the parts, ``"class/part"``, in label order; those of a class follow each other. Without
+            them labels in a tree of folders are passed over, and ``pid`` of HDF5 files is numbered.
         cache: folder for the parsed files; None for one beside ``root``, or the user's cache folder where
             that cannot be written.
 
     Raises:
         FileNotFoundError: there is nothing of this form at ``root``.
-        ValueError: a class has no files, or test has a class that train lacks; or a number is out of range, or
-            there is no such axis.
+        ValueError: a class has no files or no part, or test has a class that train lacks; or a number is out of range,
+            or there is no such axis.
     """
 
     def __init__(
@@ -95,16 +99,18 @@ class Folder:
             self.classes = self._hdf5.classes
             self.parts = self._hdf5.parts
         else:
-            if class_names is not None or part_names is not None:
+            if class_names is not None:
                 raise ValueError(
-                    "class_names and part_names: name what HDF5 files number; in a tree of folders the folders name "
-                    "the classes, so leave both out."
+                    "class_names: name what HDF5 files number; in a tree of folders the folders name the classes, so "
+                    "leave it out."
                 )
             self._class_first = not (self.root / "train").is_dir() and any(
                 map(_is_cloud, self.root.glob("*/train/*"))
             )
             self.classes = self._class_folders()
-            self.parts = ()
+            self.parts = read_names(self.root, LISTING) if part_names is None else tuple(part_names)
+            if self.parts:
+                self.classes = classes_of_parts(self.parts, self.classes)
 
     def load(self, split: str) -> PointClouds:
         """Read one split.
@@ -168,8 +174,8 @@ class Folder:
             files += found
             labels += [self.classes.index(name)] * len(found)
         names = tuple(file.relative_to(self.root).as_posix() for file in files)
-        channels = 6 if self.normals else 3
-        points = cached_array(
+        channels = (6 if self.normals else 3) + bool(self.parts)
+        rows = cached_array(
             name=split,
             root=self.root,
             files=files,
@@ -178,26 +184,34 @@ class Folder:
                 "normals": self.normals,
                 "seed": self.seed,
                 "up": self.up,
+                **({"labels": True} if self.parts else {}),
             },
             shape=(len(files), self.stored_points, channels),
             parse=lambda i: self._parse(files[i], names[i]),
             folder=self.cache,
         )
-        return PointClouds(points, np.array(labels, dtype=np.int64), self.classes, names)
+        points, parts = (rows[..., :-1], rows[..., -1].astype(np.int64)) if self.parts else (rows, None)
+        return PointClouds(
+            points, np.array(labels, dtype=np.int64), self.classes, names, part_labels=parts, parts=self.parts
+        )
 
     def _parse(self, file: Path, name: str) -> np.ndarray:
+        """Read a cloud as it is kept, ``(stored_points, 3 or 6)`` float32, with parts their labels in a last column."""
         seed = cloud_seed(self.seed, name)
-        cloud = read_points(file, num_samples=self.stored_points, seed=seed).turned(self.up)
+        cloud = read_points(file, num_samples=self.stored_points, seed=seed, labels=bool(self.parts))
+        cloud = cloud.turned(self.up)
         if self.normals and cloud.normals is None:
             raise ValueError(f"{file}: normals=True, but the file has no usable normals; set normals=False.")
         if (cloud.points == cloud.points[0]).all():
             raise ValueError(f"{file}: all points coincide, so the cloud has no size; remove the file.")
         index = resample_index(len(cloud), self.stored_points, np.random.default_rng(seed))
         # normalised after the draw: the mean and the largest radius are those of the points that are kept
-        points = unit_sphere(cloud.points[index])
-        if not self.normals or cloud.normals is None:
-            return points
-        return np.concatenate([points, cloud.normals[index].astype(np.float32)], axis=1)
+        columns = [unit_sphere(cloud.points[index])]
+        if self.normals and cloud.normals is not None:
+            columns.append(cloud.normals[index])
+        if self.parts:
+            columns.append(labels_of(cloud)[index, None])
+        return np.concatenate(columns, axis=1, dtype=np.float32)
 
     def _load_hdf5(self, split: str) -> PointClouds:
         assert self._hdf5 is not None

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bixt3d.datasets.clouds import FILLER
+from bixt3d.datasets.folder_parts import LISTING, read_names
 from bixt3d.datasets.hdf5 import Hdf5Clouds, read_hdf5
 from bixt3d.datasets.split import SPLITS
 
@@ -22,7 +24,7 @@ class Hdf5Source:
         root: one file (with groups ``train``, ``test``, ``val``, or flat: all train), or a folder with
             files that have the word of one split in their name (:func:`split_words`).
         class_names: in label order; None takes those that the files bring.
-        part_names: ``"class/part"`` in label order; None numbers them.
+        part_names: ``"class/part"`` in label order; None takes those of ``part_names.txt``, or numbers them.
 
     Raises:
         FileNotFoundError: there is no train split.
@@ -48,7 +50,7 @@ class Hdf5Source:
         self.classes = (
             tuple(class_names or ())
             or train.classes
-            or _names_beside(root)
+            or read_names(root, "shape_names.txt")
             or tuple(f"class_{i}" for i in range(_checked(root, "label", count)))
         )
         if count == 0:
@@ -59,6 +61,8 @@ class Hdf5Source:
                 f"names, got {count - 1}; correct the labels or the names."
             )
         self.parts = _part_names(root, self.classes, train)
+        if part_names is None and self.parts:
+            part_names = read_names(root, LISTING) or None
         if part_names is not None:
             if len(part_names) < len(self.parts) or not self.parts:
                 raise ValueError(
@@ -126,14 +130,6 @@ def _checked(root: Path, key: str, count: int) -> int:
     return count
 
 
-def _names_beside(root: Path) -> tuple[str, ...]:
-    listing = (root if root.is_dir() else root.parent) / "shape_names.txt"
-    if not listing.is_file():
-        return ()
-    lines = (line.strip() for line in listing.read_text(encoding="utf-8").splitlines())
-    return tuple(line for line in lines if line)  # a name may be two words
-
-
 def _part_names(root: Path, classes: tuple[str, ...], train: Hdf5Clouds) -> tuple[str, ...]:
     """Name parts ``"class/part 0"`` ...: a part belongs to the class in whose clouds it occurs."""
     if train.part_labels is None:
@@ -141,11 +137,17 @@ def _part_names(root: Path, classes: tuple[str, ...], train: Hdf5Clouds) -> tupl
     owner: dict[int, int] = {}
     for label in np.unique(train.labels):
         for part in np.unique(train.part_labels[train.labels == label]):
+            if part == FILLER:
+                continue
             if owner.setdefault(int(part), int(label)) != label:
                 raise ValueError(
                     f"{root}: pid {part} occurs in the classes {classes[owner[int(part)]]!r} and "
                     f"{classes[label]!r}; number the parts of all classes through, without sharing."
                 )
+    if not owner:
+        raise ValueError(
+            f"{root}: pid: all points of train are {FILLER}, without a label; expected some parts."
+        )
     owners, latest = [], min(owner.items())[1]
     for part in range(_checked(root, "pid", max(owner) + 1)):
         latest = owner.get(part, latest)  # a part that train never shows goes with the one before it

@@ -22,7 +22,7 @@ class Hdf5Clouds:
     Args:
         points: ``(n, N, C)`` real, C = 3, or 6 with normals.
         labels: ``(n,)`` int64.
-        part_labels: ``(n, N)`` int64, or None.
+        part_labels: ``(n, N)`` int64, -1 for points without a label; or None.
         names: where each cloud came from: ``"file:row"``.
         classes: names of the classes, if a file brings them.
     """
@@ -55,8 +55,8 @@ def read_hdf5(
         points: False leaves them in the files: N of ``points`` is then 0.
 
     Raises:
-        ValueError: a data set is missing or has the wrong shape, a label is not a whole number from 0 up, or
-            there are no normals.
+        ValueError: a data set is missing or has the wrong shape, a label is not a whole number from 0 up (in
+            ``pid`` from -1 up), or there are no normals.
         TypeError: a data set does not hold numbers.
         RuntimeError: a file cannot be opened as HDF5.
     """
@@ -142,7 +142,7 @@ def _read_one(
     clouds = Hdf5Clouds(
         points=points,
         labels=_as_labels(f"{where}: label", labels.reshape(-1)),
-        part_labels=None if pid is None else _as_labels(f"{where}: pid", pid),
+        part_labels=None if pid is None else _as_labels(f"{where}: pid", pid, least=-1),
         names=tuple(f"{path.name}:{row}" for row in range(shape[0])),
         classes=classes,
     )
@@ -195,13 +195,14 @@ def _names(where: str, node: Any) -> tuple[str, ...]:
         raise ValueError(f"{where}: names: expected words, got {names.dtype} ({error}).") from error
 
 
-def _as_labels(where: str, values: np.ndarray) -> np.ndarray:
+def _as_labels(where: str, values: np.ndarray, *, least: int = 0) -> np.ndarray:
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{where}: expected whole numbers, got dtype {values.dtype}.")
-    labels = values.astype(np.int64) if np.isfinite(values).all() else np.full(values.shape, -1)
-    wrong = (labels != values) | (labels < 0)
+    labels = values.astype(np.int64) if np.isfinite(values).all() else np.full(values.shape, least - 1)
+    wrong = (labels != values) | (labels < least)
     if wrong.any():
+        none = f", {least} for none" if least else ""
         raise ValueError(
-            f"{where}: expected whole numbers from 0 up, got {values[wrong][0]}; number them from 0."
+            f"{where}: expected whole numbers from {least} up, got {values[wrong][0]}; number them from 0{none}."
         )
     return labels

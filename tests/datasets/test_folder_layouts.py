@@ -75,10 +75,9 @@ def test_a_class_of_val_alone_is_refused(split_first):
         Folder(split_first)
 
 
-def test_names_are_for_hdf5_files(split_first):
-    for options in ({"class_names": ["a", "b"]}, {"part_names": ["a/b"]}):
-        with pytest.raises(ValueError, match=r"class_names and part_names: .* so leave both out"):
-            Folder(split_first, **options)
+def test_class_names_are_for_hdf5_files(split_first):
+    with pytest.raises(ValueError, match=r"class_names: .* folders name the classes, so leave it out"):
+        Folder(split_first, class_names=["a", "b"])
 
 
 def test_a_mesh_is_sampled_anew_for_each_name_and_seed(split_first):

@@ -1,0 +1,77 @@
+"""Part labels of clouds in a tree of folders: what the parts are called, and what a file says of its points."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bixt3d.io import LABEL_NAMES, Cloud
+
+LISTING = "part_names.txt"
+
+
+def read_names(root: Path, listing: str) -> tuple[str, ...]:
+    """Read names, one a line, from a file beside the data; none where there is no such file."""
+    path = (root if root.is_dir() else root.parent) / listing
+    if not path.is_file():
+        return ()
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return tuple(line for line in lines if line)  # a name may be two words
+
+
+def classes_of_parts(parts: Sequence[str], folders: Collection[str]) -> tuple[str, ...]:
+    """Return the classes that part names ``"class/part"`` name, in their order.
+
+    Args:
+        parts: in label order.
+        folders: classes that there are clouds of; the names may name more.
+
+    Raises:
+        ValueError: a name comes twice or names no class, the parts of a class are not consecutive, or a class has
+            clouds, but no part.
+    """
+    owners = [name.rpartition("/")[0] for name in parts]
+    classes = tuple(dict.fromkeys(owners))
+    if "" in owners:
+        raise ValueError(
+            f"part_names: expected names 'class/part', got {parts[owners.index('')]!r}; the classes are "
+            f"{', '.join(sorted(folders))}."
+        )
+    twice = next((name for i, name in enumerate(parts) if name in parts[:i]), None)
+    if twice is not None:
+        raise ValueError(f"part_names: expected each part once, got {twice!r} again.")
+    again = (i for i, owner in enumerate(owners) if owner in owners[:i] and owner != owners[i - 1])
+    broken = next(again, None)
+    if broken is not None:
+        raise ValueError(
+            f"part_names: expected the parts of a class to follow each other, got {parts[broken]!r} after "
+            f"{parts[broken - 1]!r}; number the labels so."
+        )
+    without = sorted(set(folders) - set(classes))
+    if without:
+        raise ValueError(
+            f"part_names: the class {without[0]!r} has clouds, but no part is named {without[0]}/...; the parts are "
+            f"{', '.join(parts)}."
+        )
+    return classes
+
+
+def labels_of(cloud: Cloud) -> np.ndarray:
+    """Return the part labels of a cloud that was read with ``labels=True``, ``(N,)`` int64.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if cloud.labels is not None:
+        return cloud.labels
+    why = (
+        f"expected a whole number for each point, called one of {', '.join(LABEL_NAMES)} (in rows without a header "
+        "x y z label, or x y z nx ny nz label)"
+    )
+    if cloud.from_mesh:
+        why = "it is a mesh, whose points are drawn anew; save labelled points"
+    raise ValueError(
+        f"{cloud.path}: has no labels, which part_names ask for; {why}, or leave part_names out."
+    )
