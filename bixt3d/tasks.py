@@ -85,7 +85,8 @@ class PartSegmentation:
         _check_smoothing(label_smoothing)
         if not parts:
             raise ValueError(
-                "parts: the data set has no part labels; expected one label per point (pid in HDF5 files)."
+                "parts: the data set has no part labels; expected one label per point (pid in HDF5 files, and for "
+                "files in folders data.part_names=[class/part, ...])."
             )
         check_conventions(conventions)
         owners(parts, classes)  # every part has a category
@@ -113,13 +114,15 @@ class PartSegmentation:
         return logits, PartTarget(batch.part_labels, batch.labels, batch.index)
 
     def loss(self, prediction: Tensor, target: PartTarget) -> Tensor:
-        """Return the mean cross-entropy over points, in nats, in float32."""
-        return F.cross_entropy(
+        """Return the mean cross-entropy over labelled points, in nats, in float32; 0 where there are none."""
+        total = F.cross_entropy(
             prediction.float().flatten(0, 1),
             target.part_labels.flatten(),
             label_smoothing=self.label_smoothing,
             ignore_index=IGNORED,
+            reduction="sum",
         )
+        return total / (target.part_labels != IGNORED).sum().clamp(min=1)
 
     def meter(self) -> PartMeter:
         """Return an empty meter for part IoU."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bixt3d.datasets import Batch
-from bixt3d.tasks import Classification
+from bixt3d.metrics.parts import PartTarget
+from bixt3d.tasks import Classification, PartSegmentation
 
 CLASSES = tuple("abcde")
 
@@ -49,3 +50,20 @@ def test_a_loss_of_half_precision_is_taken_in_float32():
 def test_smoothing_out_of_range_is_refused(smoothing):
     with pytest.raises(ValueError, match="label_smoothing: expected at least 0 and below 1"):
         Classification(CLASSES, label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_loss_of_parts_is_the_mean_over_labelled_points(smoothing):
+    torch.manual_seed(2)
+    task = PartSegmentation(("cup",), ("cup/body", "cup/handle", "cup/rim"), label_smoothing=smoothing)
+    logits = torch.randn(2, 4, 3, requires_grad=True)
+    labels = torch.tensor([[0, -1, 2, 1], [-1, -1, 1, -1]])
+    known = labels >= 0
+    rows = torch.full((4, 3), smoothing / 3)
+    rows[torch.arange(4), labels[known]] += 1 - smoothing
+    target = PartTarget(labels, torch.zeros(2).long(), torch.arange(2))
+    torch.testing.assert_close(task.loss(logits, target), by_hand(logits[known], rows))
+    nothing = task.loss(logits, target._replace(part_labels=torch.full((2, 4), -1)))
+    nothing.backward()
+    assert nothing == 0
+    assert (logits.grad == 0).all()

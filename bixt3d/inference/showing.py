@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..config import build
-from ..io import read_points
-from ..viewer.scene import Scene, attention_scene, part_scene, plain_scene
+from ..io import Cloud, read_points
+from ..viewer.scene import UNKNOWN, Scene, attention_scene, part_scene, plain_scene
 from .batch_prediction import UNUSABLE, warn_of_doubts, what_is_wrong
 from .loading import check_labels
 from .prediction import Job
 from .predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 FIRST = 6
 
@@ -29,7 +33,7 @@ def scenes_of_files(
     samples: int | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Scene]:
-    """Predict files and make a scene of each that can be used.
+    """Predict files and make a scene of each that can be used, beside its true parts where the file has part labels.
 
     Args:
         predictor: of parts, or of classes (which shows the class, or attention).
@@ -48,13 +52,14 @@ def scenes_of_files(
     scenes = []
     for file in files:
         try:
-            cloud = read_points(file, num_samples=samples, seed=predictor.seed).turned(up)
+            labelled = predictor.parts if attention is None else ()
+            cloud = _read(file, samples, predictor.seed, labelled).turned(up)
             job = predictor.prepare(cloud, category=category, whole=attention is not None)
         except UNUSABLE as error:
             report(what_is_wrong(file, error))
             continue
         warn_of_doubts(cloud, predictor.num_points)
-        scenes.append(_scene(predictor, file.name, cloud.points, job, None, attention, layer))
+        scenes.append(_scene(predictor, file.name, cloud.points, job, cloud.labels, attention, layer))
     return scenes
 
 
@@ -99,6 +104,25 @@ def scenes_of_split(
         job = predictor.prepare(points, category=category or own, whole=attention is not None)
         scenes.append(_scene(predictor, clouds.names[i], points[:, :3], job, truth, attention, layer))
     return scenes
+
+
+def _read(file: Path, samples: int | None, seed: int, parts: Sequence[str]) -> Cloud:
+    """Read a cloud, with its labels where they can be those of such parts."""
+    if not parts or file.suffix.lower() in (".las", ".laz"):  # whose points all have a class, none of parts
+        return read_points(file, num_samples=samples, seed=seed)
+    try:
+        cloud = read_points(file, num_samples=samples, seed=seed, labels=True)
+        labels, reason = cloud.labels, ""
+        if labels is not None and (outside := (labels < UNKNOWN) | (labels >= len(parts))).any():
+            wanted = f"0 to {len(parts) - 1}, the model's parts"
+            reason = f"{file}: expected labels {wanted}, got {labels[outside][0]}."
+    except ValueError as error:  # of its labels, or of its points, which then fail again
+        cloud = read_points(file, num_samples=samples, seed=seed)
+        reason = str(error)
+    if reason:
+        logger.warning("%s These labels are not shown as the truth.", reason)
+        cloud = replace(cloud, labels=None)
+    return cloud
 
 
 def _scene(

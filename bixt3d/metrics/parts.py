@@ -79,21 +79,21 @@ class PartResult:
         iou = torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
         averaged = self.truth > 0
         if convention != "C":
-            averaged = owners(self.parts, self.classes)[self.categories]
+            averaged = owners(self.parts, self.classes)[self.categories] & averaged.any(dim=1, keepdim=True)
         return iou.masked_fill(~averaged, torch.nan)
 
     def cloud_ious(self, convention: str) -> Tensor:
-        """Return the mean IoU of each cloud over its parts, ``(n,)`` float64 in [0, 1]."""
+        """Return the mean IoU of each cloud over its parts, ``(n,)`` float64 in [0, 1]; NaN where no point counts."""
         return self.part_ious(convention).nanmean(dim=1)
 
     def instance_miou(self, convention: str) -> float:
         """Return the mean over clouds, in [0, 1]."""
-        return float(self.cloud_ious(convention).mean())
+        return float(self.cloud_ious(convention).nanmean())
 
     def category_mious(self, convention: str) -> Tensor:
         """Return the mean over the clouds of each category; NaN for one that the split does not hold."""
         ious = self.cloud_ious(convention)
-        means = [ious[self.categories == c].mean() for c in range(len(self.classes))]
+        means = [ious[self.categories == c].nanmean() for c in range(len(self.classes))]
         return torch.stack(means)
 
     def class_miou(self, convention: str) -> float:

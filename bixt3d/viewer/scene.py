@@ -11,6 +11,7 @@ from ..io import unit_sphere
 from .palette import CORRECT, PLAIN, WRONG, error_colors, part_colors, ramp_colors
 
 VIEWS = ("prediction", "ground truth", "errors")
+UNKNOWN = -1  # true part of points that nobody labelled
 
 
 @dataclass(frozen=True)
@@ -77,32 +78,35 @@ def part_scene(
         points: ``(N, 3)`` in any unit.
         labels: ``(N,)`` predicted parts, index into ``parts``.
         parts: part names ``"class/part"``.
-        truth: ``(N,)`` true parts, or None.
+        truth: ``(N,)`` true parts, -1 where they are not known; or None.
 
     Raises:
         ValueError: labels of another length than the points, or outside ``parts``.
     """
-    for argument, values in (("labels", labels), ("truth", truth)):
+    for argument, values, least in (("labels", labels, 0), ("truth", truth, UNKNOWN)):
         if values is None:
             continue
         if values.shape != (len(points),):
             raise ValueError(
                 f"{argument}: expected shape ({len(points)},), one per point, got {values.shape}."
             )
-        if values.min() < 0 or values.max() >= len(parts):
+        if values.min() < least or values.max() >= len(parts):
             raise ValueError(
                 f"{argument}: expected parts 0 to {len(parts) - 1}, got {int(values.min())} to {int(values.max())}."
             )
     colors = part_colors(parts)
     views = [View(VIEWS[0], colors[labels], _part_legend(labels, parts, colors, truth))]
     if truth is not None:
-        wrong = float((labels != truth).mean())
-        legend = (
-            LegendEntry("correct", _rgb(CORRECT), 1 - wrong),
-            LegendEntry("wrong", _rgb(WRONG), wrong),
+        unknown = truth == UNKNOWN
+        errors = np.where(unknown[:, None], PLAIN, error_colors(labels, truth))
+        legend = tuple(
+            LegendEntry(what, _rgb(color), float((errors == color).all(axis=1).mean()))
+            for what, color in (("correct", CORRECT), ("wrong", WRONG))
         )
-        views.append(View(VIEWS[1], colors[truth], _part_legend(truth, parts, colors, labels)))
-        views.append(View(VIEWS[2], error_colors(labels, truth), legend))
+        rest = (LegendEntry("not labelled", _rgb(PLAIN), float(unknown.mean())),) if unknown.any() else ()
+        shown = np.where(unknown[:, None], PLAIN, colors[truth])
+        views.append(View(VIEWS[1], shown, _part_legend(truth, parts, colors, labels) + rest))
+        views.append(View(VIEWS[2], errors, legend + rest))
     return Scene(name, unit_sphere(points), tuple(views))
 
 
@@ -139,10 +143,11 @@ def _part_legend(
     labels: np.ndarray, parts: Sequence[str], colors: np.ndarray, other: np.ndarray | None
 ) -> tuple[LegendEntry, ...]:
     """List the parts that occur here or in ``other``, so that the legends of two views line up."""
-    counts = np.bincount(labels, minlength=len(parts))
-    occurs = counts > 0
-    if other is not None:
-        occurs |= np.bincount(other, minlength=len(parts)) > 0
+    counts, elsewhere = (
+        np.bincount(values[values != UNKNOWN], minlength=len(parts))
+        for values in (labels, labels if other is None else other)
+    )
+    occurs = (counts > 0) | (elsewhere > 0)
     shown = np.flatnonzero(occurs).tolist()
     classes = {parts[i].rpartition("/")[0] for i in shown}
     # with one class the prefix says nothing

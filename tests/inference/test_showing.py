@@ -125,3 +125,37 @@ def test_attention_is_that_of_the_latents_and_the_layer_asked_for(tmp_path, monk
     assert asked == [([3, 1], 2)]
     assert [view.title for view in of_file.views] == ["latent 3", "latent 1"]
     assert [view.title for view in of_split.views] == ["latent 5"]
+
+
+def test_files_that_carry_labels_are_shown_beside_them(tmp_path, caplog):
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    predicted = segmenter()(points).labels
+    truth = np.where(points[:, 0] > 0, predicted, (predicted + 1) % 3)
+    truth[:5] = -1
+    np.savez(tmp_path / "a.npz", points=points, labels=truth)
+    np.savez(tmp_path / "bad.npz", points=points, labels=truth + 3)
+    np.savez(tmp_path / "half.npz", points=points, labels=truth + 0.5)
+    files = [tmp_path / f"{name}.npz" for name in ("a", "bad", "half")]
+    with caplog.at_level("WARNING"):
+        scene, *others = showing.scenes_of_files(segmenter(), files)
+    wanted = part_scene("a.npz", points, predicted, PARTS, truth)
+    for view, same in zip(scene.views, wanted.views, strict=True):
+        assert (view.title, view.legend) == (same.title, same.legend)
+        assert np.array_equal(view.colors, same.colors)
+    assert [[view.title for view in other.views] for other in others] == [["prediction"], ["prediction"]]
+    bad, half = (message for message in caplog.messages if "truth" in message)
+    assert "bad.npz: expected labels 0 to 2, the model's parts, got" in bad
+    assert "half.npz: labels: expected whole numbers as labels, got" in half
+    assert all(message.endswith("These labels are not shown as the truth.") for message in (bad, half))
+    (only,) = showing.scenes_of_files(Predictor(Classifier(), classes=tuple("abcdefghi")), files[:1])
+    assert len(only.views) == 1
+
+
+def test_a_file_that_cannot_be_used_is_reported_once_and_not_for_its_labels(tmp_path, caplog):
+    np.savez(tmp_path / "a.npz", points=np.full((4, 3), np.nan), labels=np.zeros(4))
+    said = []
+    with caplog.at_level("WARNING"):
+        assert showing.scenes_of_files(segmenter(), [tmp_path / "a.npz"], report=said.append) == []
+    assert len(said) == 1
+    assert "NaN" in said[0]
+    assert not caplog.messages

@@ -104,6 +104,15 @@ def test_pieces_of_a_cloud_are_counted_together_and_fillers_not():
     assert result.truth.tolist() == whole.truth.tolist()
 
 
+@pytest.mark.parametrize("convention", ["A", "B", "C"])
+def test_a_cloud_of_which_no_point_counts_is_passed_over(convention):
+    wrong, unknown = [[0, 0, 1, 1], [0, 1, 1, 1]], [IGNORED] * 4
+    alone = measure(predicted=[wrong[0]], truth=[wrong[1]], categories=[0])
+    beside = measure(predicted=[wrong[0], [3, 3, 4, 4]], truth=[wrong[1], unknown], categories=[0, 1])
+    assert beside.instance_miou(convention) == alone.instance_miou(convention) < 1
+    assert beside.class_miou(convention) == alone.class_miou(convention)
+
+
 def test_pieces_may_come_in_any_order():
     """A lamp in two pieces around a mug: each cloud keeps its category and its own points."""
     meter = PartMeter(CLASSES, PARTS)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bixt3d.viewer.palette import CORRECT, PALETTE, WRONG, ramp_colors
+from bixt3d.viewer.palette import CORRECT, PALETTE, PLAIN, WRONG, ramp_colors
 from bixt3d.viewer.scene import attention_scene, part_scene
 
 PARTS = ("cup/body", "cup/handle", "hat/brim")
@@ -26,13 +26,23 @@ def test_prediction_truth_and_errors_share_their_legend():
     assert np.array_equal(scene.views[2].colors, [CORRECT, CORRECT, WRONG, WRONG])
 
 
-@pytest.mark.parametrize("truth", [[0, 1, 1, 1], [0, 0, 1, 1]])
+@pytest.mark.parametrize("truth", [[0, 1, 1, 1], [0, 0, 1, 1], [0, -1, 1, 1], [-1, -1, -1, -1]])
 def test_every_line_of_a_legend_has_the_colour_of_its_share_of_the_points(truth):
     labels, truth = np.array([0, 0, 0, 1]), np.array(truth)
     for view in part_scene("a", POINTS, labels, PARTS, truth).views:
         shares = [(view.colors == entry.color).all(axis=1).mean() for entry in view.legend]
         assert shares == [entry.share for entry in view.legend], view.title
         assert sum(shares) == 1
+
+
+def test_points_without_a_label_are_neither_correct_nor_wrong():
+    scene = part_scene("a", POINTS, np.array([0, 0, 0, 1]), PARTS, np.array([0, 1, -1, -1]))
+    assert np.array_equal(scene.views[2].colors, [CORRECT, WRONG, PLAIN, PLAIN])
+    assert np.array_equal(scene.views[1].colors, [PALETTE[0], PALETTE[1], PLAIN, PLAIN])
+    texts = [[entry.text for entry in view.legend] for view in scene.views]
+    assert texts[0] == ["body 75.0 %", "handle 25.0 %"]
+    assert texts[1] == ["body 25.0 %", "handle 25.0 %", "not labelled 50.0 %"]
+    assert texts[2] == ["correct 25.0 %", "wrong 25.0 %", "not labelled 50.0 %"]
 
 
 def test_parts_of_several_classes_keep_their_class():
@@ -45,6 +55,8 @@ def test_labels_that_do_not_fit():
         part_scene("a", POINTS, np.array([0]), PARTS)
     with pytest.raises(ValueError, match="truth: expected parts 0 to 2, got 0 to 3"):
         part_scene("a", POINTS, np.zeros(4, int), PARTS, np.array([0, 1, 2, 3]))
+    with pytest.raises(ValueError, match="labels: expected parts 0 to 2, got -1 to 0"):
+        part_scene("a", POINTS, np.array([0, 0, -1, 0]), PARTS)
 
 
 def test_attention_is_darkest_where_it_is_largest():
