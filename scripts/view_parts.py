@@ -1,6 +1,6 @@
 """See predicted parts: in a window, as a picture or as a page for any browser.
 
-python scripts/view_parts.py CHECKPOINT FILES...                          # a window
+python scripts/view_parts.py CHECKPOINT FILES...                          # a window; labels in a file are the truth
 python scripts/view_parts.py CHECKPOINT --split test --index 0 12 40      # shapes of its data set, with the truth
 python scripts/view_parts.py CHECKPOINT FILES... --save parts.png         # no display needed
 python scripts/view_parts.py CHECKPOINT FILES... --save parts.html        # turns with the mouse
