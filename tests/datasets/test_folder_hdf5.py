@@ -59,6 +59,22 @@ def test_a_part_that_train_never_shows_goes_with_the_one_before_it(tmp_path):
     )
 
 
+def test_points_without_a_part_are_minus_one(tmp_path):
+    write(tmp_path / "a.h5", labels=(0, 1, 0), pid=(0, 2, 1))
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["pid"][:, :7] = -1
+    (tmp_path / "part_names.txt").write_text("class_0/leg\nclass_0/seat\nclass_1/lid\n")
+    folder = Folder(tmp_path / "a.h5", num_points=4, stored_points=20, val_fraction=0)
+    assert folder.parts == ("class_0/leg", "class_0/seat", "class_1/lid")
+    clouds = folder.load("train")
+    for row, numbers, part in zip(clouds.part_labels, order(clouds), (0, 2, 1), strict=True):
+        assert row.tolist() == [-1 if number < 7 else part for number in numbers]
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["pid"][()] = -1
+    with pytest.raises(ValueError, match=r"a\.h5: pid: all points of train are -1"):
+        Folder(tmp_path / "a.h5")
+
+
 def test_parts_that_are_named_or_numbered_wrongly(tmp_path):
     write(tmp_path / "a.h5", labels=(0, 1, 0), pid=(0, 1, 2))
     with pytest.raises(ValueError, match="pid: expected the parts of each class to be consecutive numbers"):

@@ -260,27 +260,6 @@ def test_labels_that_are_no_numbers_of_classes_are_refused(tmp_path, key, value)
         Folder(tmp_path / "a.h5")
 
 
-def test_points_without_a_part_are_minus_one(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        hdf5(file.create_group("train"), 6)
-        pid = file["train"]["pid"][()].astype(np.int8)
-        without = pid[:, :7] * 0 - 1
-        del file["train"]["pid"]
-        file["train"]["pid"] = np.concatenate([without, pid[:, 7:]], axis=1)
-    (tmp_path / "part_names.txt").write_text("a/x\na/y\nb/x\nb/y\n")
-    options = {"class_names": ["a", "b"], "num_points": 8, "stored_points": 20, "val_fraction": 0}
-    folder = Folder(tmp_path / "a.h5", **options)
-    assert folder.parts == ("a/x", "a/y", "b/x", "b/y")
-    train = folder.load("train")
-    for row, label in zip(train.part_labels, train.labels, strict=True):
-        assert (row == -1).sum() == 7
-        assert set(row.tolist()) <= {-1, 2 * label, 2 * label + 1}
-    with h5py.File(tmp_path / "a.h5", "r+") as file:
-        file["train"]["pid"][()] = -1
-    with pytest.raises(ValueError, match=r"a\.h5: pid: all points of train are -1"):
-        Folder(tmp_path / "a.h5", **options)
-
-
 def test_labels_stored_as_float_are_read_where_they_are_whole(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         hdf5(file, 4)
