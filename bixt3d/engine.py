@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from .checkpoint import load_weights, save_checkpoint
+from .divergence import check_finite
 from .reproducibility import derive_seed
 from .seams import Average, Loader, Observer, Result, Stop, Task
 
@@ -181,7 +182,7 @@ class Trainer:
 
         Raises:
             Stopped: after saving, when ``stop`` asked for it or ``max_minutes`` are over.
-            RuntimeError: the loss is no longer a number.
+            RuntimeError: the loss, or a weight, is no longer a number.
         """
         s, p = self.settings, self.progress
         steps_per_epoch = s.steps_per_epoch(len(loader))
@@ -203,11 +204,10 @@ class Trainer:
                 stops = p.step != end and self._agreed(asked)
                 saves = done or stops or p.step % s.checkpoint_every == 0
                 # reading the loss waits for the device, so only now and then, and before last.pt is replaced
-                if (saves or p.step % s.log_every == 0) and not math.isfinite(loss):
-                    raise RuntimeError(
-                        f"loss: became {float(loss)} by step {p.step}; lower optim.optimizer.lr, set train.clip_norm, "
-                        "or train with train.precision=32-true."
-                    )
+                if saves or p.step % s.log_every == 0:
+                    check_finite("loss", [loss], p.step, self.folder)
+                if saves:  # the loss was computed before the step, which may have spoilt the weights
+                    check_finite("weights", list(self.model.parameters()), p.step, self.folder)
                 if self.observer is not None:
                     self.observer.stepped(self, loss, end)
                 if stops:

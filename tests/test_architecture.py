@@ -17,7 +17,8 @@ RULES = {
     "checkpoint": ({"io", "weights"}, {"torch"}),
     "config": ({"errors", "signatures"}, {"hydra", "omegaconf", "yaml"}),
     "datasets": ({"io"}, {"h5py", "numpy", "pooch", "requests", "rich", "torch"}),
-    "engine": ({"checkpoint", "reproducibility", "seams"}, {"lightning", "torch"}),
+    "divergence": (set(), {"torch"}),
+    "engine": ({"checkpoint", "divergence", "reproducibility", "seams"}, {"lightning", "torch"}),
     "errors": (set(), set()),
     "evaluation": (
         {"checkpoint", "config", "datasets", "engine", "inference", "io", "seams", "tasks", "training"},
@@ -138,7 +139,7 @@ def test_the_loop_knows_what_it_is_given_by_protocols_alone():
         name for part in ("engine", "seams") for name in imports(PACKAGE / f"{part}.py", top_level=True)
     }
     assert {n for n in loaded if n.startswith("bixt3d.")} == {
-        f"bixt3d.{part}" for part in ("checkpoint", "reproducibility", "seams")
+        f"bixt3d.{part}" for part in ("checkpoint", "divergence", "reproducibility", "seams")
     }
 
 

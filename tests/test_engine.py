@@ -1,5 +1,6 @@
 """The loop on toy models, where every number can be had by other means."""
 
+import itertools
 import math
 import shutil
 import threading
@@ -203,6 +204,27 @@ def test_a_stop_does_not_save_weights_that_are_no_numbers(make_trainer, data, tm
     with pytest.raises(RuntimeError, match=r"^loss: became (nan|inf)"):
         slow.fit(batches, stop=Stop)
     assert (tmp_path / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_step_that_spoils_the_weights_costs_no_checkpoint(make_trainer, data, tmp_path, first):
+    """Its loss was computed before it, so that alone looks well; steps 4 to 6 are the second epoch."""
+    trainer = make_trainer(epochs=4, task=Regression([10.0, 99.0]), ema=0.5, clip_norm=1.0)
+    count = itertools.count(1)
+    spoilt = 3 if first else 6
+    trainer.model[0].weight.register_hook(lambda g: g * (math.nan if next(count) == spoilt else 1))
+    with pytest.raises(RuntimeError, match=rf"^weights: became nan by step {spoilt}; lower") as raised:
+        trainer.fit(Loader(*data, 16), Loader(*data, 16))
+    if first:
+        assert list(tmp_path.iterdir()) == []
+        return
+    for name in ("best.pt", "last.pt"):
+        kept = load_checkpoint(tmp_path / name)
+        assert kept["progress"]["step"] == 3
+        assert all(value.isfinite().all() for value in kept["model"].values())
+    assert str(raised.value).endswith(
+        f"in a new run that begins with train.start_from={tmp_path / 'best.pt'}."
+    )
 
 
 def test_the_best_epoch_is_kept_and_a_tie_goes_to_the_first(make_trainer, data, tmp_path):
