@@ -24,10 +24,18 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     Args:
         path: the file to write; its folder is made where it does not exist.
         content: tensors, numbers, strings and containers of them (loadable with ``weights_only=True``).
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk; the error names it.
     """
     # an open file, because given a path torch would write the temporary name into the archive
     with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:
-        torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+        try:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch fails once more in closing its archive
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -7,16 +7,17 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bixt3d.io.writing import atomic_file
+from bixt3d.io.writing import atomic_file, remove_leftovers
 
 # Part of every name. Raise it when the same file and settings come to give other numbers: a reader, unit_sphere, the
 # sampling of meshes or the draw of points has changed. Caches of another format are built anew.
 FORMAT = 2
+SHOWN = 10  # how many files that cannot be parsed a message names
 
 
 def cached_array(
@@ -46,12 +47,17 @@ def cached_array(
 
     Returns:
         A read-only memory-mapped array.
+
+    Raises:
+        OSError: the cache cannot be written, as on a full disk; the error names it.
+        RuntimeError: several files cannot be parsed; it names the first ten. Of a single one, or where none can be, it
+            is what ``parse`` raised.
     """
     target, subject = _target(name, root, files, settings, list(shape), folder)
     cached = _open(target, shape)
     if cached is not None:
         return cached
-    _build(name, target, shape, parse)
+    _write(target, shape, (np.broadcast_to(row, shape[1:]) for row in _parsed(name, shape[0], parse)))
     _remove_stale(target, subject)
     cached = _open(target, shape)
     if cached is None:
@@ -82,19 +88,17 @@ def cached_rows(
     Returns:
         rows ``(sum of n_i, channels)`` float32, memory-mapped, read-only, and offsets
         ``(len(files) + 1,)`` int64: cloud ``i`` is ``rows[offsets[i] : offsets[i + 1]]``.
+
+    Raises:
+        OSError, RuntimeError: as in :func:`cached_array`.
     """
     # one array in one file, so that rows and sizes cannot part: the first column is the cloud's number
     target, subject = _target(name, root, files, settings, ["rows", channels], folder)
     cached = _open_rows(target, channels, len(files))
     if cached is None:
-        numbered = []
-        for i in _progress(name, len(files)):
-            rows = parse(i)
-            numbered.append(np.insert(rows, 0, i, axis=1).astype(np.float32))
-        joined = np.concatenate(numbered)
-
-        with atomic_file(target) as temporary:
-            np.save(temporary, joined)
+        parsed = enumerate(_parsed(name, len(files), parse))
+        joined = np.concatenate([np.insert(rows, 0, i, axis=1).astype(np.float32) for i, rows in parsed])
+        _write(target, joined.shape, [joined])
         _remove_stale(target, subject)
         cached = _open_rows(target, channels, len(files))
     if cached is None:
@@ -127,6 +131,7 @@ def _target(
 
 
 def _remove_stale(target: Path, subject: str) -> None:
+    remove_leftovers(target)
     for stale in target.parent.glob(f"{subject}-*.npy"):
         if stale != target:
             with contextlib.suppress(OSError):  # still mapped by another process on Windows
@@ -141,18 +146,25 @@ def _cache_folder(root: Path, folder: str | os.PathLike[str] | None) -> Path:
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         return Path(folder)
-    root = root.resolve()
-    beside = root.parent / f"{root.name}_cache"
-    try:
-        beside.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=beside):
-            return beside
-    except OSError:  # a read-only disk, or someone else's folder
-        import pooch
+    refused = []
+    for place in _default_folders(root.resolve()):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                return place
+        except OSError:  # a read-only disk, or someone else's folder
+            refused.append(str(place))
+    raise PermissionError(
+        f"data.cache: the parsed clouds of {root} can be kept neither in {' nor in '.join(refused)}, which cannot be "
+        "written; name a folder for them with data.cache=DIR."
+    )
 
-        users = Path(pooch.os_cache("bixt3d"))
-        users.mkdir(parents=True, exist_ok=True)
-        return users
+
+def _default_folders(root: Path) -> Iterator[Path]:
+    yield root.parent / f"{root.name}_cache"
+    import pooch
+
+    yield Path(pooch.os_cache("bixt3d"))
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -163,13 +175,38 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return array if array.shape == shape and array.dtype == np.float32 else None
 
 
-def _build(name: str, target: Path, shape: tuple[int, ...], parse: Callable[[int], np.ndarray]) -> None:
-    with atomic_file(target) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        for i in _progress(name, shape[0]):
-            array[i] = parse(i)
-        array.flush()
-        del array  # Windows replaces no file that is mapped
+def _write(target: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
+    """Write a float32 array block by block: a full disk would kill a process that writes a memory map."""
+    with atomic_file(target) as temporary, temporary.open("wb") as file:
+        form = np.dtype(np.float32)
+        header = {"descr": np.lib.format.dtype_to_descr(form), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, form).data)
+
+
+def _parsed(name: str, count: int, parse: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+    """Parse one file after the other; those that cannot be are said together, after the last.
+
+    Where not even one of the first can be, a setting is wrong, not the files: then the first alone is said, at once.
+    """
+    failures: list[Exception] = []
+    for i in _progress(name, count):
+        try:
+            row = parse(i)
+        except (OSError, RuntimeError, ValueError) as error:
+            failures.append(error)
+            if len(failures) == i + 1 == min(SHOWN, count):
+                raise failures[0] from None
+            continue
+        if not failures:
+            yield row
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        reasons = " ".join(f"({number}) {error}" for number, error in enumerate(failures[:SHOWN], 1))
+        shown = f"; the first {SHOWN}" if len(failures) > SHOWN else ""
+        raise RuntimeError(f"{len(failures)} of the {count} files of {name} cannot be used{shown}: {reasons}")
 
 
 def _progress(name: str, count: int) -> Iterable[int]:

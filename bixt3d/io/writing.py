@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+ABANDONED = 3600.0  # seconds without a write after which a temporary file is one of a killed process
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
@@ -50,6 +54,9 @@ def atomic_file(path: str | os.PathLike[str], *, durable: bool = False) -> Itera
         path: the file to write; its folder is made where it does not exist.
         durable: wait until the disk has the content, so that not even a power cut leaves a part; takes some
             milliseconds, and seconds for gigabytes.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,15 +64,39 @@ def atomic_file(path: str | os.PathLike[str], *, durable: bool = False) -> Itera
     # files are for their owner alone, and what is written here may be shared by a group.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        yield temporary
-        if durable:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path, instead_of=temporary):
+            yield temporary
+            if durable:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         # replaced, or never made; one that is still mapped stays on Windows
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
+    """Name ``path`` in errors of the system that name no file, as that of a full disk, or name ``instead_of``."""
+    try:
+        yield
+    except OSError as error:
+        named = (error.filename, error.filename2)
+        if named == (None, None) and error.errno is None:  # numpy's, which says how much was written
+            raise OSError(f"{path}: {error}") from error
+        if named == (None, None) or (instead_of is not None and str(instead_of) in map(str, named)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of writing ``path``: temporary files that nobody wrote to for an hour."""
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.????????{glob.escape(path.suffix)}"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -149,7 +180,7 @@ def write_ply(
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *properties]
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(("\n".join(header) + "\nend_header\n").encode("ascii"))
-        rows.tofile(file)
+        file.write(rows.data)  # tofile would not say why it cannot write
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from ..io.writing import naming, write_csv
+
 
 class RunLog:
     """Write named values by step to ``<name>.csv`` and to TensorBoard.
@@ -21,9 +23,10 @@ class RunLog:
         self.folder = folder
         self._columns: dict[str, list[str]] = {}
         self._written: dict[str, int] = {}
-        for path in sorted(folder.glob("*.csv")):
+        for path in sorted(folder.glob("[!.]*.csv")):
             self._rewind(path, step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        # a run that was killed before its first checkpoint begins again at 0, and may have left points as well
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def _rewind(self, path: Path, step: int) -> None:
         with path.open(newline="", encoding="utf-8") as file:
@@ -33,11 +36,8 @@ class RunLog:
             # a run that was killed may have left half a row at the end
             rows = [r for r in reader if (r["step"] or "").isdigit() and None not in r.values()]
             columns = list(reader.fieldnames)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            kept = [r for r in rows if int(r["step"]) <= step]
-            writer.writerows(kept)
+        kept = [r for r in rows if int(r["step"]) <= step]
+        write_csv(path, [columns, *([r[column] for column in columns] for r in kept)])
         self._columns[path.stem] = columns
         self._written[path.stem] = max((int(r["step"]) for r in kept), default=-1)
 
@@ -53,15 +53,17 @@ class RunLog:
         path = self.folder / f"{name}.csv"
         new = name not in self._columns
         columns = self._columns.setdefault(name, list(row))
-        with path.open("a", newline="", encoding="utf-8") as file:
+        with naming(path), path.open("a", newline="", encoding="utf-8") as file:
             # a run of an older version may lack a column, and keeps on doing so
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             if new:
                 writer.writeheader()
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-        for key, value in values.items():
-            self._board.add_scalar(f"{name}/{key}", value, step)
+        with naming(self.folder / "tensorboard"):
+            for key, value in values.items():
+                self._board.add_scalar(f"{name}/{key}", value, step)
 
     def close(self) -> None:
         """Flush what is not on disk yet."""
-        self._board.close()
+        with naming(self.folder / "tensorboard"):
+            self._board.close()

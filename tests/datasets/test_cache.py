@@ -1,4 +1,6 @@
 import os
+import re
+import tempfile
 
 import numpy as np
 import pytest
@@ -7,12 +9,14 @@ from bixt3d.datasets import cache
 from bixt3d.datasets.cache import cached_array, cached_rows
 
 
-def build(root, folder=None, settings=None, calls=None, fail_at=None):
+def build(root, folder=None, settings=None, calls=None, fail_at=None, damaged=()):
     files = sorted(root.glob("*.txt"))
 
     def parse(i):
         if i == fail_at:
             raise RuntimeError("damaged")
+        if i in damaged:
+            raise ValueError(f"{files[i].name}: is damaged.")
         if calls is not None:
             calls.append(i)
         return np.full((2, 3), float(files[i].read_text()))
@@ -118,19 +122,10 @@ def test_rows_of_clouds_of_several_sizes(root, tmp_path):
     assert np.array_equal(again, found), "read, not parsed again"
 
 
-def test_rows_that_cannot_be_written_whole_leave_nothing(root, tmp_path, monkeypatch):
-    def cut(path, array, **options):
-        with open(path, "wb") as file:
-            np.lib.format.write_array(file, array[:4])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as full:
-        full.setattr(np, "save", cut)
-        with pytest.raises(OSError, match="No space left"):
-            rows(root, (3, 1, 2), tmp_path / "c")
-    assert list((tmp_path / "c").iterdir()) == []
+def test_rows_that_cannot_be_parsed_leave_nothing(root, tmp_path):
     with pytest.raises(RuntimeError, match="damaged"):
         rows(root, (3, 1, 2), tmp_path / "c", fail_at=2)
+    assert list((tmp_path / "c").iterdir()) == []
     assert rows(root, (3, 1, 2), tmp_path / "c")[1].tolist() == [0, 3, 4, 6]
 
 
@@ -149,15 +144,67 @@ def test_falls_back_to_the_users_cache_folder(root, tmp_path, monkeypatch):
     assert len(list((tmp_path / "user" / "bixt3d").iterdir())) == 1
 
 
+def refuse(monkeypatch, *folders):
+    """Make folders read-only, for root as well."""
+    make = tempfile.TemporaryFile
+
+    def refused(dir):
+        if dir in folders:
+            raise PermissionError(13, "Permission denied")
+        return make(dir=dir)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+
+
 def test_a_folder_that_cannot_be_written_falls_back_too(root, tmp_path, monkeypatch):
     import pooch
 
-    def refuse(**options):
-        raise PermissionError(13, "Permission denied")
-
+    refuse(monkeypatch, tmp_path / "set_cache")
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "user" / name)
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     (tmp_path / "set_cache").mkdir()
     assert build(root).shape == (3, 2, 3)
     assert list((tmp_path / "set_cache").iterdir()) == []
     assert len(list((tmp_path / "user" / "bixt3d").iterdir())) == 1
+
+
+def test_where_no_cache_can_be_kept_the_setting_is_named(root, tmp_path, monkeypatch):
+    import pooch
+
+    users = tmp_path / "user" / "bixt3d"
+    monkeypatch.setattr(pooch, "os_cache", lambda name: users)
+    refuse(monkeypatch, tmp_path / "set_cache", users)
+    with pytest.raises(
+        PermissionError, match=r"^data\.cache: .*set_cache nor in .*; name .* data\.cache=DIR"
+    ):
+        build(root)
+
+
+def test_what_a_killed_build_left_is_removed(root):
+    build(root)
+    kept = root.parent / "set_cache"
+    (written,) = kept.iterdir()
+    left = kept / f".{written.stem}.0123abcd.npy"
+    left.write_bytes(b"half")
+    os.utime(left, (1, 1))
+    written.unlink()
+    build(root)
+    assert list(kept.iterdir()) == [written]
+
+
+def test_files_that_cannot_be_parsed_are_named_together(root):
+    for i in range(3, 40):
+        (root / f"{i:02}.txt").write_text("1")
+    files = sorted(path.name for path in root.glob("*.txt"))
+    for damaged in ((3, 7, 39), range(1, 13)):
+        with pytest.raises(RuntimeError, match=rf"^{len(damaged)} of the 40 files of train cannot") as failed:
+            build(root, damaged=damaged)
+        said = re.findall(r"(\S+\.txt): is damaged\.", str(failed.value))
+        assert said == [files[i] for i in damaged][:10]
+        assert ("the first 10" in str(failed.value)) == (len(damaged) > 10)
+    assert list((root.parent / "set_cache").iterdir()) == []
+    with pytest.raises(ValueError, match=rf"^{files[5]}: is damaged\.$"):
+        build(root, damaged=(5,))
+    calls = []
+    with pytest.raises(ValueError, match=rf"^{files[0]}: is damaged\.$"):
+        build(root, damaged=range(10), calls=calls)
+    assert calls == [], "a setting is wrong; nobody waits for the other 30"

@@ -134,6 +134,15 @@ def test_errors_name_the_file(root):
         Folder(root).load("test")
 
 
+def test_all_damaged_files_are_named_at_once(root):
+    damaged = [root / "train" / place for place in ("ant/1.npy", "cup/0.npy", "cup/3.npy")]
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(RuntimeError, match=r"^3 of the 8 files of train cannot be used: ") as failed:
+        Folder(root, num_points=8, stored_points=24, val_fraction=0.25).load("train")
+    assert all(str(file) in str(failed.value) for file in damaged)
+
+
 def test_no_test_folder_and_no_val(tmp_path):
     save(tmp_path / "train" / "cup" / "a.npy", 20)
     folder = Folder(tmp_path, num_points=8, stored_points=16)
