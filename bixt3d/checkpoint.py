@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: checkpoint version {content['version']}, expected at most {VERSION}; upgrade bixt3d."
         )
     return content
+
+
+def check_labels(
+    origin: str | os.PathLike[str], what: str, trained: Sequence[str], given: Sequence[str]
+) -> None:
+    """Raise a ValueError where a data set has other ``what`` ("classes", "parts") than a checkpoint was trained on."""
+    pairs = enumerate(itertools.zip_longest(trained, given), 1)
+    differing = next(((number, pair) for number, pair in pairs if pair[0] != pair[1]), None)
+    if differing is not None:
+        number, (there, here) = differing
+        raise ValueError(
+            f"{origin}: was trained on other {what} ({len(trained)}, number {number} is {there!r}) than the data set "
+            f"has ({len(given)}, number {number} is {here!r}); give the data it was trained on."
+        )
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], origin: str | Path) -> None:

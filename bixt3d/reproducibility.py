@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shlex
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+
+JOBS = (
+    "SLURM_JOB_ID",
+    "PBS_JOBID",
+    "LSB_JOBID",
+    "JOB_ID",
+)  # where SLURM, PBS, LSF and Grid Engine name a job
 
 
 def derive_seed(*parts: int) -> int:
@@ -29,8 +38,13 @@ def _first_line(command: list[str], cwd: Path | None = None) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the source tree, with ``+changes`` where files differ; None outside a checkout."""
+    """Return the commit of the source tree, with ``+changes`` where files differ; None outside a checkout.
+
+    A package that merely lies in somebody else's repository, as in a virtual environment there, has none.
+    """
     here = Path(__file__).parent
+    if _first_line(["git", "ls-files", "--error-unmatch", Path(__file__).name], here) is None:
+        return None
     commit = _first_line(["git", "rev-parse", "HEAD"], here)
     if commit and _first_line(["git", "status", "--porcelain", "--untracked-files=no"], here):
         commit += "+changes"
@@ -47,13 +61,16 @@ def _processor() -> str:
 
 
 def environment() -> dict[str, object]:
-    """Describe what a run runs on: commit, command, versions, processor, threads and devices."""
+    """Describe what a run runs on: date, host, job of the scheduler, commit, command, versions, processor, devices."""
     import numpy
     import torch
 
     from . import __version__
 
     return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "job": next((os.environ[name] for name in JOBS if name in os.environ), None),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "git_commit": git_commit(),
         "bixt3d": __version__,

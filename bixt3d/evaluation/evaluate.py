@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoint import load_checkpoint, load_weights
+from ..checkpoint import check_labels, load_checkpoint, load_weights
 from ..config import build_settings, override
 from ..engine import evaluate
-from ..inference.loading import ANYWHERE, check_labels, read_config
+from ..inference.loading import ANYWHERE, read_config
 from ..inference.strays import WithoutStrays
 from ..seams import Task
 from ..tasks import Classification

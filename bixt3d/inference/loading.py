@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -108,20 +107,6 @@ def read_config(
             "(to evaluate.py) or --trust-code (to the other scripts)."
         )
     return config
-
-
-def check_labels(
-    origin: str | os.PathLike[str], what: str, trained: Sequence[str], given: Sequence[str]
-) -> None:
-    """Raise a ValueError where a data set has other ``what`` ("classes", "parts") than a checkpoint was trained on."""
-    pairs = enumerate(itertools.zip_longest(trained, given), 1)
-    differing = next(((number, pair) for number, pair in pairs if pair[0] != pair[1]), None)
-    if differing is not None:
-        number, (there, here) = differing
-        raise ValueError(
-            f"{origin}: was trained on other {what} ({len(trained)}, number {number} is {there!r}) than the data set "
-            f"has ({len(given)}, number {number} is {here!r}); give the data it was trained on."
-        )
 
 
 def training_points(data: Mapping[str, Any]) -> int:

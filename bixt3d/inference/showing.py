@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint import check_labels
 from ..config import build
 from ..io import Cloud, read_points
 from ..viewer.scene import UNKNOWN, Scene, attention_scene, part_scene, plain_scene
 from .batch_prediction import UNUSABLE, warn_of_doubts, what_is_wrong
-from .loading import check_labels
 from .prediction import Job
 from .predictor import Predictor
 

@@ -13,7 +13,7 @@ import torch
 from ..checkpoint import load_checkpoint, load_weights
 from ..config import build, build_settings, from_yaml, to_yaml
 from ..engine import Stopped, Trainer, evaluate
-from ..io.writing import write_json, write_text
+from ..io.writing import remove_leftovers, write_json, write_text
 from ..optim import ExponentialAverage, parameter_groups
 from ..reproducibility import derive_seed, environment
 from .assembly import (
@@ -34,7 +34,7 @@ from .assembly import (
 from .curves import draw_curves, read_curves
 from .progress import ConsoleObserver
 from .report import minutes_to, print_result, write_report
-from .resume import check_same_run, resumed_folder
+from .resume import CLOUDS, DEVICES, STEPS, check_run_dir, check_same_data, check_same_run, resumed_folder
 from .run_folder import run_folder
 from .settings import TrainSettings
 from .signals import StopRequest
@@ -89,6 +89,7 @@ def train(config: Mapping[str, Any]) -> Path:
     resumed = None
     if settings.resume is not None:
         resumed = load_checkpoint(resumed_folder(settings.resume) / "last.pt")
+        check_run_dir(config.get("run_dir"), settings.resume)
         check_same_run(from_yaml(resumed["config"]), config)
     folder = run_folder(config, settings, fabric)
 
@@ -102,6 +103,10 @@ def train(config: Mapping[str, Any]) -> Path:
     if settings.start_from is not None and resumed is None:
         start_from(settings.start_from, model, config, dataset, fabric)
     train_loader = make_loader(dataset, "train", settings, fabric, transform=build_augment(config, model))
+    steps_per_epoch = settings.steps_per_epoch(len(train_loader))
+    facts = {CLOUDS: len(train_loader.clouds), DEVICES: fabric.world_size, STEPS: steps_per_epoch}
+    if resumed is not None:
+        check_same_data(resumed, folder / "last.pt", classes=dataset.classes, parts=parts, facts=facts)
     try_batch(fabric.to_device(model), task, train_loader, fabric)
     selection = None
     if settings.select_on is not None:
@@ -111,20 +116,24 @@ def train(config: Mapping[str, Any]) -> Path:
     optim = config["optim"]
     groups = parameter_groups(model, decay_all=optim.get("decay_all", False))
     optimizer = build(optim["optimizer"], "optim.optimizer")(groups)
-    steps_per_epoch = settings.steps_per_epoch(len(train_loader))
     scheduler = build(optim["schedule"], "optim.schedule")(
         optimizer, epochs=settings.epochs, steps_per_epoch=steps_per_epoch
     )
 
     ema = None if settings.ema_decay is None else ExponentialAverage(model, settings.ema_decay)
 
+    # how to make such a run again; that this is a continuation of one is no part of it
+    recipe = to_yaml({**config, "train": {**config["train"], "resume": None}})
     rank_zero = fabric.is_global_zero
     folder.mkdir(parents=True, exist_ok=True)
     step = 0 if resumed is None else resumed["progress"]["step"]
     if rank_zero:
-        write_text(folder / "config.yaml", to_yaml(config))
+        if resumed is None:
+            write_text(folder / "config.yaml", recipe)
+        for name in ("best.pt", "last.pt"):
+            remove_leftovers(folder / name)
         stretch = "environment.json" if resumed is None else f"environment_step{step}.json"
-        write_json(folder / stretch, environment())
+        write_json(folder / stretch, {**environment(), "devices": fabric.world_size})
         parameters = sum(p.numel() for p in model.parameters())
         print(
             f"{config['name']}: {parameters / 1e6:.2f} M parameters, {len(train_loader.clouds):,} training clouds, "
@@ -147,7 +156,12 @@ def train(config: Mapping[str, Any]) -> Path:
             scheduler=scheduler,
             settings=settings,
             folder=folder,
-            header={"config": to_yaml(config), "classes": list(dataset.classes), "parts": list(parts)},
+            header={
+                "config": recipe,
+                "classes": list(dataset.classes),
+                "parts": list(parts),
+                "trained_on": facts,
+            },
             ema=ema,
             observer=observer,
             compile_mode=settings.compile_mode,
@@ -203,6 +217,7 @@ def _measure(
         "steps": p.step,
         "epochs": p.epoch,
         "seed": settings.seed,
+        "devices": fabric.world_size,
         "minutes": round(p.seconds / 60, 2),
         "minutes_to": minutes_to(folder / "selection.csv", trainer.task.selects, settings.targets),
     }

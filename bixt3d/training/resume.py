@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import differences
+from ..checkpoint import check_labels
+from ..config import differences, from_yaml
 from .assembly import meant_by
 
 # What may differ between a run and its continuation: nothing that changes a number it computes.
@@ -25,6 +26,11 @@ FREE_ON_RESUME = (
     "train.resume",
     "train.targets",
 )
+CLOUDS, DEVICES, STEPS = (
+    "training clouds",
+    "device(s)",
+    "steps an epoch",
+)  # facts of a run, in the words of messages
 
 
 def resumed_folder(resume: str) -> Path:
@@ -36,6 +42,54 @@ def resumed_folder(resume: str) -> Path:
             f"{path.parent}, or start a new run from these weights with train.start_from={path}."
         )
     return path.parent if path.name == "last.pt" else path
+
+
+def check_run_dir(run_dir: str | None, resume: str) -> None:
+    """Raise where ``run_dir`` and ``train.resume`` name two folders, of which only one could be written."""
+    folder = resumed_folder(resume)
+    if run_dir is not None and Path(run_dir).resolve() != folder.resolve():
+        raise ValueError(
+            f"run_dir: {run_dir} is another folder than {folder}, which train.resume continues; continue with "
+            "run_dir=null, or start a new run with train.resume=null."
+        )
+
+
+def check_same_data(
+    saved: Mapping[str, Any],
+    origin: Path,
+    *,
+    classes: Sequence[str],
+    parts: Sequence[str],
+    facts: Mapping[str, int],
+) -> None:
+    """Raise where a continuation would number labels otherwise, or make epochs of another length, than the run did.
+
+    Args:
+        saved: the checkpoint that is continued. One of an older version has no ``trained_on``, but tells after its
+            first epoch how many steps an epoch had.
+        origin: its file, for messages.
+        classes, parts: names of the continuation, in label order.
+        facts: what the continuation is trained on, by the words for it, as ``trained_on`` of a checkpoint holds it.
+
+    Raises:
+        ValueError: they differ.
+    """
+    check_labels(origin, "classes", saved["classes"], classes)
+    check_labels(origin, "parts", saved.get("parts", ()), parts)
+    before = saved["trained_on"] if "trained_on" in saved else _told_by_progress(saved)
+    for what, count in before.items():
+        if facts[what] != count:
+            raise ValueError(
+                f"train.resume: the run was started with {count:,} {what}, got {facts[what]:,}; give it the data and "
+                "the number of devices (train.devices, torchrun's processes) that it was started with, or start a "
+                f"new run from its weights with train.start_from={origin}."
+            )
+
+
+def _told_by_progress(saved: Mapping[str, Any]) -> dict[str, int]:
+    step, epoch, batch = (saved["progress"][key] for key in ("step", "epoch", "batch"))
+    accumulate = from_yaml(saved["config"])["train"].get("accumulate", 1)
+    return {STEPS: (step - batch // accumulate) // epoch} if epoch else {}
 
 
 def check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

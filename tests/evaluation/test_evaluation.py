@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from bixt3d.checkpoint import check_labels
 from bixt3d.evaluation.evaluate import evaluate_checkpoint
-from bixt3d.inference.loading import check_labels
 
 CPU = "train.accelerator=cpu"
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def test_it_is_one_run_of_two_devices(two):
     folder, out = two
     assert out.count("run folder:") == 1
     assert "2 cpu device(s)" in out
-    assert json.loads((folder / "results.json").read_text())["steps"] == 16
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["steps"], results["devices"]) == (16, 2)
     assert [p.name for p in folder.parent.iterdir()] == ["run"]
     with (folder / "train.csv").open() as file:
         assert len(file.readlines()) == 17, "only one process writes"
@@ -65,8 +67,8 @@ def test_a_script_can_evaluate_on_two_devices(two, call):
     assert out.count(f"OA {figures['OA']:.2f} %, mAcc {figures['mAcc']:.2f} %") == 1
 
 
-def torchrun(script, *arguments):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+def torchrun(script, *arguments, processes=2):
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.Popen(
@@ -131,6 +133,20 @@ def test_a_mistake_is_said_once_for_each_process_and_ends_both(call, tmp_path):
         err,
         re.MULTILINE,
     )
+
+
+def test_a_continuation_on_fewer_processes_is_refused(two, tmp_path):
+    """The config says nothing of them, since under torchrun its settings count."""
+    folder = tmp_path / "run"
+    shutil.copytree(two[0], folder)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    process = torchrun(
+        ROOT / "scripts/train_cls.py", "tests/tiny.yaml", f"train.resume={folder}", *RUN, processes=1
+    )
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert "error: train.resume: the run was started with 2 device(s), got 1; give it" in err
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_killed_and_resumed_on_two_processes(call, tmp_path, same_run):
