@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tarfile
@@ -12,7 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bixt3d.io.writing import naming
+
 CHUNK = 1 << 16  # what an interrupted transfer loses at most
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a disk or a quota that is full
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def fetch_archive(
     Raises:
         RuntimeError: every mirror failed; the message gives each reason.
         ValueError: the folder exists already.
+        OSError: the disk is full; the error names what has no room.
     """
     import requests
 
@@ -98,6 +103,7 @@ def download(mirror: Mirror, folder: Path, *, timeout: float = 30.0) -> Path:
 
     Raises:
         requests.RequestException: the server cannot be reached or refuses.
+        OSError: the disk is full; what is there already is kept.
         RuntimeError: the file is shorter than announced, or its checksum is wrong.
     """
     name = mirror.url.split("?")[0].rsplit("/", 1)[-1]
@@ -151,7 +157,8 @@ def _transfer(url: str, part: Path, timeout: float) -> None:
         ):
             bar = progress.add_task(part.name.rsplit(".", 2)[0], total=total, completed=have)
             for chunk in answer.iter_content(CHUNK):
-                out.write(chunk)
+                with naming(part):
+                    out.write(chunk)
                 progress.update(bar, advance=len(chunk))
     if total is not None and part.stat().st_size != total:
         raise RuntimeError(
@@ -180,6 +187,7 @@ def extract(packed: Path, folder: Path) -> None:
     Raises:
         RuntimeError: the file is no archive, is damaged, or has a member that is a link or would land
             outside ``folder``; in the last case nothing is written.
+        OSError: the disk is full.
     """
     try:
         with _open_archive(packed) as archive:
@@ -193,6 +201,8 @@ def extract(packed: Path, folder: Path) -> None:
                 archive.extraction_filter = tarfile.data_filter  # Python 3.10.12, 3.11.4 and later
             archive.extractall(home)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # no other mirror will do
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         raise RuntimeError(f"{packed}: the archive cannot be unpacked: {error}; fetch it again.") from error
 
 

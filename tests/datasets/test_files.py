@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import io
+import random
 import socket
 import tarfile
 import threading
@@ -13,9 +14,9 @@ import pytest
 from bixt3d.datasets.files import Mirror, RemoteArchive, check_file, download, extract, fetch_archive
 
 
-def zip_bytes(members):
+def zip_bytes(members, compression=zipfile.ZIP_STORED):
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    with zipfile.ZipFile(packed, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return packed.getvalue()
@@ -254,3 +255,24 @@ def test_check_file(tmp_path):
     check_file(tmp_path / "a", "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
     with pytest.raises(RuntimeError, match="expected md5 00, got 900150983cd24fb0"):
         check_file(tmp_path / "a", "md5:00")
+
+
+@pytest.mark.parametrize("room", [100_000, 300_000])
+def test_a_full_disk_is_said_at_once_and_not_taken_for_damage(server, tmp_path, room):
+    """There is no room for the archive, or for what is in it; a limit on the size of files stands for the disk."""
+    resource = pytest.importorskip("resource")
+    noise = random.Random(0).randbytes(200_000)
+    large = {"set/a.txt": noise, "set/b.txt": bytes(400_000)}
+    server.content["/large.zip"] = zip_bytes(large, zipfile.ZIP_DEFLATED)
+    archive = RemoteArchive("set", (Mirror(server.url("large.zip")), Mirror(server.url("set.zip"), MD5)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as full:
+            fetch_archive(archive, tmp_path / "data", accept)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(full.value.filename).startswith(str(tmp_path / "data"))
+    assert [name.rpartition(".")[2] for name in names(tmp_path / "data")] == (
+        ["part"] if room < 200_000 else []
+    )
