@@ -1,12 +1,14 @@
 """How a script takes its command line: what is the config, what are overrides, what is left behind."""
 
+import shutil
+import signal
 import sys
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from places import ROOT
 
-from bixt3d.config import compose, launch
+from bixt3d.config import compose, launch, override
 
 CFGS = ROOT / "cfgs"
 
@@ -21,11 +23,17 @@ def told(monkeypatch, tmp_path):
     monkeypatch.delenv("BIXT3D_TRACEBACK", raising=False)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
-    def launched(*arguments):
+    def launched(*arguments, then=None, config_root=CFGS):
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), *arguments])
-        given = []
-        launch(given.append, config_root=CFGS)
+        launched.given = given = []
+
+        def main(config):
+            given.append(config)
+            if then is not None:
+                then(config)
+
+        launch(main, config_root=config_root)
         return given
 
     yield launched
@@ -89,3 +97,101 @@ def test_a_config_of_another_name_is_not_taken_for_its_neighbour(told, tmp_path)
         told("two.yml")
     with pytest.raises(ValueError, match=said):
         compose("two.yml", config_root=CFGS)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/tmp/Müller/daten",
+        "日本",
+        "/tmp/a (1)",
+        "daten (1)",
+        "a&b=c#d;e!f",
+        "it's",
+        "~x",
+        "/tmp/[x] {y}",
+        "/tmp/a (1,2)",
+        "C:\\Users\\Müller\\daten (1)",
+        "C:\\daten\\(1)\\",
+        "\\\\server\\share\\x",
+    ],
+)
+def test_a_path_is_taken_as_it_is_written(told, value):
+    (found,) = told("../beside/two.yaml", f"name={value}", f"+names=[{value},b]")
+    assert (found["name"], found["names"]) == (value, [value, "b"])
+    assert compose("../beside/two.yaml", [f"name={value}"], config_root=CFGS)["name"] == value
+    assert override({"name": "x"}, [f"name={value}"])["name"] == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("'a,b'", "a,b"),
+        ("[1, null, 'x y', it's]", [1, None, "x y", "it's"]),
+        ("[[ü,1],[2.5,true]]", [["ü", 1], [2.5, True]]),
+        ("{a: 1}", {"a": 1}),
+        ("ü${size}", "ü1"),
+        ("1e-3", 0.001),
+        ("", ""),
+    ],
+)
+def test_what_hydra_reads_is_left_alone(told, value, expected):
+    (found,) = told("../beside/two.yaml", f"name={value}")
+    assert found["name"] == expected
+    assert override({"name": "x", "size": 1}, [f"name={value}"])["name"] == expected
+
+
+def test_what_cannot_be_read_is_said_in_a_sentence(told):
+    with pytest.raises(
+        SystemExit, match=r"^error: name=\[a: cannot be read; check its brackets .*\"name='\[a'\"\.$"
+    ):
+        told("../beside/two.yaml", "name=[a")
+    with pytest.raises(ValueError, match=r"^argument name=a,b: "):
+        override({"name": "x"}, ["name=a,b"])
+
+
+def test_several_runs_may_have_names_in_any_language(told):
+    found = told("../beside/two.yaml", "-m", "name=Müller,it's (1),x", "+n=[ü]")
+    assert [config["name"] for config in found] == ["Müller", "it's (1)", "x"]
+    assert found[0]["n"] == ["ü"]
+
+
+def test_configs_may_lie_in_folders_of_any_name(told, tmp_path):
+    strange = tmp_path / "lr=0.1, Müller's [x]"
+    shutil.copytree(tmp_path / "beside", strange)
+    shutil.copytree(CFGS / "data", tmp_path / "Größe, =" / "data")
+    for several in ([], ["-m"]):
+        (found,) = told(f"{strange}/two.yaml", "+data=shapes", *several, config_root=tmp_path / "Größe, =")
+        assert found["data"]["_target_"] == "bixt3d.datasets.Shapes"
+    (found,) = told("../lr=0.1, Müller's [x]/two.yaml", "size=3")
+    assert found == {"size": 3, "name": "n3"}
+
+
+def test_a_combination_that_fails_does_not_end_the_others(told, capsys):
+    def fail(config):
+        if config["size"] == 2:
+            raise ValueError("size: expected an odd number.")
+        if config["size"] == 4:
+            raise KeyError("a bug of one's own")
+        if config["size"] == 5:
+            sys.exit(1)  # as a run on several devices does
+
+    with pytest.raises(SystemExit) as ended:
+        told("../beside/two.yaml", "-m", "size=1,2,3,4,5,6", "name=x", then=fail)
+    assert [config["size"] for config in told.given] == [1, 2, 3, 4, 5, 6]
+    assert ended.value.code == (
+        "error: 3 of 6 combinations failed:\n"
+        "  size=2: size: expected an odd number.\n"
+        '  size=4: "a bug of one\'s own"\n'
+        "  size=5: exit status 1"
+    )
+    said = capsys.readouterr().err
+    assert "error: size: expected an odd number.\n" in said  # when it happens, not at the end alone
+    assert "KeyError" in said
+
+
+@pytest.mark.parametrize("status", [128, 128 + signal.SIGTERM])
+def test_a_stop_ends_all_combinations(told, status):
+    with pytest.raises(SystemExit) as ended:
+        told("../beside/two.yaml", "-m", "size=1,2", then=lambda config: sys.exit(status))
+    assert (ended.value.code, len(told.given)) == (status, 1)

@@ -1,0 +1,156 @@
+"""From a command line to the config of a run, or of several."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import report_errors, sentence
+from .overrides import quoted, readable
+from .sentences import as_value_errors, resolved
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None:
+    """Run ``main(config)`` with the config that the command line names.
+
+    ``script.py CONFIG.yaml [key=value ...]``: the first argument is a path, the rest is Hydra's own
+    (overrides, ``--multirun``, ``--cfg job``, ``--help`` and so on). Groups are looked up beside the file
+    and in ``config_root``. Errors that a user can mend are printed as one line, and the exit status is 1;
+    with ``BIXT3D_TRACEBACK=1`` in the environment the traceback is shown instead. A combination of ``--multirun``
+    that fails does not end the others: those that failed are named at the end, and the exit status is 1.
+
+    Args:
+        main: receives the composed, resolved config as plain containers.
+        config_root: folder with the config groups that the toolkit ships.
+    """
+    program, *arguments = sys.argv
+    yamls = [a for a in arguments if a.endswith((".yaml", ".yml"))]
+    # not an override that names a file; but a path may have a "=" too, as the folders of a sweep have
+    given = next((a for a in yamls if "=" not in a or Path(a).is_file()), None)
+    if given is None:
+        shipped = ", ".join(sorted(p.stem for p in config_root.glob("*.yaml")))
+        wants_help = bool({"-h", "--help"} & set(arguments))
+        print(
+            f"usage: python {program} CONFIG.yaml [key=value ...] [--multirun] [--cfg job] [--help]\n"
+            f"configs in {config_root}: {shipped}",
+            file=sys.stdout if wants_help else sys.stderr,
+        )
+        sys.exit(0 if wants_help else 2)
+    path = Path(given)
+    name = report_errors(lambda: _name(path))
+    arguments.remove(given)
+    defaults = [
+        _search_path(config_root),
+        "hydra.output_subdir=null",
+        "hydra.run.dir=.",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+    ]
+    # overrides in one piece and before the options, whose parser takes them in no other order; the last of two holds
+    overrides = [a for a in arguments if a.startswith("~") or ("=" in a and not a.startswith("-"))]
+    options = [a for a in arguments if a not in overrides]
+    sys.argv = [program, *defaults, *map(readable, overrides), *options]
+
+    import hydra
+
+    notes: Path | None = None
+
+    def job(config: DictConfig) -> None:
+        if notes is None:
+            report_errors(lambda: main(resolved(config)))
+        else:
+            _run_noted(lambda: report_errors(lambda: main(resolved(config))), notes)
+
+    # Hydra prints its own errors over many lines; told so, it raises them like anyone else
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    decorated = hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=name)
+    with contextlib.ExitStack() as stack:
+        if {"-m", "--multirun"} & set(options):
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            notes = scratch / "notes"
+            notes.mkdir()
+            # where Hydra writes what it was told to run; every run has a folder of its own for what it made
+            sys.argv.insert(1, f"hydra.sweep.dir={quoted(str(scratch / 'sweep'))}")
+        report_errors(as_value_errors()(decorated(job)))
+        if notes is not None and (failures := _failures(notes)):
+            sys.exit(failures)
+
+
+def _run_noted(run: Callable[[], None], notes: Path) -> None:
+    """Run one combination of several; how it ended is noted in a file, since it may have a process of its own.
+
+    Raises:
+        SystemExit: somebody stopped it, which ends the others as well.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    failure = ""
+    try:
+        run()
+    except SystemExit as ended:
+        if not isinstance(ended.code, str) and not 0 < (ended.code or 0) < 128:  # 128 and more: 128 + signal
+            raise
+        failure = ended.code if isinstance(ended.code, str) else f"exit status {ended.code}"
+        print(failure, file=sys.stderr, flush=True)
+    except Exception as error:
+        traceback.print_exception(error)
+        failure = sentence(error)
+    job = HydraConfig.get()
+    note = {"overrides": list(job.overrides.task), "failure": failure.removeprefix("error: ")}
+    (notes / f"{job.job.num:06}.json").write_text(json.dumps(note), encoding="utf-8")
+
+
+def _failures(folder: Path) -> str:
+    """Say which combinations failed, by the overrides that others did not have; empty where none did."""
+    notes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir())]
+    shared = set.intersection(*(set(note["overrides"]) for note in notes)) if len(notes) > 1 else set()
+    lines = [
+        f"  {' '.join(text for text in note['overrides'] if text not in shared)}: {note['failure']}"
+        for note in notes
+        if note["failure"]
+    ]
+    return "\n".join([f"error: {len(lines)} of {len(notes)} combinations failed:", *lines]) if lines else ""
+
+
+def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Path) -> dict[str, Any]:
+    """Compose a config as :func:`launch` does, without running anything.
+
+    Args:
+        path: the YAML file.
+        overrides: Hydra's overrides.
+        config_root: see :func:`launch`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file, an option or an override that cannot be used.
+    """
+    import hydra
+
+    path = Path(path)
+    folder = str(path.parent.resolve())
+    with as_value_errors(), hydra.initialize_config_dir(config_dir=folder, version_base="1.3"):
+        told = [_search_path(config_root), *map(readable, overrides)]
+        return resolved(hydra.compose(_name(path), overrides=told))
+
+
+def _search_path(config_root: Path) -> str:
+    return f"hydra.searchpath=[{quoted(f'file://{config_root.resolve()}')}]"
+
+
+def _name(path: Path) -> str:
+    """Return a config's name, for Hydra, which would look for another file beside one that does not end in .yaml."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config; expected the path of a YAML file.")
+    if path.suffix != ".yaml":
+        raise ValueError(f"{path}: expected a config whose name ends in .yaml; rename it.")
+    return path.stem
