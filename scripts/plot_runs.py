@@ -1,8 +1,11 @@
-"""Draw the curves of one or more runs into one picture, also while they run.
+"""Draw the curves of one or more runs into one picture, also while they run, or write one table of them.
 
 python scripts/plot_runs.py RUN [NAME=RUN ...] [--out curves.png] [--against step|epoch|minutes]
+python scripts/plot_runs.py RUN [NAME=RUN ...] --table runs.md
 
-RUN is the folder of a run; NAME is what the legend calls it (the folder's name by default).
+RUN is the folder of a run; NAME is what legend and table call it (the folder's name by default). The table, .csv or
+.md, has a row for each run: seed, settings that differ, parameters, operations, minutes, speed, memory and figures; and
+for settings with several seeds their means, and what they differ by from the first run's settings.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from bixt3d.errors import report_errors
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("runs", nargs="+", metavar="[NAME=]RUN")
-    made.add_argument("--out", type=Path, default=Path("curves.png"), help="the PNG to write")
+    made.add_argument(
+        "--out", type=Path, help="the PNG to write (default: curves.png; none where a table is asked for)"
+    )
+    made.add_argument("--table", type=Path, metavar="FILE", help="the table to write, .csv or .md")
     made.add_argument(
         "--against", choices=("step", "epoch", "minutes"), default="epoch", help="default: epoch"
     )
@@ -26,20 +32,37 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return report_errors(lambda: draw(parser().parse_args(arguments)))
+    return report_errors(lambda: work(parser().parse_args(arguments)))
 
 
-def draw(options: argparse.Namespace) -> int:
-    from bixt3d.training.curves import draw_curves, read_curves
-
-    named = [given.rpartition("=")[::2] for given in options.runs]
-    runs = {name or Path(folder).resolve().name: read_curves(folder) for name, folder in named}
-    if len(runs) < len(named):
+def work(options: argparse.Namespace) -> int:
+    folders = dict(map(named, options.runs))
+    if len(folders) < len(options.runs):
         raise ValueError("two runs have the same name; give them others with NAME=RUN.")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    draw_curves(runs, options.out, title=options.title, against=options.against)
-    print(f"saved {options.out}")
+    if options.table is not None:
+        from bixt3d.training.run_table import read_run, write_table
+
+        options.table.parent.mkdir(parents=True, exist_ok=True)
+        write_table([read_run(name, folder) for name, folder in folders.items()], options.table)
+        print(f"saved {options.table}")
+    if options.table is None or options.out is not None:
+        from bixt3d.training.curves import draw_curves, read_curves
+
+        out = options.out or Path("curves.png")
+        runs = {name: read_curves(folder) for name, folder in folders.items()}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_curves(runs, out, title=options.title, against=options.against)
+        print(f"saved {out}")
     return 0
+
+
+def named(given: str) -> tuple[str, Path]:
+    """Cut NAME=RUN at a sign before an existing folder, since names and folders may have one themselves."""
+    if not Path(given).is_dir():
+        signs = [i for i, letter in enumerate(given) if letter == "="]
+        for i in [i for i in signs if Path(given[i + 1 :]).is_dir()] or signs[:1]:
+            return given[:i], Path(given[i + 1 :])
+    return Path(given).resolve().name, Path(given)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ RULES = {
             "engine",
             "errors",
             "io",
+            "operations",
             "optim",
             "reproducibility",
             "seams",

@@ -62,7 +62,8 @@ def _sentence(error: BaseException) -> str:
     argument = getattr(error, "override", None)  # of Hydra's OverrideParseException
     if argument:
         name, _, value = argument.partition("=")
-        return f"{argument}: cannot be read; check its brackets and quotes, or quote the value: \"{name}='{value}'\"."
+        advice = "" if value[:1] in "'\"" else f", or quote the value: \"{name}='{value}'\""
+        return f"{argument}: cannot be read; check its brackets and quotes{advice}."
     text = str(error).partition("Config search path")[0]
     details = ("full_key:", "object_type=", "See https:")
     lines = [line.strip() for line in text.splitlines()]

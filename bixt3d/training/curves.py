@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 NOT_FIGURES = ("step", "epoch", "minutes")
+FEW = 8  # runs whose names have room inside the axes
 STYLES = ("-o", "--s", ":^", "-.v")
 SMOOTHED_OVER = 20  # logged steps that the thick line of the loss is a mean of
 
@@ -58,6 +60,12 @@ def read_selection(folder: Path) -> dict[str, list[float]]:
     return _read(path, ("step",)) if path.is_file() else {}
 
 
+def read_rates(folder: Path) -> list[float]:
+    """Read the clouds a second that ``train.csv`` of a run logged; empty where it logged none."""
+    path = folder / "train.csv"
+    return _read(path, ("step",)).get("samples_per_second", []) if path.is_file() else []
+
+
 def _read(path: Path, needed: Sequence[str]) -> dict[str, list[float]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -82,6 +90,8 @@ def running_mean(values: Sequence[float], width: int = SMOOTHED_OVER) -> list[fl
 def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", against: str = "step") -> None:
     """Draw training loss and the figures of the split that selects, one colour for each run.
 
+    More than ``FEW`` runs share one legend below the axes, and of their figures only the first is drawn.
+
     Args:
         runs: curves by the name in the legend.
         path: the PNG to write.
@@ -95,29 +105,47 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", agai
     for name, run in measured.items():
         if against not in run.selection:
             raise ValueError(f"{name}: its selection.csv has no column {against!r}; draw against step.")
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
+    few = len(runs) <= FEW
+    colors = [f"C{i}" for i in range(len(runs))]
+    if not few:
+        colors = list(colormaps["turbo"]([i / (len(runs) - 1) for i in range(len(runs))]))
     figure = Figure(figsize=(11 if measured else 5.5, 4), layout="constrained")
-    all_axes = figure.subplots(1, 2 if measured else 1, squeeze=False)
-    left = all_axes[0][0]
-    for i, (name, run) in enumerate(runs.items()):
+    all_axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
+    left, right = all_axes[0], all_axes[-1]
+    entries = {}  # of the shared legend
+    for color, (name, run) in zip(colors, runs.items(), strict=True):
         steps, losses = list(run.loss), list(run.loss.values())
-        left.plot(steps, losses, color=f"C{i}", alpha=0.2, lw=0.6)
-        left.plot(steps, running_mean(losses), color=f"C{i}", lw=1.4, label=name)
+        left.plot(steps, losses, color=color, alpha=0.2 if few else 0.05, lw=0.6)
+        (line,) = left.plot(steps, running_mean(losses), color=color, lw=1.4 if few else 1, label=name)
+        entries[name] = line
+        for figure_name, style in zip(
+            run.figures if few else run.figures[:1], itertools.cycle(STYLES), strict=False
+        ):
+            values = run.selection[figure_name]
+            label = f"{name}, {figure_name} {max(values):.2f} at best" if values else name
+            right.plot(
+                run.selection[against], values, style, color=color, ms=4 if few else 2, lw=1.2, label=label
+            )
+            if not few:
+                entries[label] = entries.pop(name)
     left.set_xlabel("step")
     left.set_ylabel("training loss")
     if measured:
-        right = all_axes[0][1]
-        for i, (name, run) in enumerate(runs.items()):
-            for figure_name, style in zip(run.figures, itertools.cycle(STYLES), strict=False):
-                values = run.selection[figure_name]
-                label = f"{name}, {figure_name} {max(values):.2f} at best" if values else name
-                right.plot(run.selection[against], values, style, color=f"C{i}", ms=4, lw=1.2, label=label)
         right.set_xlabel(against)
         right.xaxis.get_major_locator().set_params(integer=True)
         right.set_ylabel("%, on the split that selects")
-    for axes in all_axes[0]:
+    for axes in all_axes:
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if few:
+            axes.legend(fontsize=8)
+    if not few:
+        width, height = figure.get_size_inches()
+        # inches of a legend's line and letter at that size of print
+        columns = max(1, int(width / (0.5 + 0.06 * max(map(len, entries)))))
+        figure.set_size_inches(width, height + 0.16 * math.ceil(len(entries) / columns))
+        figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=7)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=110)

@@ -31,6 +31,7 @@ from .assembly import (
     run_again_under_torchrun,
     try_batch,
 )
+from .cost import run_cost
 from .curves import draw_curves, read_curves
 from .progress import ConsoleObserver
 from .report import minutes_to, print_result, write_report
@@ -220,6 +221,7 @@ def _measure(
         "devices": fabric.world_size,
         "minutes": round(p.seconds / 60, 2),
         "minutes_to": minutes_to(folder / "selection.csv", trainer.task.selects, settings.targets),
+        **run_cost(trainer.result_model, trainer.task, loader, folder),
     }
     written = write_report(folder, results, facts)
     draw_curves({config["name"]: read_curves(folder)}, folder / "curves.png", against="epoch")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..io.writing import write_csv, write_json, write_text
 from .curves import NOT_FIGURES, read_selection
+from .seeds import markdown, mean_and_deviation, paired_differences
 
 FINISHED = "finished.json"
 
@@ -102,26 +103,16 @@ def markdown_table(runs: Sequence[Run], failures: Mapping[Run, str]) -> str:
     for setting in settings:
         row = [setting]
         mine = [s for s in seeds if (setting, s) in done]
-        both = [s for s in mine if (baseline, s) in done]
         for name in names:
             for s in seeds:
                 missing = "failed" if (setting, s) in failed else "-"
                 row.append(f"{figures[setting, s][name]:.2f}" if s in mine else missing)
-            row.append(_mean(figures[setting, s][name] for s in mine))
-            differences = [figures[setting, s][name] - figures[baseline, s][name] for s in both]
-            row.append("" if setting == baseline else _mean(differences, sign="+"))
+            by_seed = {s: figures[setting, s][name] for s in mine}
+            of_baseline = {s: figures[baseline, s][name] for s in seeds if (baseline, s) in done}
+            differences = paired_differences(by_seed, of_baseline)
+            row.append(mean_and_deviation(by_seed.values()))
+            row.append("" if setting == baseline else mean_and_deviation(differences, sign="+"))
         minutes = [done[setting, s].minutes for s in mine]
         rows.append([*row, f"{statistics.mean(minutes):.1f}" if minutes else "-"])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
     reasons = [f"{run.setting}, seed {run.seed}, failed: {reason}" for run, reason in failures.items()]
-    return "\n".join([*lines, *(["", *reasons] if reasons else []), ""])
-
-
-def _mean(values: Iterable[float], *, sign: str = "") -> str:
-    """Write the mean and, of several values, their sample standard deviation."""
-    values = list(values)
-    if not values:
-        return "-"
-    mean = f"{statistics.mean(values):{sign}.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+    return "\n".join([*markdown(rows), *(["", *reasons] if reasons else []), ""])

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from bixt3d.training.curves import Curves, draw_curves, read_curves, running_mean
+
+save = Figure.savefig
 
 
 def test_a_run_leaves_its_curves(tiny_run):
@@ -54,3 +58,41 @@ def test_the_script_draws_several_runs(call, tiny_run, tmp_path):
     status, _, err = call("plot_runs.py", tiny_run, tiny_run, "--out", tmp_path / "c.png")
     assert status != 0
     assert err.startswith("error: two runs have the same name")
+
+
+def test_many_runs_leave_room_for_their_curves(tmp_path, recwarn, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *a, **k: drawn.append(figure) or save(figure, *a, **k)
+    )
+    runs = {
+        f"optim.optimizer.lr={i}": Curves(
+            {1: 2.0, 2: 1.0}, {"step": [1, 2], "OA": [i, i + 1.0], "mAcc": [9.0, 9.5]}
+        )
+        for i in range(40)
+    }
+    draw_curves(runs, tmp_path / "many.png")
+    assert not recwarn.list, [str(w.message) for w in recwarn.list]
+    (figure,) = drawn
+    width, height = 110 * figure.get_size_inches()
+    left, right = figure.axes
+    assert len({to_hex(line.get_color()) for line in right.lines}) == len(right.lines) == 40
+    (legend,) = figure.legends
+    assert legend.get_texts()[3].get_text() == "optim.optimizer.lr=3, OA 4.00 at best"
+    assert to_hex(legend.legend_handles[3].get_color()) == to_hex(right.lines[3].get_color())
+    around = legend.get_window_extent()
+    assert min(around.x0, around.y0) >= 0
+    assert (around.x1, around.y1) <= (width, height)
+    for axes in (left, right):
+        assert axes.get_window_extent().height > 250
+        assert not axes.get_window_extent().overlaps(around)
+        assert axes.get_legend() is None
+
+
+@pytest.mark.parametrize("given", ["lr=0.1", "a=lr=0.1", "a=b=lr=0.1"])
+def test_a_run_folder_may_have_a_sign_in_its_name(call, tmp_path, given):
+    (tmp_path / "lr=0.1").mkdir()
+    (tmp_path / "lr=0.1" / "train.csv").write_text("step,epoch,loss\n1,0,3.5\n2,0,3.25\n")
+    status, _, err = call("plot_runs.py", given, cwd=tmp_path)
+    assert status == 0, err
+    assert (tmp_path / "curves.png").is_file()

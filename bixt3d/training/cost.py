@@ -1,0 +1,67 @@
+"""What a run and its model cost: parameters, operations, speed and memory."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..operations import count_operations
+from ..seams import Task
+from .curves import read_rates
+
+
+def run_cost(model: nn.Module, task: Task, loader: Any, folder: Path) -> dict[str, Any]:
+    """Return what ``results.json`` says of the cost of a run; None stands for what cannot be told.
+
+    Args:
+        model: the trained model, on the device that the loader fills.
+        task: what it was trained on.
+        loader: clouds of the size that is measured.
+        folder: the run's folder.
+
+    Returns:
+        ``parameters``; ``operations``, the floating-point operations of a forward pass of one cloud of the loader
+        (:func:`bixt3d.operations.count_operations`); ``samples_per_second``, the median of ``train.csv``;
+        ``peak_memory`` in bytes, of the first device's tensors on CUDA and of the whole process otherwise.
+    """
+    rates = read_rates(folder)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "operations": _operations(model, task, loader),
+        "samples_per_second": float(f"{statistics.median(rates):.4g}") if rates else None,
+        "peak_memory": _peak_memory(next(model.parameters()).device),
+    }
+
+
+def _operations(model: nn.Module, task: Task, loader: Any) -> int | None:
+    """Count what the task asks of the model for one cloud."""
+    one = copy.copy(loader)
+    one.batch_size = 1
+    seen: list[tuple] = []
+    hook = model.register_forward_pre_hook(lambda module, given: seen.append(given))
+    try:
+        with torch.no_grad():
+            task.predict(model.eval(), next(one.epoch(0)))
+        hook.remove()
+        return count_operations(model, *seen[0])
+    except Exception:  # a model of one's own may do what has no shapes; that must not cost a run its report
+        return None
+    finally:
+        hook.remove()
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB

@@ -1,0 +1,221 @@
+"""One table over any runs: what differs between them, what they cost and what they came to."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import differences, from_yaml
+from ..io.writing import write_csv, write_text
+from .curves import NOT_FIGURES, read_rates, read_selection
+from .resume import FREE_ON_RESUME
+from .seeds import markdown, mean_and_deviation, paired_differences
+
+# Keys of a config that are no setting: names, places, and what changes no number.
+NO_SETTINGS = {"name", "train.seed", *FREE_ON_RESUME} - {"train.max_steps"}
+# Costs by their heads: key of results.json, in what unit, and with how many digits.
+COSTS = {
+    "parameters, M": ("parameters", 1e6, 2),
+    "GFLOP a cloud": ("operations", 1e9, 2),
+    "minutes": ("minutes", 1, 1),
+    "samples/s": ("samples_per_second", 1, 0),
+    "peak memory, GiB": ("peak_memory", 2**30, 2),
+}
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What a run folder says of a run.
+
+    Attributes:
+        name: what the table calls it.
+        config: its resolved config.
+        costs: by the heads of :data:`COSTS`; what is not known is left out.
+        figures: in percent, by split, name and weights, such as ``"test OA, last"``.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    costs: Mapping[str, float]
+    figures: Mapping[str, float]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.config["train"]["seed"]
+
+
+def read_run(name: str, folder: str | Path) -> RunRow:
+    """Read what a run folder says.
+
+    The figures are those of ``results.json``; of a run that was not measured, the last ones of ``selection.csv``.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: a file of it cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        raise FileNotFoundError(
+            f"{folder}: no config.yaml here; expected the folder of a run of scripts/train_cls.py or train_partseg.py."
+        )
+    config = from_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+    selection = {k: values for k, values in read_selection(folder).items() if values}
+    said = {}
+    if (folder / "results.json").is_file():
+        said = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    figures = {
+        f"{said['split']} {figure}, {which}": value
+        for which, result in said.get("results", {}).items()
+        for figure, value in result.items()
+    }
+    if not said:
+        split = config["train"]["select_on"]
+        figures = {f"{split} {k}, last": v[-1] for k, v in selection.items() if k not in NOT_FIGURES}
+    known = {key: said[key] for key, _, _ in COSTS.values() if said.get(key) is not None}
+    if "minutes" in selection:
+        known.setdefault("minutes", selection["minutes"][-1])
+    if rates := read_rates(folder):
+        known.setdefault("samples_per_second", statistics.median(rates))
+    costs = {head: known[key] / unit for head, (key, unit, _) in COSTS.items() if key in known}
+    return RunRow(name, config, costs, figures)
+
+
+def write_table(runs: Sequence[RunRow], path: Path) -> None:
+    """Write a row for each run, and for settings with several seeds their means and paired differences.
+
+    See :func:`table`.
+
+    Args:
+        runs: in the order of the rows.
+        path: ends in ``.csv`` or ``.md``.
+
+    Raises:
+        ValueError: it ends otherwise.
+    """
+    if path.suffix not in (".csv", ".md"):
+        raise ValueError(f"{path}: expected a table whose name ends in .csv or .md.")
+    rows = table(runs)
+    if path.suffix == ".csv":
+        write_csv(path, rows)
+    else:
+        write_text(path, "\n".join([*markdown([[_in_cell(cell) for cell in row] for row in rows]), ""]))
+
+
+def table(runs: Sequence[RunRow]) -> list[list[str]]:
+    """Return rows of cells, the head first.
+
+    Runs whose configs differ in nothing but the seed, the name and what changes no number are one setting. A setting
+    with several seeds has a row of mean ± sample standard deviation; a later setting that shares several seeds with the
+    first one has a row of differences to it, taken seed by seed. Of a seed that is there twice the first run counts.
+    """
+    settings = _varying([run.config for run in runs])
+    heads = list(dict.fromkeys(head for head in COSTS for run in runs if head in run.costs))
+    figures = list(dict.fromkeys(figure for run in runs for figure in run.figures))
+    rows = [["run", "seed", *settings, *heads, *figures]]
+
+    def cells(values: Mapping[str, str]) -> list[str]:
+        return [values.get(head, "") for head in [*heads, *figures]]
+
+    for i, run in enumerate(runs):
+        costs = {head: f"{value:.{COSTS[head][2]}f}" for head, value in run.costs.items()}
+        values = {**costs, **{name: f"{value:.2f}" for name, value in run.figures.items()}}
+        rows.append([run.name, str(run.seed), *(column[i] for column in settings.values()), *cells(values)])
+
+    groups = _groups(runs)
+    first = groups[0]
+    for group in groups:
+        of_first = list(runs).index(next(iter(group.values())))
+        described = [column[of_first] for column in settings.values()]
+        if len(group) > 1:
+            means = {
+                head: _mean(head, by_seed)
+                for head in [*heads, *figures]
+                if (by_seed := _by_seed(group, head))
+            }
+            rows.append([f"mean of {len(group)} seeds", _list(group), *described, *cells(means)])
+        both = [seed for seed in group if seed in first]
+        if group is not first and len(both) > 1:
+            gains = {
+                head: mean_and_deviation(pairs, sign="+")
+                for head in figures
+                if (pairs := paired_differences(_by_seed(group, head), _by_seed(first, head)))
+            }
+            named = f"difference to {next(iter(first.values())).name} over {len(both)} seeds"
+            rows.append([named, _list(both), *described, *cells(gains)])
+    return rows
+
+
+def _mean(head: str, by_seed: Mapping[int, float]) -> str:
+    if head not in COSTS:
+        return mean_and_deviation(by_seed.values())
+    same = len(set(by_seed.values())) == 1  # as the number of parameters is
+    return mean_and_deviation([*by_seed.values()][: 1 if same else None], digits=COSTS[head][2])
+
+
+def _groups(runs: Sequence[RunRow]) -> list[dict[int, RunRow]]:
+    """Gather the runs of each setting by seed."""
+    groups: list[dict[int, RunRow]] = []
+    for run in runs:
+        same = (
+            g
+            for g in groups
+            if not differences(next(iter(g.values())).config, run.config, besides=sorted(NO_SETTINGS))
+        )
+        group = next(same, None)
+        if group is None:
+            groups.append(group := {})
+        group.setdefault(run.seed, run)
+    return groups
+
+
+def _by_seed(group: Mapping[int, RunRow], head: str) -> dict[int, float]:
+    both = {seed: {**run.costs, **run.figures} for seed, run in group.items()}
+    return {seed: values[head] for seed, values in both.items() if head in values}
+
+
+def _varying(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the settings that are not the same in all configs: by dotted key, the value in each."""
+    columns = {}
+    for key, values in _unequal(list(configs), ""):
+        if key not in NO_SETTINGS:
+            short = [_short(value) for value in values]
+            columns[key] = short if len(set(short)) > 1 else list(map(str, values))
+    return columns
+
+
+def _unequal(nodes: list[Any], prefix: str) -> Iterator[tuple[str, list[Any]]]:
+    """Yield what differs between the nodes that are not None, and below that what differs between those of a kind."""
+    there = [node for node in nodes if node is not None]
+    if all(node == there[0] for node in nodes):
+        return
+    kinds = [node.get("_target_", "") if isinstance(node, Mapping) else None for node in nodes]
+    if len(set(kinds)) > 1 or kinds[0] is None:
+        yield prefix, nodes
+    for kind in dict.fromkeys(k for k in kinds if k is not None):
+        same = [node if k == kind else None for node, k in zip(nodes, kinds, strict=True)]
+        of_kind = [node for node in same if node is not None]
+        for key in dict.fromkeys(key for node in of_kind for key in node):
+            below = [None if node is None else node.get(key) for node in same]
+            if any(node.get(key) != of_kind[0].get(key) for node in of_kind):
+                yield from _unequal(below, f"{prefix}.{key}".lstrip("."))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return value["_target_"].rpartition(".")[2]
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
+    return "" if value is None else str(value)
+
+
+def _list(seeds: Any) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _in_cell(text: str) -> str:
+    return text.replace("|", "\\|")
