@@ -15,6 +15,7 @@ from bixt3d.config import build, compose
 from bixt3d.layers import BidirectionalCrossAttention, CrossAttention
 from bixt3d.layers.residual import ResidualMLP
 from bixt3d.operations import count_operations
+from bixt3d.training.assembly import build_model, build_task
 
 CONFIGS = Path(__file__).parents[1] / "cfgs"
 CLASSES, PARTS, CATEGORIES = 40, 50, 16
@@ -40,7 +41,7 @@ class Row:
     """One thing to measure.
 
     Args:
-        model: a file of ``cfgs/model``, or :data:`MATRIX`.
+        model: a file of ``cfgs/model``, the path of a config of one's own (:func:`own_config`), or :data:`MATRIX`.
         how: ``"eager"``, ``"compiled"``, or ``"reference"``: eager, all tokens at once, with the backends of that
             name, which write the similarities, both maps and the hidden layers, as the authors' formulation does.
         work: ``"inference"`` or ``"training"``: forward, backward, AdamW.
@@ -63,21 +64,76 @@ class Row:
         return asdict(self)
 
     @property
+    def name(self) -> str:
+        """What tables call the model."""
+        path = Path(self.model)
+        return path.parent.name if path.name == "config.yaml" else path.stem
+
+    @property
     def label(self) -> str:
         extra = "" if self.chunk is None else f", chunk {self.chunk:,}"
         return f"{self.how}{extra}{', checkpointed' if self.checkpoint else ''}"
 
 
+def own_config(given: str) -> str:
+    """Return the path of the config that is given, by itself or by the folder of a run.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = Path(given, "config.yaml") if Path(given).is_dir() else Path(given)
+    if path.suffix != ".yaml" or not path.is_file():
+        raise ValueError(
+            f"{given}: no such model; expected one of {', '.join(MODELS)}, a config, or the folder of a run."
+        )
+    return str(path.resolve())
+
+
+def is_own(model: str) -> bool:
+    return model.endswith(".yaml")
+
+
+@cache
+def _composed(path: str) -> dict[str, Any]:
+    return compose(path, config_root=CONFIGS)
+
+
+@cache
+def segments(model: str) -> bool:
+    """Whether a model labels points, given their cloud's category as well."""
+    if not is_own(model):
+        return "_seg" in model
+    return "num_parts" in _own_task(model).model_arguments()
+
+
+@cache
+def _own_task(path: str) -> Any:
+    """Return the task of a config, of as many classes, or categories and parts, as the other models have."""
+    config = _composed(path)
+    if "PartSegmentation" not in config["task"]["_target_"]:
+        return build_task(config, [str(i) for i in range(CLASSES)])
+    categories = [str(i * CATEGORIES // PARTS) for i in range(PARTS)]
+    parts = [f"{category}/{i}" for i, category in enumerate(categories)]
+    return build_task(config, list(dict.fromkeys(categories)), parts)
+
+
 def throughput(
     models: list[str], hows: list[str], sizes: dict[str, list[tuple[int, int]]], precisions: list[str]
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Yield the title and the rows of each table; a field's rows run in turn."""
+    """Yield the title and the rows of each table; a field's rows run in turn, models of one's own in that of theirs."""
+    own = [model for model in models if is_own(model)]
+    first, *others, last = FIELDS
+    fields = (
+        (*first, *(m for m in own if not segments(m))),
+        *others,
+        (*last, *(m for m in own if segments(m))),
+    )
     for work, shapes in sizes.items():
         for clouds, points in shapes:
             for precision in precisions:
-                for field in FIELDS:
+                for field in fields:
                     batch = (clouds, points)
-                    if "_seg" in field[0] and points < SEGMENTED:
+                    if segments(field[0]) and points < SEGMENTED:
                         batch = (max(2, clouds * points // SEGMENTED), SEGMENTED)  # a batch norm needs two
                     rows = [
                         Row(model, how, work, *batch, precision)
@@ -117,6 +173,8 @@ def memory(points: int, clouds: int, chunk: int) -> Iterator[tuple[str, list[Row
 
 
 def make_model(row: Row) -> nn.Module:
+    if is_own(row.model):
+        return build_model(_composed(row.model), _own_task(row.model))
     overrides = []
     if row.model.startswith("bixt"):
         chunk: int | str = "null" if row.chunk is None else row.chunk
@@ -129,7 +187,7 @@ def make_model(row: Row) -> nn.Module:
     node = compose(CONFIGS / "model" / f"{row.model}.yaml", overrides, config_root=CONFIGS)
     sizes = (
         {"num_parts": PARTS, "num_categories": CATEGORIES}
-        if "_seg" in row.model
+        if segments(row.model)
         else {"num_classes": CLASSES}
     )
     model = build(node, "model", **sizes)
@@ -155,7 +213,7 @@ def operations(row: Row, device: str) -> float | None:
 def inputs(row: Row, model: Any, device: str) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(row.clouds, row.points, model.in_channels, generator=generator) * 2 - 1
-    if "_seg" not in row.model:
+    if not segments(row.model):
         return (points.to(device),)
     return points.to(device), (torch.arange(row.clouds) % CATEGORIES).to(device)
 

@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
-from model_cases import MATRIX, RIVAL, SEGMENTED, Row, count
+from model_cases import MATRIX, RIVAL, SEGMENTED, Row, count, segments
 
 
 class Figures(NamedTuple):
@@ -30,7 +30,7 @@ def table(figures: list[Figures]) -> list[str]:
         if row.model == MATRIX:
             continue
         cells = [
-            row.model,
+            row.name,
             f"{row.label}, {row.precision}" if precisions else row.label,
             f"{row.clouds / seconds:.3g}",
             f"{1000 * seconds:.4g}",
@@ -51,9 +51,11 @@ def table(figures: list[Figures]) -> list[str]:
 def sizes_table(models: list[str]) -> list[str]:
     lines = ["| model | parameters, M | points | GFLOP a cloud |", "|---|---|---|---|"]
     for model in models:
-        points = SEGMENTED if "_seg" in model else 1024
+        points = SEGMENTED if segments(model) else 1024
         parameters, operations = count(model, points)
-        lines.append(f"| {model} | {parameters / 1e6:.3f} | {points:,} | {operations / 1e9:.2f} |")
+        lines.append(
+            f"| {Row(model, '', '', 1, points).name} | {parameters / 1e6:.3f} | {points:,} | {operations / 1e9:.2f} |"
+        )
     return [*lines, ""]
 
 
@@ -94,7 +96,7 @@ def plot(tables: dict[str, list[Figures]], grown: list[Figures], path: Path) -> 
         squeeze=False,
     )
     for ax, (title, figures) in zip(axes[:, 0], bars.items(), strict=False):
-        names = [f"{f.row.model} {f.row.label}" for f in figures]
+        names = [f"{f.row.name} {f.row.label}" for f in figures]
         colors = ["#1f6f8b" if f.row.model.startswith("bixt") else "#b8b8b8" for f in figures]
         drawn = ax.barh(range(len(names)), [f.row.clouds / f.seconds for f in figures], color=colors)
         ax.set_yticks(range(len(names)), names)

@@ -4,6 +4,9 @@ python benchmarks/models.py                                  # sizes for a lapto
 python benchmarks/models.py --full --device cuda             # 128×1,024, 32×2,048 and one cloud of 1 k to 1 M points
 python benchmarks/models.py --only scaling --points 1024 16384 65536 --how eager --out scaling.md
 python benchmarks/models.py --only memory --large 200000
+python benchmarks/models.py --only throughput --models MY.yaml RUN pointmlp --no-write   # one's own beside another
+
+A model of one's own is named by a config, as scripts/train_cls.py takes it, or by the folder of a run.
 
 Every row runs in a process of its own, so that peak memory is its own; the rows of a table, field by field, run in
 turn, round after round, so that whatever else the machine does falls on all of them. Medians. `reference` is the
@@ -24,7 +27,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_cases import MODELS, PAIRED, Row, latency, memory, operations, scaling, throughput
+from model_cases import (
+    MODELS,
+    PAIRED,
+    Row,
+    is_own,
+    latency,
+    memory,
+    operations,
+    own_config,
+    scaling,
+    throughput,
+)
 from model_report import Figures, exponents, plot, sizes_table, table
 from pages import PAGE, origin, write
 
@@ -107,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--full", action="store_true", help="the sizes of a data-centre GPU")
     made.add_argument("--quick", action="store_true", help="the sizes of a laptop (the default)")
     made.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    made.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
+    made.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL|CONFIG|RUN")
     made.add_argument(
         "--how",
         nargs="+",
@@ -148,6 +162,11 @@ def main() -> None:
     options = parser().parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device: expected a CUDA device, but torch sees none; leave it out.")
+    options.models = [name if name in MODELS else own_config(name) for name in options.models]
+    if any(map(is_own, options.models)) and options.out == PAGE and not options.no_write:
+        raise ValueError(
+            "--models: say where figures of models of your own go, --out FILE.md, or --no-write."
+        )
     fill_sizes(options)
     batches = {"inference": options.inference, "training": options.training}
     plans = {

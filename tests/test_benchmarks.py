@@ -88,6 +88,42 @@ def test_a_row_in_a_process_of_its_own(benchmark):
         assert 0 < json.loads(first)["peak_mib"] < 500
 
 
+def test_a_model_of_ones_own_is_measured_beside_those_of_its_field(benchmark, tmp_path, monkeypatch):
+    cases = benchmark("model_cases")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\n"
+        "class Flat(nn.Sequential):\n"
+        "    def __init__(self, num_classes: int, width: int):\n"
+        "        super().__init__(nn.Linear(3, width), nn.Linear(width, num_classes))\n"
+        "    def forward(self, points):\n"
+        "        return super().forward(points).mean(dim=1)\n"
+    )
+    for name, width in (("mine.yaml", 8), ("run/config.yaml", 16)):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(
+            f"model: {{_target_: flat.Flat, width: {width}}}\ntask: {{_target_: bixt3d.tasks.Classification}}\n"
+        )
+    mine, run = cases.own_config("mine.yaml"), cases.own_config("run")
+    sizes = {"inference": [(1, 64)]}
+    ((_, rows),) = cases.throughput([mine, run, "pointmlp"], ["eager"], sizes, ["fp32"])
+    assert [row.name for row in rows] == ["pointmlp", "mine", "run", cases.MATRIX]
+    assert cases.count(mine, 64) == (3 * 8 + 8 + 8 * 40 + 40, 64 * 2 * (3 * 8 + 8 * 40))
+    assert cases.count(run, 64)[0] == 3 * 16 + 16 + 16 * 40 + 40
+    segmenter = cases.own_config(str(ROOT / "cfgs" / "quickstart_partseg.yaml"))
+    assert cases.segments(segmenter)
+    assert not cases.segments(mine)
+    row = cases.Row(segmenter, "eager", "inference", 2, 256)
+    model = cases.make_model(row)
+    logits = model(*cases.inputs(row, model, "cpu"))
+    assert logits.shape == (2, 256, cases.PARTS)
+    with pytest.raises(
+        ValueError, match=r"^nope: no such model; expected one of bixt_naive, .* the folder of a run"
+    ):
+        cases.own_config("nope")
+
+
 def test_a_row_that_dies_is_lost_alone(benchmark, monkeypatch, tmp_path):
     models = benchmark("models")
     worker = tmp_path / "worker.py"
