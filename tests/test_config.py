@@ -61,6 +61,38 @@ def test_shipped_config_trains(compose, path):
     train_one_step(compose(path))
 
 
+@pytest.mark.parametrize(
+    ("name", "baseline", "train_on_val"),
+    [
+        *(
+            (f"modelnet40_{variant}", "modelnet40_pointmlp", ())
+            for variant in ("naive", "grouping", "hierarchy")
+        ),
+        *(
+            (
+                f"shapenetpart_{variant}",
+                "shapenetpart_pointmlp",
+                ("data.trainval=true", "train.select_on=null"),
+            )
+            for variant in ("naive", "encdec")
+        ),
+    ],
+)
+def test_a_variant_of_the_paper_says_how_to_train_it_like_pointmlp(compose, name, baseline, train_on_val):
+    path = CFGS / f"{name}.yaml"
+    (said,) = (x for x in path.read_text().splitlines() if x.startswith("#   "))
+    overrides = said.removeprefix("#   ").split()
+    config, theirs = compose(path, *overrides), compose(CFGS / f"{baseline}.yaml", *train_on_val)
+    for key in ("model", "name"):
+        del theirs[key]
+    assert {key: config[key] for key in theirs} == theirs
+    # and every word of it is needed
+    for i in range(len(overrides)):
+        fewer = compose(path, *overrides[:i], *overrides[i + 1 :])
+        assert {key: fewer[key] for key in theirs} != theirs, overrides[i]
+    train_one_step(config)
+
+
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_option_is_called_as_it_should_be(compose, path):
     """Every option can be chosen in a config, and every key in it is one that its call takes."""
