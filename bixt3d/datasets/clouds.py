@@ -59,6 +59,8 @@ class PointClouds:
                     f"points: cloud {bad} ({self.names[bad]}) has NaN or infinite coordinates; "
                     "remove or repair it."
                 )
+        if self.points.shape[2] == 6:
+            self._check_normals()
         self._check_range("labels", self.labels, len(self.classes), "classes")
         if self.part_labels is not None:
             _check_dtype("part_labels", self.part_labels, np.int64)
@@ -95,6 +97,15 @@ class PointClouds:
             parts=self.parts,
             counts=None if self.counts is None else self.counts[index],
         )
+
+    def _check_normals(self) -> None:
+        """Refuse colours and the like, by a look at some clouds; single normals may be zero, as in files they are."""
+        lengths = np.linalg.norm(self.points[:64, :, 3:], axis=2)
+        if lengths.size and (np.abs(lengths - 1) > 0.01).mean() > 0.5:
+            raise ValueError(
+                "points: of six columns the last three are unit normals, which augmentations turn and bend, but here "
+                "most are no unit vectors (colours?); hand over xyz alone, or normals of length 1."
+            )
 
     def _check_parts_of_class(self, part_labels: np.ndarray) -> None:
         owner = np.array([name.rpartition("/")[0] for name in self.parts])

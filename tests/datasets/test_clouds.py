@@ -54,3 +54,19 @@ def test_a_cloud_far_down_is_named_by_its_own_number():
         make(points=points, part_labels=None, **many)
     with pytest.raises(ValueError, match=r"cloud 1600 \(1600\) of class 'a' has part label 1"):
         make(points=np.zeros_like(points), part_labels=parts, **many)
+
+
+def test_six_columns_are_xyz_and_normals():
+    rng = np.random.default_rng(0)
+    normals = rng.normal(size=(3, 50, 3))
+    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+    normals[0, :5] = 0  # as in some files
+    points = np.concatenate([rng.normal(size=(3, 50, 3)), normals], axis=2).astype(np.float32)
+    some = {"labels": np.zeros(3, np.int64), "classes": ("a",), "names": ("x", "y", "z")}
+    assert PointClouds(points=points, **some).points.shape == (3, 50, 6)
+    assert len(PointClouds(points=points[:0], **{**some, "labels": np.zeros(0, np.int64), "names": ()})) == 0
+    points[..., 3:] = rng.uniform(size=(3, 50, 3))
+    with pytest.raises(
+        ValueError, match=r"last three are unit normals, .* no unit vectors \(colours\?\); hand over"
+    ):
+        PointClouds(points=points, **some)
