@@ -173,25 +173,23 @@ def test_a_combination_that_fails_does_not_end_the_others(told, capsys):
             raise ValueError("size: expected an odd number.")
         if config["size"] == 4:
             raise KeyError("a bug of one's own")
-        if config["size"] == 5:
-            sys.exit(1)  # as a run on several devices does
 
     with pytest.raises(SystemExit) as ended:
-        told("../beside/two.yaml", "-m", "size=1,2,3,4,5,6", "name=x", then=fail)
-    assert [config["size"] for config in told.given] == [1, 2, 3, 4, 5, 6]
-    assert ended.value.code == (
-        "error: 3 of 6 combinations failed:\n"
-        "  size=2: size: expected an odd number.\n"
-        '  size=4: "a bug of one\'s own"\n'
-        "  size=5: exit status 1"
-    )
+        told("../beside/two.yaml", "-m", "size=1,2,3,4,5", "name=x", then=fail)
+    assert [config["size"] for config in told.given] == [1, 2, 3, 4, 5]
+    assert ended.value.code.splitlines() == [
+        "error: 2 of 5 combinations failed:",
+        "  size=2: size: expected an odd number.",
+        '  size=4: "a bug of one\'s own"',
+    ]
     said = capsys.readouterr().err
     assert "error: size: expected an odd number.\n" in said  # when it happens, not at the end alone
     assert "KeyError" in said
 
 
-@pytest.mark.parametrize("status", [128, 128 + signal.SIGTERM])
+@pytest.mark.parametrize("status", [0, 1, 128, 128 + signal.SIGTERM])
 def test_a_stop_ends_all_combinations(told, status):
+    # and so does the status of processes on several devices, which have run all of them
     with pytest.raises(SystemExit) as ended:
         told("../beside/two.yaml", "-m", "size=1,2", then=lambda config: sys.exit(status))
     assert (ended.value.code, len(told.given)) == (status, 1)

@@ -82,7 +82,9 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
             # where Hydra writes what it was told to run; every run has a folder of its own for what it made
             sys.argv.insert(1, f"hydra.sweep.dir={quoted(str(scratch / 'sweep'))}")
         report_errors(as_value_errors()(decorated(job)))
-        if notes is not None and (failures := _failures(notes)):
+        # of several processes the first alone says it: torchrun ends the others when one fails, while it still measures
+        first = os.environ.get("RANK", "0") == "0"
+        if notes is not None and first and (failures := _failures(notes)):
             sys.exit(failures)
 
 
@@ -90,7 +92,7 @@ def _run_noted(run: Callable[[], None], notes: Path) -> None:
     """Run one combination of several; how it ended is noted in a file, since it may have a process of its own.
 
     Raises:
-        SystemExit: somebody stopped it, which ends the others as well.
+        SystemExit: it ended otherwise than by an error, which ends the others as well.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -98,9 +100,10 @@ def _run_noted(run: Callable[[], None], notes: Path) -> None:
     try:
         run()
     except SystemExit as ended:
-        if not isinstance(ended.code, str) and not 0 < (ended.code or 0) < 128:  # 128 and more: 128 + signal
+        # a number is the status of a run that was stopped, or of other processes, which have done all combinations
+        if not isinstance(ended.code, str):
             raise
-        failure = ended.code if isinstance(ended.code, str) else f"exit status {ended.code}"
+        failure = ended.code
         print(failure, file=sys.stderr, flush=True)
     except Exception as error:
         traceback.print_exception(error)
