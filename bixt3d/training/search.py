@@ -14,6 +14,7 @@ from typing import Any
 
 from ..checkpoint import load_checkpoint
 from ..config import build_settings, compose, differences, from_yaml, read_yaml
+from ..config.overrides import quoted
 from ..errors import placed
 from ..signatures import check
 from .search_results import Run, write_tables
@@ -181,9 +182,9 @@ def run_search(search: Search, out: Path, *, script: Path) -> int:
 def _train(search: Search, run: Run, script: Path, stop: StopRequest) -> int:
     """Start or continue a run, wait for it and mark it as finished; returns its exit status."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    arguments = [*run.overrides, f"run_dir={_quoted(run.folder)}"]
+    arguments = [*run.overrides, f"run_dir={quoted(str(run.folder))}"]
     if (run.folder / "last.pt").is_file():
-        arguments.append(f"train.resume={_quoted(run.folder)}")
+        arguments.append(f"train.resume={quoted(str(run.folder))}")
     with run.log.open("a", encoding="utf-8") as log:
         # a session of its own: Ctrl-C reaches the run once, from here
         process = subprocess.Popen(
@@ -234,11 +235,6 @@ def _overrides(node: Any, where: str) -> tuple[str, ...]:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.")
-
-
-def _quoted(folder: Path) -> str:
-    """Write a path as a value that Hydra takes as it is."""
-    return "'" + str(folder).replace("'", "\\'") + "'"
 
 
 def _last_line(path: Path) -> str:
