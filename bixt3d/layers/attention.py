@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..ops import attention_weights, bidirectional_attention, latent_attention
+from .initial import init_linear
 
 
 class AttentionMaps(NamedTuple):
@@ -89,6 +90,7 @@ class BidirectionalCrossAttention(nn.Module):
         self.token_ref_val = nn.Linear(token_dim, 2 * attention_dim)
         self.latent_proj = nn.Linear(attention_dim, latent_dim)
         self.token_proj = nn.Linear(attention_dim, token_dim)
+        self.apply(init_linear)
 
     def forward(
         self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
@@ -171,6 +173,7 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(query_dim, attention_dim)
         self.key_val = nn.Linear(context_dim, 2 * attention_dim)
         self.proj = nn.Linear(attention_dim, query_dim)
+        self.apply(init_linear)
 
     def forward(
         self, query: Tensor, context: Tensor, *, return_attention: bool = False
@@ -230,6 +233,7 @@ class SelfAttention(nn.Module):
         self.backend: str | None = None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
+        self.apply(init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within ``(B, M, dim)``."""

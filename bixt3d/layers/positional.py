@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .initial import init_linear
 from .plain import is_plain
 
 
@@ -120,6 +121,7 @@ class PointTokenizer(nn.Module):
             in_channels, dims_per_axis=dims_per_axis, scale=scale, temperature=temperature
         )
         self.proj = nn.Linear(self.encoding.out_dim, dim)
+        self.apply(init_linear)
 
     def forward(self, points: Tensor) -> Tensor:
         """Tokenise ``(B, N, in_channels)`` points as ``(B, N, D)``.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..ops import gather_points, group_max, neighbor_max, neighbor_sum
 from .affine_grouping import AffineGrouping, ProjectedGroups, map_groups
+from .initial import init_linear
 from .plain import is_plain
 from .pointwise import ChannelBatchNorm, PointwiseResidual, refuse_channels_second
 from .residual import LayerScale
@@ -99,6 +100,7 @@ class GroupRefinement(nn.Module):
         self.widen = nn.Linear(width, out_dim)
         self.scale = nn.Identity() if layer_scale is None else LayerScale(out_dim, layer_scale)
         self.skip = nn.Identity() if in_dim == out_dim else nn.Linear(in_dim, out_dim)
+        self.apply(init_linear)
 
     @property
     def reduction(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import residual_mlp
+from .initial import init_linear
 from .plain import is_plain
 
 NORM_EPS = 1e-6
@@ -85,6 +86,7 @@ class MLP(nn.Module):
         self.fc1 = nn.Linear(dim, hidden)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, dim)
+        self.apply(init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply both maps to the last axis."""

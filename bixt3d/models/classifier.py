@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..layers import PointTokenizer
 from ..layers.chunks import in_chunks
 from ..layers.positional import makes_new_tokens
-from .encoder import BiXTEncoder, init_linear
+from .encoder import BiXTEncoder
 from .outputs import LayerAttention
 from .points import enough_points
 
@@ -43,7 +43,6 @@ class BiXTClassifier(nn.Module):
         self.norm = nn.LayerNorm(encoder.dim, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.dim, num_classes)
-        tokenizer.apply(init_linear)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -150,7 +150,6 @@ class BiXTEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, Chunked):
                 module.chunk = chunk
-        self.apply(init_linear)
         nn.init.trunc_normal_(self.latents, std=0.02)
 
     @staticmethod
@@ -290,11 +289,3 @@ class BiXTEncoder(nn.Module):
         if torch.compiler.is_compiling():  # the compiler's partitioner writes no buffer a second time
             return checkpoint(self._layer, *arguments, use_reentrant=False)
         return checkpoint(self._layer, *arguments, use_reentrant=False, context_fn=lambda: recomputing(self))
-
-
-def init_linear(module: nn.Module) -> None:
-    """Start a linear map Xavier-uniform with zero bias, as BiXT does; leave other modules as they are."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

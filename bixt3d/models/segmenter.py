@@ -12,7 +12,7 @@ from ..layers.chunks import in_chunks
 from ..layers.positional import makes_new_tokens
 from .category import one_hot_category
 from .decoder import PointMLPDecoder
-from .encoder import BiXTEncoder, init_linear
+from .encoder import BiXTEncoder
 from .outputs import EncoderOutput, LayerAttention
 from .points import enough_points
 
@@ -95,7 +95,6 @@ class BiXTSegmenter(nn.Module):
             self.category = nn.Linear(num_categories, encoder.token_dim, bias=False)
         elif self.category_at == "latents":
             self.category = nn.Linear(num_categories, encoder.dim, bias=False)
-        tokenizer.apply(init_linear)
         self.decoder = None
         if decoder is not None:
             self.decoder = decoder(
