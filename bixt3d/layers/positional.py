@@ -73,14 +73,18 @@ class SinusoidalEncoding(nn.Module):
         return self.num_axes * self.dims_per_axis
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        """Encode ``(..., num_axes)`` coordinates as ``(..., out_dim)`` float32, differentiable."""
+        """Encode ``(..., num_axes)`` coordinates as ``(..., out_dim)``, differentiable.
+
+        Of float64 in float64, of anything else in float32.
+        """
         if coordinates.shape[-1] != self.num_axes:
             raise ValueError(
                 f"coordinates: expected {self.num_axes} per point in the last axis, got shape "
                 f"{tuple(coordinates.shape)}."
             )
-        # float32 whatever the autocast: half precision cannot hold large angles
-        angle = coordinates.float().unsqueeze(-1) * self.frequency
+        # float32 at least, whatever the autocast: half precision cannot hold large angles
+        coordinates = coordinates.to(torch.promote_types(coordinates.dtype, torch.float32))
+        angle = coordinates.unsqueeze(-1) * self.frequency
         return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-3)
 
     def extra_repr(self) -> str:
@@ -137,7 +141,7 @@ class PointTokenizer(nn.Module):
         encoded = self.encoding(points)
         # of any map in its place too: adapters hold their weights deeper inside, quantised maps have none
         dtypes = [p.dtype for p in self.proj.parameters() if p.is_floating_point()]
-        return self.proj(encoded.to(dtypes[0]) if dtypes else encoded)
+        return self.proj(encoded.to(dtypes[0] if dtypes else torch.float32))
 
 
 def makes_new_tokens(tokenizer: nn.Module) -> bool:

@@ -32,12 +32,24 @@ def test_periods_run_from_finest_to_coarsest(axes):
     assert encode(point).shape == (1, 32 * axes)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_points_of_any_precision_are_encoded_in_float32(dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_points_in_half_precision_are_encoded_in_float32(dtype):
     encode = SinusoidalEncoding(3, scale=100.0, temperature=100.0)
     points = torch.rand(5, 3, dtype=dtype)
     assert encode(points).dtype == torch.float32
-    torch.testing.assert_close(encode(points), encode(points.float()))
+    torch.testing.assert_close(encode(points), encode(points.float()), rtol=0, atol=0)
+
+
+def test_points_in_float64_are_encoded_in_it():
+    encode = SinusoidalEncoding(
+        3, dims_per_axis=4, scale=25.0, temperature=100.0
+    )  # its frequencies are exact
+    points = torch.rand(5, 3, dtype=torch.float64)
+    angle = (points[..., None] * torch.tensor([25.0, 2.5], dtype=torch.float64))[..., None]
+    expected = torch.cat((angle.sin(), angle.cos()), dim=-1).flatten(1)
+    torch.testing.assert_close(encode(points), expected, rtol=0, atol=1e-14)
+    tokens = PointTokenizer(16)  # a map in float32 gets them in float32
+    assert tokens(points[None]).dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -45,18 +45,6 @@ MODELS = {
 }
 
 
-class Encoding(nn.Module):
-    """The sinusoidal encoding in the precision of the points; the toolkit's is in float32 whatever they are."""
-
-    def __init__(self, encoding):
-        super().__init__()
-        self.frequency = encoding.frequency.double()
-
-    def forward(self, coordinates):
-        angle = coordinates.double().unsqueeze(-1) * self.frequency
-        return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-3)
-
-
 @pytest.fixture(params=MODELS, ids=[name.replace(" ", "-") for name in MODELS])
 def model(request):
     torch.manual_seed(0)
@@ -90,8 +78,6 @@ def gradient(value, points):
 def test_finite_differences(model):
     """In single coordinates and along a random direction; in float64, where the plain backends run."""
     model.double()
-    if hasattr(model, "tokenizer"):
-        model.tokenizer.encoding = Encoding(model.tokenizer.encoding)
     value = objective(model)
     points = torch.rand(2, 48, 3, dtype=torch.float64) * 2 - 1
     found = gradient(value, points)
@@ -162,7 +148,7 @@ def test_second_derivatives_want_the_plain_backends():
     for module in model.modules():
         if hasattr(module, "backend"):
             module.backend = "reference"
-    model.double().tokenizer.encoding = Encoding(model.tokenizer.encoding)
+    model.double()
     points = points.detach().double().requires_grad_()
     direction = torch.randn_like(points)
     (found,) = torch.autograd.grad((slope(points) * direction).sum(), points)
