@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from ..layers import (
     BidirectionalCross,
     EncoderBlock,
-    GroupRefinement,
     LatentSelfAttention,
     bidirectional_cross,
 )
@@ -31,6 +30,12 @@ def _tie(target: nn.Module, source: nn.Module) -> None:
     for name, module in source.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
             setattr(target.get_submodule(name), key, parameter)
+
+
+def _number(refinement: nn.Module, name: str) -> int:
+    """Return what a refinement says of itself, 1 where it says nothing."""
+    number: Any = getattr(refinement, name, 1)
+    return number
 
 
 class BiXTEncoder(nn.Module):
@@ -58,7 +63,8 @@ class BiXTEncoder(nn.Module):
         share_cross: ``"none"``, ``"all"`` (every layer uses the parameters of the first cross layer) or
             ``"all_but_first"``.
         refinement: builder ``(in_dim, out_dim) -> module`` of the token refinement, such as
-            :class:`~bixt3d.layers.GroupRefinement`; None for none.
+            :class:`~bixt3d.layers.GroupRefinement`, whose ``reduction`` and ``num_neighbors`` count as 1 where
+            it does not say; None for none.
         refinement_layers: the layers (from 0) that have one; all by default.
         refine: ``"before"`` the cross-attention of its layer or ``"after"`` it. After it a one-sided last
             layer has none: nothing would read the refined tokens.
@@ -91,7 +97,7 @@ class BiXTEncoder(nn.Module):
         cross: CrossFactory = bidirectional_cross,
         self_attention_per_layer: int = 1,
         share_cross: str = "none",
-        refinement: Callable[[int, int], GroupRefinement] | None = None,
+        refinement: Callable[[int, int], nn.Module] | None = None,
         refinement_layers: Sequence[int] | None = None,
         refine: str = "before",
         dense: bool = False,
@@ -189,15 +195,14 @@ class BiXTEncoder(nn.Module):
         """The fewest tokens that every refinement accepts."""
         needed, reduction = 1, 1
         for layer in self.refinements:
-            if isinstance(layer, GroupRefinement):
-                needed = max(needed, layer.num_neighbors * reduction)
-                reduction *= layer.reduction
+            needed = max(needed, _number(layer, "num_neighbors") * reduction)
+            reduction *= _number(layer, "reduction")
         return max(needed, reduction)
 
     @property
     def reduction(self) -> int:
         """Tokens go in as N and come out as about ``N // reduction``."""
-        return math.prod(r.reduction for r in self.refinements if isinstance(r, GroupRefinement))
+        return math.prod(_number(layer, "reduction") for layer in self.refinements)
 
     @property
     def out_token_dim(self) -> int:

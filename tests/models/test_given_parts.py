@@ -62,3 +62,34 @@ def test_every_linear_map_of_bixt_starts_xavier_uniform_without_bias(cross):
         assert linear.weight.abs().max() <= largest, name
         assert linear.weight.std().item() == pytest.approx(largest / math.sqrt(3), rel=0.05), name
         assert linear.bias is None or not linear.bias.any(), name
+
+
+class EveryOther(nn.Module):
+    """A refinement of one's own."""
+
+    reduction, num_neighbors = 2, 3
+
+    def __init__(self, in_dim, out_dim):
+        super().__init__()
+        self.map = nn.Linear(in_dim, out_dim)
+
+    def forward(self, tokens, centers, neighbor_index=None):
+        return self.map(tokens[:, ::2]), centers[:, ::2], None
+
+
+class Mapped(nn.Linear):
+    """One that says nothing of itself."""
+
+    def forward(self, tokens, centers, neighbor_index=None):
+        return super().forward(tokens), centers, neighbor_index
+
+
+def test_a_refinement_of_ones_own_says_what_it_needs():
+    encoder = BiXTEncoder(**SIZES, refinement=EveryOther, dense=True)
+    assert (encoder.reduction, encoder.min_points) == (4, 6)
+    with pytest.raises(ValueError, match="reduces the points by 4, but without a decoder"):
+        BiXTSegmenter(5, tokenizer=PointTokenizer(24), encoder=encoder)
+    quiet = BiXTEncoder(**SIZES, refinement=Mapped, dense=True)
+    assert (quiet.reduction, quiet.min_points) == (1, 1)
+    model = BiXTSegmenter(5, tokenizer=PointTokenizer(24), encoder=quiet)
+    assert model(torch.rand(2, 7, 3)).shape == (2, 7, 5)
