@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ DEFAULT = "(its default)"  # stands for the value of a key that a config does no
 
 
 def start_from(path: str, model: nn.Module, config: Mapping[str, Any], dataset: Any, fabric: Any) -> None:
-    """Give a new model the weights of a checkpoint that fit it; say which it starts without, and what else differs.
+    """Give a new model the weights of a checkpoint that fit it; say how many, what starts anew and what else differs.
 
     Args:
         path: see :func:`bixt3d.checkpoint.load_checkpoint`.
@@ -43,8 +44,29 @@ def start_from(path: str, model: nn.Module, config: Mapping[str, Any], dataset: 
     named |= set() if classes == list(dataset.classes) else {"category"}
     state = {name: value for name, value in given["model"].items() if not named & set(name.split("."))}
     anew = load_matching_weights(model, state, path)
-    fabric.print(f"starts from {path}; {len(anew)} tensors anew{': ' if anew else ''}{', '.join(anew)}")
+    sizes = {name: value.numel() for name, value in model.state_dict().items()}
+    taken = 1 - sum(sizes[name] for name in anew) / sum(sizes.values())
+    fabric.print(
+        f"starts from {path}: {len(sizes) - len(anew)} of {len(sizes)} tensors, {taken:.0%} of the numbers"
+        + ("; anew: " + ", ".join(_by_part(anew, sizes)) if anew else "")
+    )
+    if taken < 0.5:
+        fabric.print(
+            f"WARNING: most of the model is not in {path} and starts anew; give it the settings that these weights "
+            "were trained with: those in the config.yaml beside them, or in the command on their card."
+        )
     note_changes(path, given, model, config, dataset, fabric)
+
+
+def _by_part(names: Iterable[str], all_names: Iterable[str]) -> list[str]:
+    """Sum tensors up by the first two words of their names: ``encoder.blocks (84 of 96 tensors)``."""
+
+    def part(name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+    there = Counter(map(part, all_names))
+    counted = Counter(map(part, names))
+    return [f"{key} ({n} of {there[key]} tensors)" if there[key] > 1 else key for key, n in counted.items()]
 
 
 def note_changes(

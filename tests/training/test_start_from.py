@@ -29,7 +29,10 @@ STILL = (
 def test_a_run_starts_from_the_weights_of_another(tiny, tiny_run, one_thread, tmp_path, capsys):
     origin = tiny_run / "best.pt"
     folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={origin}", *STILL))
-    assert f"starts from {origin}; 0 tensors anew\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    tensors = len(load_checkpoint(origin)["model"])
+    assert f"starts from {origin}: {tensors} of {tensors} tensors, 100% of the numbers\n" in out
+    assert "WARNING" not in out
     given, got = (load_checkpoint(path)["model"] for path in (origin, folder / "last.pt"))
     assert given.keys() == got.keys()
     assert all(torch.equal(given[key], got[key]) for key in given)
@@ -40,7 +43,7 @@ def test_a_head_for_as_many_other_classes_starts_anew(tiny, tiny_run, one_thread
     origin = tmp_path / "other.pt"
     torch.save({**content, "classes": [f"other {name}" for name in content["classes"]]}, origin)
     folder = train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={origin}", *STILL))
-    assert "2 tensors anew: head.weight, head.bias\n" in capsys.readouterr().out
+    assert "; anew: head.weight, head.bias\n" in capsys.readouterr().out
     got = load_checkpoint(folder / "last.pt")["model"]
     assert not torch.equal(got["head.weight"], content["model"]["head.weight"])
     assert torch.equal(got["encoder.latents"], content["model"]["encoder.latents"])
@@ -62,11 +65,9 @@ def test_the_head_and_the_category_of_a_decoder_start_anew_for_other_categories(
     capsys.readouterr()
     train(tiny(*options, f"run_dir={tmp_path / 'run'}", f"train.start_from={tmp_path / 'other.pt'}"))
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("starts from"))
-    anew = line.rpartition(": ")[2].split(", ")
-    assert anew == [
-        n for n in content["model"] if n.startswith(("category", "decoder.category", "decoder.head"))
-    ]
-    assert {"category.weight", "decoder.head.2.weight"} <= set(anew)
+    head = sum(name.startswith("decoder.head") for name in content["model"])
+    parts = line.rpartition(": ")[2].split(", ")
+    assert parts == ["category.weight", f"decoder.head ({head} of {head} tensors)"]
 
 
 def test_the_running_average_starts_there_too(tiny, tiny_run, one_thread, tmp_path):
@@ -112,8 +113,23 @@ def test_they_are_said_with_a_new_head_too_and_new_tensors_are_not_said_twice(
     changes = ("model.tokenizer.temperature=10", "model.encoder.num_latents=5")
     train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tmp_path / 'other.pt'}", *changes, *STILL))
     out = capsys.readouterr().out
-    assert "3 tensors anew: encoder.latents, head.weight, head.bias\n" in out
+    assert "; anew: encoder.latents, head.weight, head.bias\n" in out
     assert noted(out) == ["model.tokenizer.temperature was 100.0, is 10"]
+
+
+def test_a_start_that_takes_little_says_how_much(tiny, tiny_run, one_thread, tmp_path, capsys):
+    """Of a wider model nothing fits but what has no width, or has the width of the data."""
+    given = load_checkpoint(tiny_run)["model"]
+    train(tiny(f"run_dir={tmp_path / 'run'}", f"train.start_from={tiny_run}", "model.encoder.dim=48", *STILL))
+    out = capsys.readouterr().out
+    own = load_checkpoint(tmp_path / "run")["model"]
+    fits = [name for name, value in own.items() if value.shape == given[name].shape]
+    share = sum(own[name].numel() for name in fits) / sum(value.numel() for value in own.values())
+    blocks = sum(name.startswith("encoder.blocks") for name in own)
+    assert f": {len(fits)} of {len(own)} tensors, {100 * share:.0f}% of the numbers; anew: " in out
+    assert f"encoder.blocks ({blocks} of {blocks} tensors), " in out
+    warning = next(line for line in out.splitlines() if line.startswith("WARNING"))
+    assert "most of the model is not in" in warning
 
 
 def test_layers_that_are_left_out_are_said(tiny, tiny_run, one_thread, tmp_path, capsys):
