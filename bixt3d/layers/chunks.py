@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import join_latents
-from .plain import is_plain, is_watched_inside
+from .plain import is_known_inside, is_plain
 
 # Tokens at a time on the CPU. What is made of them then lies in memory that has been used before, partly in the
 # caches. The naive classifier on one cloud of 32,768 points, two threads: 1,140 ms, with 2,048 tokens 1,271, with 8,192
@@ -34,11 +34,12 @@ class Chunked(nn.Module):
     def chunk_size(self, tokens: Tensor, kinds: dict[nn.Module, type[nn.Module]]) -> int | None:
         """Return how many of the tokens ``(B, N, C)`` to take at a time; None for all, as one who watches wants.
 
+        So does a module of one's own inside, which may look at whole clouds.
         ``kinds`` are the modules whose own call would be passed over in chunks, which :func:`is_plain` has to allow.
         """
         # in training, stochastic depth draws once for each cloud
         size = None if self.training else _tokens_each(tokens, self.chunk)
-        return size if size is not None and is_plain(kinds) and not is_watched_inside(self) else None
+        return size if size is not None and is_plain(kinds) and is_known_inside(self) else None
 
 
 def _tokens_each(tokens: Tensor, chunk: int | None) -> int | None:

@@ -25,9 +25,16 @@ def is_watched(module: nn.Module) -> bool:
     )
 
 
-def is_watched_inside(module: nn.Module) -> bool:
-    """Whether a module or one inside it :func:`is_watched`."""
-    return any(map(is_watched, module.modules()))
+def is_known_inside(module: nn.Module) -> bool:
+    """Whether a module and all inside it are of this toolkit or of torch, and none :func:`is_watched`.
+
+    Those see every token alone and keep none, so that tokens may come in pieces and be written over. A module of
+    somebody else may look at a whole cloud, or keep what it was given or made.
+    """
+    known = ("bixt3d", "torch")
+    return not any(
+        type(m).__module__.partition(".")[0] not in known or is_watched(m) for m in module.modules()
+    )
 
 
 def is_plain(kinds: dict[nn.Module, type[nn.Module]]) -> bool:

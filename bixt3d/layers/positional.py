@@ -144,8 +144,11 @@ class PointTokenizer(nn.Module):
         return self.proj(encoded.to(dtypes[0] if dtypes else torch.float32))
 
 
-def makes_new_tokens(tokenizer: nn.Module) -> bool:
-    """Whether the tokens of a tokeniser are the encoder's alone, so that it may write over them."""
+def is_plain_tokenizer(tokenizer: nn.Module) -> bool:
+    """Whether a tokeniser maps every point alone and keeps no token: its points may come in pieces.
+
+    Any other may look at neighbours or at the whole cloud. The encoder may write over the tokens of a plain one.
+    """
     return isinstance(tokenizer, PointTokenizer) and is_plain(
         {tokenizer: PointTokenizer, tokenizer.encoding: SinusoidalEncoding, tokenizer.proj: nn.Linear}
     )

@@ -134,9 +134,10 @@ class ResidualMLP(nn.Module):
 
     def _is_plain(self) -> bool:
         """Whether nothing but the formula of the op happens: no layer scale, nothing replaced, watched or missing."""
-        kinds = {self.norm: nn.LayerNorm, self.mlp: MLP, self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
-        kinds |= {self.mlp.fc2: nn.Linear, self.branch: Branch, self.branch.scale: nn.Identity}
-        kinds |= {self.branch.drop_path: DropPath}
+        if not is_plain({self.norm: nn.LayerNorm, self.mlp: MLP, self.branch: Branch}):
+            return False
+        kinds: dict[nn.Module, type[nn.Module]] = {self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}
+        kinds |= {self.mlp.fc2: nn.Linear, self.branch.scale: nn.Identity, self.branch.drop_path: DropPath}
         return (
             is_plain(kinds)
             and self.mlp.act.approximate == "none"

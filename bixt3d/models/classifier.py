@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..layers import PointTokenizer
 from ..layers.chunks import in_chunks
-from ..layers.positional import makes_new_tokens
+from ..layers.positional import is_plain_tokenizer
 from .encoder import BiXTEncoder
 from .outputs import LayerAttention
 from .points import enough_points
@@ -58,9 +58,9 @@ class BiXTClassifier(nn.Module):
 
     def _encode(self, points: Tensor, return_attention: bool):
         enough_points(points, self.min_points)
-        tokens = in_chunks(self.tokenizer, points, chunk=self.encoder.chunk)
-        overwrite = makes_new_tokens(self.tokenizer)
-        return self.encoder(tokens, points[..., :3], return_attention=return_attention, overwrite=overwrite)
+        plain = is_plain_tokenizer(self.tokenizer)
+        tokens = in_chunks(self.tokenizer, points, self.encoder.chunk) if plain else self.tokenizer(points)
+        return self.encoder(tokens, points[..., :3], return_attention=return_attention, overwrite=plain)
 
     def forward_features(
         self, points: Tensor, *, return_attention: bool = False

@@ -18,7 +18,7 @@ from ..layers import (
 )
 from ..layers.blocks import CrossFactory
 from ..layers.chunks import Chunked
-from ..layers.plain import is_watched_inside
+from ..layers.plain import is_known_inside
 from ..layers.pointwise import recomputing
 from .outputs import EncoderOutput, LayerAttention, Level
 
@@ -248,7 +248,8 @@ class BiXTEncoder(nn.Module):
         run = self._checkpointed if self.checkpoint_activations and self.training else self._layer
         # Without a gradient nobody else sees what a layer made of the tokens, and the next one may write over it.
         kept = None if overwrite else tokens
-        forgets = not (torch.is_grad_enabled() or return_levels or is_watched_inside(self))
+        needed = torch.is_grad_enabled() or torch.compiler.is_compiling() or return_levels
+        forgets = not needed and is_known_inside(self)
         for i in range(len(self.blocks)):
             state = (latents, tokens, centers, neighbor_index)
             latents, tokens, centers, neighbor_index, maps = run(

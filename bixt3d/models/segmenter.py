@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..layers import LatentUpdate, PointTokenizer
 from ..layers.chunks import in_chunks
-from ..layers.positional import makes_new_tokens
+from ..layers.positional import is_plain_tokenizer
 from .category import one_hot_category
 from .decoder import PointMLPDecoder
 from .encoder import BiXTEncoder
@@ -139,7 +139,8 @@ class BiXTSegmenter(nn.Module):
         return_levels: bool = False,
     ) -> EncoderOutput:
         enough_points(points, self.min_points)
-        tokens, latent_shift = in_chunks(self.tokenizer, points, chunk=self.encoder.chunk), None
+        plain, latent_shift = is_plain_tokenizer(self.tokenizer), None
+        tokens = in_chunks(self.tokenizer, points, self.encoder.chunk) if plain else self.tokenizer(points)
         if self.category_at in ("latents", "tokens"):
             embedded = self.category(one_hot_category(category, tokens, self.num_categories)).unsqueeze(1)
             if self.category_at == "tokens":
@@ -152,7 +153,7 @@ class BiXTSegmenter(nn.Module):
             latent_shift=latent_shift,
             return_attention=return_attention,
             return_levels=return_levels,
-            overwrite=makes_new_tokens(self.tokenizer),
+            overwrite=plain,
         )
 
     def forward_features(
