@@ -15,10 +15,12 @@ from torch.optim.swa_utils import AveragedModel
 def parameter_groups(model: nn.Module, *, decay_all: bool = False) -> list[dict]:
     """Split the parameters of a model into those with and those without weight decay.
 
+    Weight decay acts on what is called a weight and has two or more axes, and on parameters of other names whose first
+    axis and one more are longer than 1: a ``lora_A`` of ``(8, 192)``, not latents of ``(1, 64, 192)``.
+
     Args:
         model: the model; parameters shared between modules are taken once.
-        decay_all: decay every parameter, as PointMLP's regime does; otherwise biases, norms, factors and
-            learnt latents (whatever is no matrix of weights) are left alone.
+        decay_all: decay every parameter, as PointMLP's regime does.
 
     Returns:
         Groups for a torch optimiser; the second, where there is one, has ``weight_decay`` 0.
@@ -29,7 +31,8 @@ def parameter_groups(model: nn.Module, *, decay_all: bool = False) -> list[dict]
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         # a map's weights, also a convolution's or the `in_proj_weight` of torch's attention
-        is_matrix = "weight" in name.rpartition(".")[2] and parameter.ndim >= 2
+        is_weight = "weight" in name.rpartition(".")[2] and parameter.ndim >= 2
+        is_matrix = is_weight or (parameter.ndim >= 2 and parameter.numel() > parameter.shape[0] > 1)
         (decayed if is_matrix and parameter.requires_grad else rest).append(parameter)
     return [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
 

@@ -12,11 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 from places import ROOT
 from torch import nn
 
+from bixt3d.checkpoint import load_checkpoint
 from bixt3d.datasets import CloudLoader, PointClouds, Shapes
 from bixt3d.datasets.transforms import Compose, Jitter
 from bixt3d.evaluation.evaluate import evaluate_checkpoint
 from bixt3d.tasks import Classification
-from bixt3d.training.assembly import build_dataset, build_model, check_fit
+from bixt3d.training.assembly import build_dataset, build_model, build_task, check_fit
+from bixt3d.training.experiment import train
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
@@ -52,12 +54,12 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_page_has_an_example_of_each():
     assert sorted(FILES) == [
-        *("mydata.py", "mydata.yaml", "myloss.py", "mynet.py", "mynet.yaml"),
-        *("mynoise.py", "myschedule.py", "mytokens.py"),
+        *("mydata.py", "mydata.yaml", "mygroups.py", "myloss.py", "mynet.py", "mynet.yaml"),
+        *("mynoise.py", "myprobe.py", "myschedule.py", "mytokens.py"),
     ]
     started = {shlex.split(command)[2] for command in COMMANDS}
     assert started == set(SMALL)
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 8
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -70,6 +72,31 @@ def test_an_example_trains_and_is_measured(folder, monkeypatch, one_thread, comm
     trained = (folder / "run" / "results.json").read_text()
     assert '"steps": 2' in trained
     assert 0 <= evaluate_checkpoint(folder / "run", trust_code=True).summary()["OA"] <= 100
+
+
+def test_layer_wise_rates_and_a_frozen_body(folder, compose, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    from mygroups import layer_wise
+    from myprobe import Probe
+
+    probe = ("model._target_=myprobe.Probe", "model.encoder.depth=2")
+    config = compose(ROOT / "cfgs/quickstart.yaml", *probe)
+    model = build_model(config, build_task(config, "ab"))
+    assert isinstance(model.train(), Probe)
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+    assert not model.encoder.training
+    assert model.dropout.training
+    rates, held = {}, []
+    names = {p: name for name, p in model.requires_grad_(True).named_parameters()}
+    for group in layer_wise(model, lr=1.0, factor=0.5):
+        rates |= {names[p]: group["lr"] for p in group["params"]}
+        held += group["params"]
+        assert all(p.ndim < 2 for p in group["params"] if "weight_decay" in group and p.shape[0] > 1)
+    assert sorted(names[p] for p in held) == sorted(names.values())
+    assert rates["head.weight"] == rates["encoder.latents"] == rates["norm.bias"] == 1
+    assert rates["encoder.blocks.1.cross.attention.query.weight"] == 0.5
+    assert rates["encoder.blocks.0.cross.token_norm.weight"] == 0.25
+    assert rates["tokenizer.proj.weight"] == 0.125
 
 
 def config_of(target, **keys):
@@ -192,3 +219,43 @@ def nameless(root: str = ""):
 def test_a_data_set_has_to_say_its_classes():
     with pytest.raises(ValueError, match=r"^data: object does not say its classes; expected their names"):
         build_dataset({"data": {"_target_": f"{__name__}.nameless"}})
+
+
+class Learns(Classification):
+    """A task with a temperature."""
+
+    def __init__(self, classes, parts=(), *, label_smoothing: float = 0.0, frozen: bool = False):
+        super().__init__(classes, parts, label_smoothing=label_smoothing)
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=not frozen)
+
+
+class LearnsInside(nn.Module, Learns):
+    """The same as a module."""
+
+    def __init__(self, classes, parts=(), *, label_smoothing: float = 0.0, frozen: bool = False):
+        nn.Module.__init__(self)
+        Learns.__init__(self, classes, parts, label_smoothing=label_smoothing, frozen=frozen)
+
+
+@pytest.mark.parametrize("task", ["Learns", "LearnsInside"])
+def test_a_task_that_would_learn_is_refused(tiny, one_thread, tmp_path, task):
+    options = (f"task._target_={__name__}.{task}", f"run_dir={tmp_path / 'run'}", "train.max_steps=1")
+    with pytest.raises(
+        ValueError, match=rf"^task: {task} holds parameters to learn \(scale\), but only those of"
+    ):
+        train(tiny(*options))
+    assert not (tmp_path / "run").exists()
+    train(tiny(*options, "+task.frozen=true", "train.measure_test=false"))
+
+
+def head_alone(model, *, lr: float = 0.5):
+    return [{"params": list(model.head.parameters()), "lr": lr, "weight_decay": 0.25}]
+
+
+def test_groups_of_ones_own(tiny, one_thread, tmp_path):
+    groups = (f"+optim.groups._target_={__name__}.head_alone", "+optim.groups._partial_=true")
+    options = (f"run_dir={tmp_path / 'run'}", "train.max_steps=2", "train.measure_test=false", *groups)
+    with pytest.raises(ValueError, match=r"^optim\.decay_all: optim\.groups says by itself what decays"):
+        train(tiny(*options, "optim.decay_all=true"))
+    (group,) = load_checkpoint(train(tiny(*options)))["resume"]["optimizer"]["param_groups"]
+    assert (group["initial_lr"], group["weight_decay"], len(group["params"])) == (0.5, 0.25, 2)

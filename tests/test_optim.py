@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 from torch import nn
 
+from bixt3d.config import build
 from bixt3d.optim import ExponentialAverage, cosine_with_warmup, parameter_groups, step_decay
 from bixt3d.tasks import Classification
 from bixt3d.training.assembly import build_model
@@ -171,6 +173,38 @@ def test_weights_of_convolutions_and_of_torchs_attention_are_decayed():
         "norm.weight",
         "read.in_proj_bias",
         "read.out_proj.bias",
+    ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cfgs/model").glob("*.yaml")), ids=lambda path: path.stem)
+def test_of_every_shipped_model_the_matrices_of_its_maps_are_decayed(compose, path):
+    node = compose(ROOT / "cfgs/modelnet40_naive.yaml", f"model={path.stem}")["model"]
+    sizes = {"num_classes": 4}
+    if path.stem.startswith("bixt_seg") or path.stem.endswith("seg"):
+        sizes = {"num_parts": 5, "num_categories": 3}
+    with torch.device("meta"):
+        net = build(node, "model", **sizes)
+    found = [list(map(id, group["params"])) for group in parameter_groups(net)]
+    # a last map to one class or part, of (1, C), is among them
+    maps = {id(m.weight) for m in net.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad}
+    expected = [id(p) for p in net.parameters()]
+    assert found == [[p for p in expected if p in maps], [p for p in expected if p not in maps]]
+
+
+def test_matrices_of_other_names_are_decayed_and_tokens_are_not():
+    net = nn.Module()
+    net.lora_A, net.lora_B = nn.Parameter(torch.ones(2, 8)), nn.Parameter(torch.ones(8, 2))
+    net.many = nn.ParameterList([torch.ones(3, 4), torch.ones(3)])
+    net.normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    net.to_one = nn.Linear(4, 1)
+    net.latents, net.position = nn.Parameter(torch.ones(1, 8, 4)), nn.Parameter(torch.ones(1, 1, 4))
+    net.factor = nn.Parameter(torch.ones(6, 1, 1))
+    names = {id(p): name for name, p in net.named_parameters()}
+    decayed, rest = ([names[id(p)] for p in group["params"]] for group in parameter_groups(net))
+    weight_norm = "normed.parametrizations.weight.original"
+    assert sorted(decayed) == ["lora_A", "lora_B", "many.0", f"{weight_norm}1", "to_one.weight"]
+    assert sorted(rest) == [
+        *("factor", "latents", "many.1", "normed.bias", f"{weight_norm}0", "position", "to_one.bias"),
     ]
 
 

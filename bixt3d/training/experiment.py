@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..checkpoint import load_checkpoint, load_weights
 from ..config import build, build_settings, from_yaml, to_yaml
@@ -42,7 +43,7 @@ from .signals import StopRequest
 from .transfer import start_from
 
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
-OPTIM_KEYS = ("decay_all", "optimizer", "schedule")
+OPTIM_KEYS = ("decay_all", "groups", "optimizer", "schedule")
 
 
 def main(config: Mapping[str, Any]) -> None:
@@ -98,6 +99,7 @@ def train(config: Mapping[str, Any]) -> Path:
     torch.manual_seed(derive_seed(settings.seed))
     parts = getattr(dataset, "parts", ())
     task = build_task(config, dataset.classes, parts)
+    _refuse_learnt(task)
     model = build_model(config, task)
     check_fit(model, dataset)
     check_batch_size(model, settings)
@@ -115,8 +117,7 @@ def train(config: Mapping[str, Any]) -> Path:
     measured = make_eval_loader(dataset, "test", task, settings, fabric) if settings.measure_test else None
 
     optim = config["optim"]
-    groups = parameter_groups(model, decay_all=optim.get("decay_all", False))
-    optimizer = build(optim["optimizer"], "optim.optimizer")(groups)
+    optimizer = build(optim["optimizer"], "optim.optimizer")(_groups(model, optim))
     scheduler = build(optim["schedule"], "optim.schedule")(
         optimizer, epochs=settings.epochs, steps_per_epoch=steps_per_epoch
     )
@@ -236,10 +237,34 @@ def _measure(
     )
 
 
+def _groups(model: nn.Module, optim: Mapping[str, Any]) -> list[dict]:
+    """Return the model's parameters in groups: those of ``optim.groups``, else by weight decay."""
+    decay_all = optim.get("decay_all", False)
+    if optim.get("groups") is None:
+        return parameter_groups(model, decay_all=decay_all)
+    if decay_all:
+        raise ValueError(
+            "optim.decay_all: optim.groups says by itself what decays; set optim.decay_all=false."
+        )
+    return build(optim["groups"], "optim.groups")(model)
+
+
+def _refuse_learnt(task: Any) -> None:
+    """Raise ValueError where a task holds parameters, which nothing would train, move or save."""
+    held = dict(task.named_parameters()) if isinstance(task, nn.Module) else getattr(task, "__dict__", {})
+    learnt = [name for name, x in held.items() if isinstance(x, nn.Parameter) and x.requires_grad]
+    if learnt:
+        raise ValueError(
+            f"task: {type(task).__name__} holds parameters to learn ({learnt[0]}), but only those of the model are "
+            "trained and saved; put them into the model, which can hand them to the loss with its prediction, or call "
+            "requires_grad_(False) on what is not to learn."
+        )
+
+
 def _checked_settings(config: Mapping[str, Any]) -> TrainSettings:
     """Return the settings of a config whose keys are those of one."""
     _check_keys("config", config, KEYS, optional={"run_dir"})
-    _check_keys("optim", config["optim"], OPTIM_KEYS, optional={"decay_all"})
+    _check_keys("optim", config["optim"], OPTIM_KEYS, optional={"decay_all", "groups"})
     return build_settings(TrainSettings, config["train"], "train")
 
 
