@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from .agreement import Agreement
 from .checkpoint import load_weights, save_checkpoint
 from .divergence import check_finite
 from .reproducibility import derive_seed
@@ -189,6 +190,7 @@ class Trainer:
         end = min(s.epochs * steps_per_epoch, s.max_steps or s.epochs * steps_per_epoch)
         started = time.perf_counter() - p.seconds
         deadline = time.perf_counter() + 60 * (s.max_minutes or math.inf)
+        agreement = Agreement(self.fabric)
         self.model.train()
         while p.step < end:
             batches = loader.epoch(p.epoch, start=p.batch)
@@ -201,8 +203,8 @@ class Trainer:
                 if asked is None and time.perf_counter() >= deadline:
                     asked = signal.SIGTERM
                 # at the end what is left is to select; a stop there would lose the last look
-                stops = p.step != end and self._agreed(asked)
-                saves = done or stops or p.step % s.checkpoint_every == 0
+                stops = None if p.step == end else agreement.on(p.step, asked)
+                saves = done or stops is not None or p.step % s.checkpoint_every == 0
                 # reading the loss waits for the device, so only now and then, and before last.pt is replaced
                 if saves or p.step % s.log_every == 0:
                     check_finite("loss", [loss], p.step, self.folder)
@@ -210,9 +212,9 @@ class Trainer:
                     check_finite("weights", list(self.model.parameters()), p.step, self.folder)
                 if self.observer is not None:
                     self.observer.stepped(self, loss, end)
-                if stops:
+                if stops is not None:
                     self.save()
-                    raise Stopped(asked or 0)
+                    raise Stopped(stops)
                 if saves and not done:
                     self.save()
                 if p.step == end:
@@ -289,12 +291,3 @@ class Trainer:
         self.scheduler.load_state_dict(resume["scheduler"])
         self.fabric.strategy.precision.load_state_dict(resume["precision"])
         self.progress = Progress(**content["progress"])
-
-    def _agreed(self, requested: int | None) -> bool:
-        """Whether any rank was asked to stop; ranks compare notes only now and then, since it costs a wait."""
-        if self.fabric.world_size == 1:
-            return requested is not None
-        if self.progress.step % self.settings.log_every:
-            return False
-        flag = torch.tensor(float(requested is not None), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(flag, reduce_op="sum"))

@@ -14,11 +14,12 @@ PACKAGE = ROOT / "bixt3d"
 # What each part imports of the package (itself always) and of other packages, at the top of a file or inside a
 # function, no more and no less. A new module has to be given its place here.
 RULES = {
+    "agreement": (set(), {"lightning", "torch"}),
     "checkpoint": ({"io", "weights"}, {"torch"}),
     "config": ({"errors", "signatures"}, {"hydra", "omegaconf", "yaml"}),
     "datasets": ({"io"}, {"h5py", "numpy", "pooch", "requests", "rich", "torch"}),
     "divergence": (set(), {"torch"}),
-    "engine": ({"checkpoint", "divergence", "reproducibility", "seams"}, {"lightning", "torch"}),
+    "engine": ({"agreement", "checkpoint", "divergence", "reproducibility", "seams"}, {"lightning", "torch"}),
     "errors": (set(), set()),
     "evaluation": (
         {"checkpoint", "config", "datasets", "engine", "inference", "io", "seams", "tasks", "training"},
@@ -140,7 +141,7 @@ def test_the_loop_knows_what_it_is_given_by_protocols_alone():
         name for part in ("engine", "seams") for name in imports(PACKAGE / f"{part}.py", top_level=True)
     }
     assert {n for n in loaded if n.startswith("bixt3d.")} == {
-        f"bixt3d.{part}" for part in ("checkpoint", "divergence", "reproducibility", "seams")
+        f"bixt3d.{part}" for part in ("agreement", "checkpoint", "divergence", "reproducibility", "seams")
     }
 
 

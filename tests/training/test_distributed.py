@@ -171,3 +171,29 @@ def test_killed_and_resumed_on_two_processes(call, tmp_path, same_run):
     status, _, err = call("train_cls.py", "tests/tiny.yaml", f"train.resume={cut}", *longer)
     assert status == 0, err
     same_run(cut, whole)
+
+
+def test_a_limit_of_minutes_does_not_wait_for_the_log(call, tmp_path):
+    folder = tmp_path / "run"
+    seldom = ("train.log_every=100000", "train.checkpoint_every=100000", "train.evaluate_every=1000")
+    options = (*RUN, *seldom, "train.epochs=1000", "train.max_minutes=1e-9", f"run_dir={folder}")
+    status, out, err = call("train_cls.py", "tests/tiny.yaml", *options)
+    assert (status, "stopped and saved at step 1;" in out) == (143, True), err
+    assert torch.load(folder / "last.pt", weights_only=True)["progress"]["step"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP], ids=lambda n: n.name)
+def test_what_the_script_is_sent_reaches_the_processes_it_started(start, tmp_path, number):
+    folder = tmp_path / "run"
+    seldom = ("train.log_every=100000", "train.checkpoint_every=1", "train.evaluate_every=100000")
+    options = (*RUN, *seldom, "train.epochs=100000", "optim.schedule.warmup_epochs=0", f"run_dir={folder}")
+    process = start("train_cls.py", "tests/tiny.yaml", *options)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not (folder / "last.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert (process.returncode, "stopped and saved at step" in out) == (128 + number, True), err
