@@ -108,9 +108,8 @@ def predict(options: argparse.Namespace) -> int:
                 disable=few or not console.is_terminal,  # the lines tell the progress of few files
             ):
                 answer = batch.answer(file) if few else ""
-                if answer:  # a file name may hold what the output cannot encode
-                    encoding = sys.stdout.encoding or "utf-8"
-                    print(answer.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+                if answer:
+                    print(answer, flush=True)
         except KeyboardInterrupt:  # the second Ctrl-C
             pass
         finally:  # whatever ended it, what is done is kept

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import shutil
 import threading
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from torch import nn
 from bixt3d.checkpoint import load_checkpoint
 from bixt3d.engine import LoopSettings, Stopped, Trainer, evaluate
 from bixt3d.optim import ExponentialAverage
+from bixt3d.training import progress
 from bixt3d.training.experiment import train
 from bixt3d.training.progress import ConsoleObserver
 
@@ -336,6 +338,25 @@ def test_progress_is_shown_and_logged_without_an_experiment(make_trainer, data, 
     for name, steps in (("train", ["1", "2", "3"]), ("selection", ["3"])):
         _, *rows = (tmp_path / f"{name}.csv").read_text().splitlines()
         assert [row.split(",")[0] for row in rows] == steps
+
+
+def test_a_log_that_is_no_terminal_gets_whole_lines_also_where_nothing_is_selected(
+    make_trainer, data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "30")
+    with ConsoleObserver(tmp_path, step=0, samples_per_step=16) as observer:
+        make_trainer(observer=observer, epochs=2).fit(Loader(*data, 16))
+    assert re.fullmatch(
+        r"epoch   2 · step      6 of 6 · loss \d\.\d{3} · [\d,]+ samples/s\n", capsys.readouterr().out
+    )
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with ConsoleObserver(tmp_path / "more", step=0, samples_per_step=16, split="val") as observer:
+        make_trainer(task=Regression([40.0]), observer=observer, log_every=2).fit(
+            Loader(*data, 16), Loader(*data, 16)
+        )
+    lines = [line.split(" · ")[1:3] for line in capsys.readouterr().out.splitlines()]
+    assert [step.split()[1] for step, _ in lines] == ["2", "3", "3"]
+    assert lines[-1][1] == "val score 40.00"
 
 
 @pytest.mark.parametrize("broken", ["__init__", "load", "fit"])

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, a line for each look at the selection split, curves."""
+"""What a person sees of a run: a progress bar or a line a minute, one for each look at the selection split, curves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..engine import Trainer
+
+
+EVERY = 60.0  # seconds without a word to an output that is no terminal, which shows no bar
 
 
 class ConsoleObserver:
@@ -47,6 +50,7 @@ class ConsoleObserver:
         self._samples_per_step = samples_per_step
         self._split = "" if split is None else f"{split} "
         self._since = (step, time.perf_counter())
+        self._spoke = time.perf_counter()
 
     def __enter__(self) -> ConsoleObserver:
         self._bar.start()
@@ -71,6 +75,11 @@ class ConsoleObserver:
             "train", p.step, epoch=p.epoch_number, loss=value, lr=trainer.lr, samples_per_second=rate
         )
         self._bar.update(self._task, loss=f"{value:.3f}", rate=f"{rate:,.0f}")
+        ended = p.step == end and not self._split  # else a look follows
+        if not self._console.is_terminal and (ended or now - self._spoke >= EVERY):
+            self._say(
+                f"epoch {p.epoch_number:>3} · step {p.step:>6} of {end} · loss {value:.3f} · {rate:,.0f} samples/s"
+            )
 
     def selected(self, trainer: Trainer, result: Mapping[str, float], better: bool) -> None:
         """Note a look at the split that selects."""
@@ -78,8 +87,12 @@ class ConsoleObserver:
         self._log.write("selection", p.step, epoch=p.epoch_number, **result, minutes=p.seconds / 60)
         figures = " · ".join(f"{name} {value:.2f}" for name, value in result.items())
         star = " · best so far" if better else ""
-        self._console.print(
-            f"epoch {p.epoch_number:>3} · step {p.step:>6} · {self._split}{figures}{star} · {p.seconds / 60:.1f} min",
-            highlight=False,
+        self._say(
+            f"epoch {p.epoch_number:>3} · step {p.step:>6} · {self._split}{figures}{star} · {p.seconds / 60:.1f} min"
         )
         self._since = (p.step, time.perf_counter())  # selecting is not part of the training rate
+
+    def _say(self, line: str) -> None:
+        # not wrapped where a log is narrow, so that a search in it finds whole lines
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._spoke = time.perf_counter()
