@@ -28,10 +28,11 @@ from typing import NamedTuple
 
 from bixt3d.errors import report_errors
 from bixt3d.io.writing import write_text
+from bixt3d.training.signals import STOPS
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("naive", "grouping", "hierarchy", "speedrun", "cpu", "cpu_hierarchy")
-CUT = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+CUT = tuple(128 + number for number in STOPS)
 SPARE = 1.0  # minutes that a stretch needs besides training: to start, to save, to measure
 LEAST = 1.0  # minutes of training below which no stretch is begun: compiling would take them all
 
@@ -123,10 +124,9 @@ def steps(variant: str, seed: int, options: argparse.Namespace, minutes: float |
         f"data.root={options.data_root}",
         f"train.seed={seed}",
         f"run_dir={folder}",
+        "train.resume=auto",
         *options.overrides,
     ]
-    if (folder / "last.pt").exists():
-        train.append(f"train.resume={folder}")
     if minutes is not None:
         train.append(f"train.max_minutes={max(minutes, 0.01):.2f}")
     best, robustness = folder / "best.pt", folder / "robustness"
@@ -142,17 +142,20 @@ def steps(variant: str, seed: int, options: argparse.Namespace, minutes: float |
 
 
 def call(command: list[str]) -> int:
-    """Run a script to its end; it saves and leaves by itself on Ctrl-C, and on a SIGTERM that comes here."""
+    """Run a script to its end; it saves and leaves by itself on Ctrl-C, and on another such signal that comes here."""
     process = subprocess.Popen([sys.executable, *command])
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    # Ctrl-C, and Ctrl-Break of Windows, reach the script as well
+    others = [number for number in STOPS if number.name not in ("SIGINT", "SIGBREAK")]
+    before = {number: signal.signal(number, lambda n, _: process.send_signal(n)) for number in others}
     try:
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:  # the script got it as well
+            except KeyboardInterrupt:
                 continue
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def time_is_up(options: argparse.Namespace) -> int:

@@ -150,3 +150,33 @@ def test_one_ctrl_c_that_comes_twice_stops_once_and_a_later_one_interrupts(monke
         monkeypatch.setattr(time, "monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK"])
+def test_what_asks_a_run_to_leave_kills_nothing(name):
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip("not on this platform")
+
+    def mine(*_):
+        """What would happen otherwise."""
+
+    before = signal.signal(number, mine)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(number)
+            assert stop.requested == number
+        assert signal.getsignal(number) == mine
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not on this platform")
+def test_under_nohup_the_end_of_a_connection_is_no_request():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.requested is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

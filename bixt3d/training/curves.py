@@ -73,9 +73,16 @@ def _read(path: Path, needed: Sequence[str]) -> dict[str, list[float]]:
     missing = [name for name in needed if name not in columns]
     if missing:
         raise ValueError(f"{path}: has no column {missing[0]!r}; expected the file that training wrote.")
-    # a running run may have written half a row
-    whole = [row for row in rows if all(row.get(name) for name in columns)]
-    return {name: [float(row[name]) for row in whole] for name in columns}
+    whole = [numbers for row in rows if (numbers := _numbers(row, columns)) is not None]
+    return {name: [numbers[i] for numbers in whole] for i, name in enumerate(columns)}
+
+
+def _numbers(row: Mapping[str, str | None], columns: Sequence[str]) -> list[float] | None:
+    """Return a row's numbers; None of half a row, as a running run may have written, or of anything else."""
+    try:
+        return [float(row[name] or "") for name in columns]
+    except ValueError:
+        return None
 
 
 def running_mean(values: Sequence[float], width: int = SMOOTHED_OVER) -> list[float]:

@@ -14,6 +14,7 @@ from torch import nn
 from ..checkpoint import load_checkpoint, load_weights
 from ..config import build, build_settings, from_yaml, to_yaml
 from ..engine import Stopped, Trainer, evaluate
+from ..errors import steady_output
 from ..io.writing import remove_leftovers, write_json, write_text
 from ..optim import ExponentialAverage, parameter_groups
 from ..reproducibility import derive_seed, environment
@@ -36,9 +37,9 @@ from .cost import run_cost
 from .curves import draw_curves, read_curves
 from .progress import ConsoleObserver
 from .report import minutes_to, print_result, write_report
-from .resume import CLOUDS, DEVICES, STEPS, check_run_dir, check_same_data, check_same_run, resumed_folder
-from .run_folder import run_folder
-from .settings import TrainSettings
+from .resume import CLOUDS, DEVICES, STEPS, check_run_dir, check_same_data, check_same_run
+from .run_folder import RunFolder
+from .settings import AUTO, TrainSettings
 from .signals import StopRequest
 from .transfer import start_from
 
@@ -65,17 +66,19 @@ def main(config: Mapping[str, Any]) -> None:
         sys.exit(128 + stopped.signal_number)
 
 
+@steady_output()
 def train(config: Mapping[str, Any]) -> Path:
     """Train what a config describes, measure it on the test split, and return the run's folder.
 
     What is wrong with the config is found before the first step, and leaves no folder behind. Called again with
-    ``train.resume`` it continues the run.
+    ``train.resume`` it continues the run. No two processes write the same run at once.
 
     Args:
         config: as :func:`bixt3d.config.compose` returns it.
 
     Raises:
-        Stopped: Ctrl-C, SIGTERM or ``train.max_minutes`` ended it early; it is saved and can be resumed.
+        Stopped: a signal (:data:`bixt3d.training.signals.STOPS`) or ``train.max_minutes`` ended it early; it is saved
+            and can be resumed.
         ValueError, TypeError: the config asks for what cannot be, or for several devices in one process.
         FileNotFoundError: there is no data, or no run to resume.
         RuntimeError: the loss is no longer a number, or a file is damaged.
@@ -87,13 +90,17 @@ def train(config: Mapping[str, Any]) -> Path:
             "train with scripts/train_cls.py, which starts them itself."
         )
     fabric = make_fabric(settings)
+    with RunFolder(config, settings, fabric) as place:
+        return _train(config, settings, fabric, place)
 
+
+def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, place: RunFolder) -> Path:
     resumed = None
-    if settings.resume is not None:
-        resumed = load_checkpoint(resumed_folder(settings.resume) / "last.pt")
-        check_run_dir(config.get("run_dir"), settings.resume)
+    if place.resumed:
+        resumed = load_checkpoint(place.last)
+        if settings.resume != AUTO:
+            check_run_dir(config.get("run_dir"), settings.resume)
         check_same_run(from_yaml(resumed["config"]), config)
-    folder = run_folder(config, settings, fabric)
 
     dataset = build_dataset(config)
     torch.manual_seed(derive_seed(settings.seed))
@@ -109,7 +116,7 @@ def train(config: Mapping[str, Any]) -> Path:
     steps_per_epoch = settings.steps_per_epoch(len(train_loader))
     facts = {CLOUDS: len(train_loader.clouds), DEVICES: fabric.world_size, STEPS: steps_per_epoch}
     if resumed is not None:
-        check_same_data(resumed, folder / "last.pt", classes=dataset.classes, parts=parts, facts=facts)
+        check_same_data(resumed, place.last, classes=dataset.classes, parts=parts, facts=facts)
     try_batch(fabric.to_device(model), task, train_loader, fabric)
     selection = None
     if settings.select_on is not None:
@@ -127,7 +134,7 @@ def train(config: Mapping[str, Any]) -> Path:
     # how to make such a run again; that this is a continuation of one is no part of it
     recipe = to_yaml({**config, "train": {**config["train"], "resume": None}})
     rank_zero = fabric.is_global_zero
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = place.make()
     step = 0 if resumed is None else resumed["progress"]["step"]
     if rank_zero:
         if resumed is None:
@@ -169,15 +176,15 @@ def train(config: Mapping[str, Any]) -> Path:
             compile_mode=settings.compile_mode,
         )
         if resumed is not None:
-            trainer.load(resumed, folder / "last.pt")
+            trainer.load(resumed, place.last)
         try:
             with StopRequest() as stop:
                 trainer.fit(train_loader, selection, stop)
         except Stopped:
             if rank_zero:
+                more = "" if settings.resume == AUTO else f" and train.resume={folder}"
                 print(
-                    f"stopped and saved at step {trainer.progress.step}; continue with the same command and "
-                    f"train.resume={folder}",
+                    f"stopped and saved at step {trainer.progress.step}; continue with the same command{more}",
                     flush=True,
                 )
             raise

@@ -18,7 +18,7 @@ from ..config.overrides import quoted
 from ..errors import placed
 from ..signatures import check
 from .search_results import Run, write_tables
-from .settings import TrainSettings
+from .settings import AUTO, TrainSettings
 from .signals import StopRequest
 
 KEYS = ("base", "common", "seeds", "settings")
@@ -182,9 +182,7 @@ def run_search(search: Search, out: Path, *, script: Path) -> int:
 def _train(search: Search, run: Run, script: Path, stop: StopRequest) -> int:
     """Start or continue a run, wait for it and mark it as finished; returns its exit status."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    arguments = [*run.overrides, f"run_dir={quoted(str(run.folder))}"]
-    if (run.folder / "last.pt").is_file():
-        arguments.append(f"train.resume={quoted(str(run.folder))}")
+    arguments = [*run.overrides, f"run_dir={quoted(str(run.folder))}", f"train.resume={AUTO}"]
     with run.log.open("a", encoding="utf-8") as log:
         # a session of its own: Ctrl-C reaches the run once, from here
         process = subprocess.Popen(
@@ -192,12 +190,13 @@ def _train(search: Search, run: Run, script: Path, stop: StopRequest) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         told = False
         try:
             while process.poll() is None:
                 if stop.requested is not None and not told:
-                    process.send_signal(stop.requested)
+                    process.send_signal(_sendable(stop.requested))
                     told = True
                 time.sleep(0.1)
         finally:
@@ -211,13 +210,18 @@ def _end(process: subprocess.Popen) -> None:
     """Interrupt what still runs, and kill it only where it stays: killed, torchrun would leave its processes behind."""
     try:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(_sendable(signal.SIGINT))
             process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         pass
     finally:  # at a third Ctrl-C as well
         process.kill()
         process.wait()
+
+
+def _sendable(number: int) -> int:
+    """Return what asks a process of another group to leave: on Windows Ctrl-Break, whatever came here."""
+    return getattr(signal, "CTRL_BREAK_EVENT", number)
 
 
 def _overrides(node: Any, where: str) -> tuple[str, ...]:

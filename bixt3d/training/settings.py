@@ -9,6 +9,7 @@ from ..engine import LoopSettings
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 COMPILE_MODES = ("default", "max-autotune", "reduce-overhead")
+AUTO = "auto"  # train.resume: continue what is there, else start
 PRECISIONS = ("16-mixed", "32-true", "bf16-mixed")
 
 
@@ -36,7 +37,8 @@ class TrainSettings(LoopSettings):
             changes speed, never a result.
         start_from: checkpoint or published weights that a new run takes as many of its weights from as fit; null for
             none.
-        resume: run folder to continue; null to start anew.
+        resume: run folder to continue; null to start anew; ``"auto"`` to continue the run in ``run_dir`` where there is
+            one and else to start it, so that a job that is queued again runs the very same command.
     """
 
     batch_size: int = 32

@@ -9,14 +9,21 @@ from types import FrameType
 
 # Seconds. One Ctrl-C in a terminal comes twice where torchrun hands it on to processes that have got it already.
 ONE_PRESS = 1.0
+# What asks a run to leave, where the platform has it: Ctrl-C, schedulers, SLURM's warning (--signal=USR1@60), the end
+# of a connection, and Ctrl-Break, the one that a process on Windows can send to another.
+STOPS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
+)
 
 
 class StopRequest:
-    """Note Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C, a second later, interrupts at once.
+    """Note ``STOPS`` instead of dying of them; a second Ctrl-C, a second later, interrupts at once.
 
-    Use as a context manager around the loop and look at :attr:`requested` between steps. The handlers
-    that were in place come back at the end. Outside the main thread, where Python allows no handlers, it
-    never asks to stop.
+    SIGHUP stays without effect where it was so before, as under ``nohup``. Use as a context manager around the loop
+    and look at :attr:`requested` between steps. The handlers that were in place come back at the end. Outside the
+    main thread, where Python allows no handlers, it never asks to stop.
 
     Attributes:
         requested: number of the signal that came, or None.
@@ -29,8 +36,12 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in STOPS:
+                nohup = (
+                    number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
+                )
+                if not nohup:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:

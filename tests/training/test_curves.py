@@ -26,6 +26,15 @@ def test_half_a_row_at_the_end_is_left_out(tmp_path):
     assert curves.figures == []
 
 
+def test_rows_that_are_no_numbers_are_left_out(tmp_path):
+    """Such as a second heading, which two writers of one file left in runs of older versions."""
+    (tmp_path / "train.csv").write_text("step,loss\n1,3.5\nstep,loss\n2,nan\n")
+    (tmp_path / "selection.csv").write_text("step,epoch,OA\n1,1,50\nstep,epoch,OA,minutes\n2,2,60\n")
+    curves = read_curves(tmp_path)
+    assert list(curves.loss) == [1, 2]
+    assert curves.selection == {"step": [1, 2], "epoch": [1, 2], "OA": [50, 60]}
+
+
 def test_a_run_that_has_logged_nothing_yet(tmp_path):
     (tmp_path / "train.csv").write_text("")
     assert read_curves(tmp_path).loss == {}

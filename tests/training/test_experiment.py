@@ -3,14 +3,13 @@
 import csv
 import json
 import math
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
 
 from bixt3d.config import from_yaml
-from bixt3d.training import experiment, run_folder
+from bixt3d.training import experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = ("train.measure_test=false", "train.select_on=null", "train.max_steps=1")
@@ -73,21 +72,6 @@ def test_weights_are_drawn_from_the_seed_and_decayed_as_asked(tiny, tmp_path):
     some, all_of_them = decayed(runs["a"])
     assert 0 < some < all_of_them
     assert decayed(runs["b"]) == (all_of_them, all_of_them)
-
-
-def test_runs_without_a_name_of_their_own_never_share_a_folder(tiny, tmp_path, monkeypatch):
-    class Noon(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime(2026, 1, 2, 12)
-
-    monkeypatch.setattr(run_folder, "datetime", Noon)
-    monkeypatch.chdir(tmp_path)
-    folders = [experiment.train(tiny(*QUICK)) for _ in range(2)]
-    assert [str(folder) for folder in folders] == [
-        "runs/tiny/2026-01-02_12-00-00",
-        "runs/tiny/2026-01-02_12-00-00-2",
-    ]
 
 
 def test_a_continuation_on_another_machine_is_recorded_beside_the_first(tiny, tmp_path):

@@ -25,9 +25,9 @@ config, *given = sys.argv[1:]
 given = dict(a.partition("=")[::2] for a in given)
 folder = pathlib.Path(given["run_dir"].strip("'"))
 lr, seed = float(given.get("optim.optimizer.lr", "0.5")), int(given["train.seed"])
-resumed = given.get("train.resume", "").strip("'")
+resumed = "goes on" if given["train.resume"] == "auto" and (folder / "last.pt").exists() else ""
 with open(pathlib.Path(__file__).with_name("calls.txt"), "a") as file:
-    file.write(f"{folder.name} {resumed and pathlib.Path(resumed).name}".strip() + chr(10))
+    file.write(f"{folder.name} {resumed}".strip() + chr(10))
 assert given["train.measure_test"] == "false"
 def stopped(number, frame):
     shutil.copy(pathlib.Path(__file__).with_name("last.pt"), folder / "last.pt")
@@ -153,7 +153,18 @@ def test_ctrl_c_reaches_the_run_and_the_search_goes_on_from_there(written, stand
     assert [r["setting"] for r in rows(out)] == ["plain", "fast, bold"]
     flag.unlink()
     assert run_search(search, out, script=stand_in) == 0
-    assert calls(stand_in)[3:] == ["wide_seed0 wide_seed0", "plain_seed1", "fast_bold_seed1", "wide_seed1"]
+    assert calls(stand_in)[3:] == ["wide_seed0 goes on", "plain_seed1", "fast_bold_seed1", "wide_seed1"]
+
+
+def test_what_a_run_is_sent_is_what_the_platform_can_send(written, stand_in, tmp_path, monkeypatch):
+    """On Windows that is Ctrl-Break alone; here its place is taken by Ctrl-C, all that the stand-in knows."""
+    monkeypatch.setattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT, raising=False)
+    ask = "os.kill(os.getppid(), signal.SIG"
+    stand_in.write_text(STAND_IN.replace(f"{ask}INT", f"{ask}TERM"))
+    stand_in.with_name("interrupt").touch()
+    out = tmp_path / "out"
+    assert run_search(read_search(written(), config_root=CFGS), out, script=stand_in) == 128 + signal.SIGTERM
+    assert (out / "wide_seed0" / "last.pt").exists()
 
 
 # A run whose work is done by a process of its own, as under torchrun, and that needs a while to end it.
