@@ -17,10 +17,12 @@ from ..config import build
 from ..datasets.loader import CloudLoader
 from ..datasets.transform_base import Transform
 from ..datasets.whole import WholeCloudLoader
+from ..errors import USER_ERRORS
 from ..seams import Task
 from ..signatures import full_name, locate, not_taken
 from .allocator import keep_freed_memory
 from .settings import TrainSettings
+from .signals import STOPS
 
 # What the rest of the toolkit asks of every model, and what holds for one that does not say.
 MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1, "min_batch_size": 1}
@@ -114,6 +116,30 @@ def check_batch_size(model: Any, settings: TrainSettings) -> None:
         )
 
 
+def load_split(dataset: Any, split: str, fabric: Any) -> Any:
+    """Load a split in every process, so that files are parsed once: the others find the cache that the first wrote.
+
+    The first process of each node goes before the rest of it, since caches may lie on the node's own disk.
+
+    Raises:
+        Exception: whatever loading raises, in every process that it fails in, and only when all have tried.
+    """
+    if fabric.world_size == 1:
+        return dataset.load(split)
+    mine = 0 if fabric.global_rank == 0 else 1 if fabric.local_rank == 0 else 2
+    clouds = failure = None
+    for turn in range(3):
+        if turn == mine:
+            try:
+                clouds = dataset.load(split)
+            except USER_ERRORS as error:
+                failure = error
+        fabric.barrier()
+    if failure is not None:
+        raise failure
+    return clouds
+
+
 def make_loader(
     dataset: Any,
     split: str,
@@ -128,7 +154,7 @@ def make_loader(
     """
     training = transform is not None
     return CloudLoader(
-        dataset.load(split),
+        load_split(dataset, split, fabric),
         batch_size=settings.batch_size if training else settings.eval_batch_size,
         num_points=num_points or dataset.num_points,
         transform=transform,
@@ -152,7 +178,7 @@ def make_eval_loader(dataset: Any, split: str, task: Task, settings: TrainSettin
     if settings.eval_sampling == "first":
         return make_loader(dataset, split, settings, fabric)
     return WholeCloudLoader(
-        dataset.load(split),
+        load_split(dataset, split, fabric),
         batch_size=settings.eval_batch_size,
         num_points=dataset.num_points,
         device=fabric.device,
@@ -188,10 +214,13 @@ def make_fabric(settings: TrainSettings) -> Any:
     The C allocator is told to keep freed memory where ``settings.keep_freed_memory`` says so.
 
     Raises:
-        ValueError: the accelerator or the precision needs a device that there is not.
+        ValueError: the accelerator or the precision needs a device that there is not, or ``srun`` started this process
+            several times.
     """
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment
 
+    _check_srun()
     if settings.keep_freed_memory:
         keep_freed_memory()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
@@ -209,11 +238,24 @@ def make_fabric(settings: TrainSettings) -> Any:
         num_nodes=nodes,
         strategy="ddp" if local * nodes > 1 else "auto",
         precision=settings.precision,  # type: ignore[arg-type]
+        # else Lightning would read SLURM's variables, which tell of the job and not of this process
+        plugins=None if "LOCAL_RANK" in os.environ else LightningEnvironment(),
     )
     fabric.launch()
     if fabric.world_size > 1:
         atexit.register(_leave_process_group)
     return fabric
+
+
+def _check_srun() -> None:
+    """Raise where ``srun`` started this command several times, each of which would train the whole run."""
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if tasks > 1 and "LOCAL_RANK" not in os.environ:
+        raise ValueError(
+            f"srun: it started this command {tasks} times, and each would do the whole work; start one task on each "
+            "node with torchrun in it (srun --ntasks-per-node=1 torchrun ..., docs/cluster.md), or one task alone "
+            "with train.devices=N for N devices of one node."
+        )
 
 
 def _leave_process_group() -> None:
@@ -250,6 +292,8 @@ def run_again_under_torchrun(devices: int) -> int:
     # what a process has to say it says itself; how torchrun saw it end is no news
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = ["--standalone", f"--nproc_per_node={devices}", "--no-python"]
+    # to be handed on to the processes
+    options.append(f"--signals-to-handle={','.join(number.name for number in STOPS)}")
     # the whole command, so that options of Python itself (-u, -X) come along
     command = torchrun.parse_args([*options, sys.executable, *sys.orig_argv[1:]])
     sys.stdout.flush()

@@ -1,5 +1,6 @@
 """What a run is put together from: loaders as the settings say, and devices that there are."""
 
+import threading
 from functools import partial
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from bixt3d.tasks import Classification, PartSegmentation
 from bixt3d.training import assembly
 from bixt3d.training.assembly import (
     check_batch_size,
+    load_split,
     make_eval_loader,
     make_fabric,
     make_loader,
@@ -194,3 +196,52 @@ def test_a_device_that_there_is_not_is_named(monkeypatch):
         make_fabric(TrainSettings(accelerator="cuda"))
     with pytest.raises(ValueError, match=r"train\.precision: 16-mixed needs a CUDA device"):
         make_fabric(TrainSettings(accelerator="cpu", precision="16-mixed"))
+
+
+def test_srun_of_several_tasks_is_told_what_to_do_instead(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(
+        ValueError, match=r"^srun: it started this command 4 times.*--ntasks-per-node=1 torchrun"
+    ):
+        make_fabric(TrainSettings(accelerator="cpu"))
+
+
+def test_a_process_of_a_large_job_is_one_process(monkeypatch):
+    """What SLURM says of the job, such as of a batch script for eight tasks, is not what runs here."""
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"JOB_NAME": "train", "NTASKS": "8", "PROCID": "3", "NODELIST": "node[1-2]"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    fabric = make_fabric(TrainSettings(accelerator="cpu"))
+    assert (fabric.world_size, fabric.global_rank, fabric.is_global_zero) == (1, 0, True)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_process_reads_first_then_one_of_each_node_then_the_rest(fails):
+    """Two nodes of three processes, which are threads here."""
+    barrier, order, raised = threading.Barrier(6), [], []
+
+    class Slow:
+        def load(self, split):
+            order.append(threading.current_thread().name)
+            if fails:
+                raise ValueError("damaged")
+            return split
+
+    def run(rank):
+        fabric = SimpleNamespace(
+            world_size=6, global_rank=rank, local_rank=rank % 3, barrier=lambda: barrier.wait(10)
+        )
+        try:
+            assert load_split(Slow(), "val", fabric) == "val"
+        except ValueError as error:
+            raised.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(rank,), name=str(rank)) for rank in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [order[0], order[1], sorted(order[2:])] == ["0", "3", ["1", "2", "4", "5"]]
+    assert raised == (["damaged"] * 6 if fails else []), "nobody is left waiting"
