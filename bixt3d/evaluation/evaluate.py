@@ -23,10 +23,10 @@ from ..training.assembly import (
     build_task,
     check_fit,
     make_eval_loader,
-    make_fabric,
     make_loader,
     points_measured,
 )
+from ..training.devices import make_fabric
 from ..training.report import print_result, write_report
 from ..training.settings import TrainSettings
 from ..training.transfer import note_changes

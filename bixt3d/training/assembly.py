@@ -1,12 +1,8 @@
-"""Put the parts of a run together: model, loaders, devices."""
+"""Put the parts of a run together: model and loaders."""
 
 from __future__ import annotations
 
-import atexit
 import copy
-import logging
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,9 +16,7 @@ from ..datasets.whole import WholeCloudLoader
 from ..errors import USER_ERRORS
 from ..seams import Task
 from ..signatures import full_name, locate, not_taken
-from .allocator import keep_freed_memory
 from .settings import TrainSettings
-from .signals import STOPS
 
 # What the rest of the toolkit asks of every model, and what holds for one that does not say.
 MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1, "min_batch_size": 1}
@@ -206,102 +200,3 @@ def try_batch(model: nn.Module, task: Task, loader: CloudLoader, fabric: Any) ->
     with torch.random.fork_rng(devices=[]), torch.no_grad(), fabric.autocast():
         task.predict(model.eval(), next(few.epoch(0)))
     model.train(training)
-
-
-def make_fabric(settings: TrainSettings) -> Any:
-    """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``.
-
-    The C allocator is told to keep freed memory where ``settings.keep_freed_memory`` says so.
-
-    Raises:
-        ValueError: the accelerator or the precision needs a device that there is not, or ``srun`` started this process
-            several times.
-    """
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import LightningEnvironment
-
-    _check_srun()
-    if settings.keep_freed_memory:
-        keep_freed_memory()
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
-    nodes = int(os.environ.get("WORLD_SIZE", local)) // local
-    if settings.precision == "16-mixed" and not torch.cuda.is_available():
-        raise ValueError("train.precision: 16-mixed needs a CUDA device; use bf16-mixed or 32-true here.")
-    if settings.accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "train.accelerator: expected a CUDA device, but torch sees none; use train.accelerator=cpu, or install "
-            "a torch built for this machine's driver."
-        )
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=local,
-        num_nodes=nodes,
-        strategy="ddp" if local * nodes > 1 else "auto",
-        precision=settings.precision,  # type: ignore[arg-type]
-        # else Lightning would read SLURM's variables, which tell of the job and not of this process
-        plugins=None if "LOCAL_RANK" in os.environ else LightningEnvironment(),
-    )
-    fabric.launch()
-    if fabric.world_size > 1:
-        atexit.register(_leave_process_group)
-    return fabric
-
-
-def _check_srun() -> None:
-    """Raise where ``srun`` started this command several times, each of which would train the whole run."""
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if tasks > 1 and "LOCAL_RANK" not in os.environ:
-        raise ValueError(
-            f"srun: it started this command {tasks} times, and each would do the whole work; start one task on each "
-            "node with torchrun in it (srun --ntasks-per-node=1 torchrun ..., docs/cluster.md), or one task alone "
-            "with train.devices=N for N devices of one node."
-        )
-
-
-def _leave_process_group() -> None:
-    """End the threads of torch.distributed while the interpreter still lives.
-
-    Lightning does so for NCCL alone; a process with gloo may abort when it ends (pytorch issue 190489).
-    """
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def meant_by(accelerator: str) -> str:
-    """Return the accelerator that a setting stands for on this machine: what ``auto`` takes, else itself."""
-    if accelerator != "auto":
-        return accelerator
-    return "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def needs_processes(settings: TrainSettings) -> bool:
-    """Whether several devices are asked for, and this process is none of those that torchrun starts for them."""
-    return settings.devices > 1 and "LOCAL_RANK" not in os.environ
-
-
-def run_again_under_torchrun(devices: int) -> int:
-    """Run the command that started this process again, under torchrun in a process for each device.
-
-    Returns:
-        The exit status: the largest of the processes', or ``128 + signal``.
-    """
-    from torch.distributed import run as torchrun
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    # what a process has to say it says itself; how torchrun saw it end is no news
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    options = ["--standalone", f"--nproc_per_node={devices}", "--no-python"]
-    # to be handed on to the processes
-    options.append(f"--signals-to-handle={','.join(number.name for number in STOPS)}")
-    # the whole command, so that options of Python itself (-u, -X) come along
-    command = torchrun.parse_args([*options, sys.executable, *sys.orig_argv[1:]])
-    sys.stdout.flush()
-    try:
-        torchrun.run(command)
-    except ChildFailedError as error:
-        codes = (failure.exitcode for failure in error.failures.values())
-        return max(code if code >= 0 else 128 - code for code in codes)
-    except SignalException as stopped:
-        return 128 + stopped.sigval
-    return 0

@@ -26,15 +26,13 @@ from .assembly import (
     check_batch_size,
     check_fit,
     make_eval_loader,
-    make_fabric,
     make_loader,
-    needs_processes,
     points_measured,
-    run_again_under_torchrun,
     try_batch,
 )
 from .cost import run_cost
 from .curves import draw_curves, read_curves
+from .devices import make_fabric, needs_processes, run_again_under_torchrun
 from .progress import ConsoleObserver
 from .report import minutes_to, print_result, write_report
 from .resume import CLOUDS, DEVICES, STEPS, check_run_dir, check_same_data, check_same_run

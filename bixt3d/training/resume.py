@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checkpoint import check_labels
 from ..config import differences, from_yaml
-from .assembly import meant_by
+from .devices import meant_by
 
 # What may differ between a run and its continuation: nothing that changes a number it computes.
 FREE_ON_RESUME = (

@@ -1,4 +1,4 @@
-"""What a run is put together from: loaders as the settings say, and devices that there are."""
+"""What a run is put together from: loaders as the settings say, read by one process first."""
 
 import threading
 from functools import partial
@@ -21,12 +21,10 @@ from bixt3d.models import (
     PointMLPSegmenter,
 )
 from bixt3d.tasks import Classification, PartSegmentation
-from bixt3d.training import assembly
 from bixt3d.training.assembly import (
     check_batch_size,
     load_split,
     make_eval_loader,
-    make_fabric,
     make_loader,
     points_measured,
 )
@@ -175,46 +173,6 @@ def test_a_batch_too_small_for_the_model_leaves_no_folder(compose, tmp_path):
     with pytest.raises(ValueError, match=r"^train\.batch_size"):
         train(config)
     assert not folder.exists()
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_allocator_is_set_only_where_it_is_asked_for(monkeypatch, wanted):
-    calls = []
-    monkeypatch.setattr(assembly, "keep_freed_memory", lambda: calls.append(1))
-    for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    fabric = make_fabric(TrainSettings(accelerator="cpu", precision="bf16-mixed", keep_freed_memory=wanted))
-    assert bool(calls) == wanted
-    assert (fabric.device.type, fabric.world_size) == ("cpu", 1)
-    with fabric.autocast():
-        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.bfloat16
-
-
-def test_a_device_that_there_is_not_is_named(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"train\.accelerator: expected a CUDA device, but torch sees none"):
-        make_fabric(TrainSettings(accelerator="cuda"))
-    with pytest.raises(ValueError, match=r"train\.precision: 16-mixed needs a CUDA device"):
-        make_fabric(TrainSettings(accelerator="cpu", precision="16-mixed"))
-
-
-def test_srun_of_several_tasks_is_told_what_to_do_instead(monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    with pytest.raises(
-        ValueError, match=r"^srun: it started this command 4 times.*--ntasks-per-node=1 torchrun"
-    ):
-        make_fabric(TrainSettings(accelerator="cpu"))
-
-
-def test_a_process_of_a_large_job_is_one_process(monkeypatch):
-    """What SLURM says of the job, such as of a batch script for eight tasks, is not what runs here."""
-    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "RANK"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"JOB_NAME": "train", "NTASKS": "8", "PROCID": "3", "NODELIST": "node[1-2]"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    fabric = make_fabric(TrainSettings(accelerator="cpu"))
-    assert (fabric.world_size, fabric.global_rank, fabric.is_global_zero) == (1, 0, True)
 
 
 @pytest.mark.parametrize("fails", [False, True])
