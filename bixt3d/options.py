@@ -23,7 +23,11 @@ def add_prediction_options(parser: argparse.ArgumentParser, *, files: str) -> No
     parser.add_argument(
         "--classifier", type=Path, help="checkpoint that says the class of each cloud, for parts"
     )
-    parser.add_argument("--up", choices=("x", "y", "z"), help="axis that is up in the files (default: y)")
+    parser.add_argument(
+        "--up",
+        choices=("x", "y", "z"),
+        help="axis that is up in the files (default: data.up of training, or y)",
+    )
     parser.add_argument("--samples", type=int, help="points to draw from a mesh (default: 10000)")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the draw of points from large clouds and meshes (default: 0)"

@@ -90,7 +90,7 @@ def predict(options: argparse.Namespace) -> int:
         category=options.category,
         samples=options.samples,
         png=options.png,
-        up=options.up or "y",
+        up=options.up,
         report=lambda message: console.print(
             f"error: {message}", highlight=False, markup=False, soft_wrap=True
         ),

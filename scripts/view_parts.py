@@ -83,7 +83,7 @@ def view(options: argparse.Namespace) -> int:
         scenes = scenes_of_files(
             predictor,
             files,
-            up=options.up or "y",
+            up=options.up,
             samples=options.samples,
             report=report,
             **choices,

@@ -17,6 +17,7 @@ from ..io import Cloud, read_points
 from ..io.finding import CONVERTERS
 from ..io.writing import check_folder, write_csv, write_json, write_npz, write_ply
 from ..viewer.palette import part_colors
+from .loading import trained_up
 from .prediction import Job, Prediction
 from .predictor import Predictor
 
@@ -32,6 +33,18 @@ def check_samples(samples: int | None) -> None:
     """Raise a ValueError where so many points cannot be drawn from a mesh; None stands for the reader's default."""
     if samples is not None and samples < 1:
         raise ValueError(f"samples: expected at least 1, got {samples}.")
+
+
+def chosen_up(predictor: Predictor, up: str | None) -> str:
+    """Return the axis that is up in files: what the user says, with a note if training said another, or that one."""
+    trained = trained_up(predictor.config.get("data", {}))
+    if up is not None and trained is not None and up != trained:
+        logger.warning(
+            "up: files are taken with %s up; those that the model was trained on had %s up (data.up)",
+            up,
+            trained,
+        )
+    return up or predictor.up
 
 
 def what_is_wrong(file: Path, error: BaseException) -> str:
@@ -114,7 +127,7 @@ class BatchPredictor:
         category: class of all clouds, for parts; None where each has its own or the model needs none.
         samples: points to draw from a mesh; None for the reader's default.
         png: also write a picture of the parts.
-        up: the axis that is up in the files; models and pictures see it as y.
+        up: the axis that is up in the files; models and pictures see it as y. None for that of training.
         report: called with each error, one sentence.
         stop: asked before each file; where it says yes, the files that are left are not reached.
 
@@ -129,13 +142,14 @@ class BatchPredictor:
     category: str | None = None
     samples: int | None = None
     png: bool = False
-    up: str = "y"
+    up: str | None = None
     report: Callable[[str], None] = print
     stop: Callable[[], bool] = lambda: False
     rows: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_samples(self.samples)
+        self.up = chosen_up(self.predictor, self.up)
         if self.png and not self.predictor.parts:
             raise ValueError("png: this model is a classifier, and pictures show parts; leave it out.")
         self.predictor.check_category(self.category)
@@ -259,7 +273,7 @@ class BatchPredictor:
             from ..viewer.pictures import save_png
             from ..viewer.scene import part_scene
 
-            shown = one.cloud.turned(self.up).points
+            shown = one.cloud.turned(self.up).points  # type: ignore[arg-type]
             scene = part_scene(one.file.name, shown, prediction.labels, prediction.names)
             save_png(target.with_name(f"{target.name}_parts.png"), [scene])
 

@@ -32,6 +32,8 @@ INSTALL = "pip install onnx onnxscript onnxruntime, or pip install -e '.[export]
 NORMALISATION = (
     "xyz minus their mean, divided by the largest distance from it (unit sphere), in float64, then float32"
 )
+# The coordinates of a cloud whose x, y or z is up, in the order that makes y up: those of bixt3d.io.turn_to_y.
+TURNS = {"x": "-y x z", "y": "x y z", "z": "x z -y"}
 
 
 class Exported(NamedTuple):
@@ -108,6 +110,9 @@ def describe(predictor: Predictor, name: str) -> dict[str, str]:
         "takes_category": json.dumps(predictor.takes_category),
         "in_channels": str(predictor.model.in_channels),
         "channels": "x y z" if predictor.model.in_channels == 3 else "x y z, then the unit normal",
+        "up": "y",
+        "trained_up": predictor.up,
+        "turn": TURNS[predictor.up],
         "normalisation": NORMALISATION,
         "num_points": str(predictor.num_points),
         "min_points": str(fewest_points(predictor)),

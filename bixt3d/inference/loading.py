@@ -46,7 +46,8 @@ def load(
         All but ``path`` hold for the classifier as well.
 
     Returns:
-        A predictor of classes, or of parts where the checkpoint is of a segmenter.
+        A predictor of classes, or of parts where the checkpoint is of a segmenter. It takes clouds as they lie in the
+        files of training: where these were turned (``data.up=z``), new ones are turned in the same way.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -80,6 +81,7 @@ def load(
         config=config,
         takes_category=bool(getattr(model, "takes_category", False)),
         classifier=None if classifier is None else load(classifier, trust_code=trust_code, **options),
+        up=trained_up(config["data"]) or "y",
         **options,
     )
 
@@ -128,6 +130,12 @@ def training_points(data: Mapping[str, Any]) -> int:
             "a number, write it into the config."
         )
     return default
+
+
+def trained_up(data: Mapping[str, Any]) -> str | None:
+    """Return the axis that was up in the files of training, as a config's data node says it; None where it does not."""
+    up = data.get("up")
+    return up if up in ("x", "y", "z") else None
 
 
 def usable_device(name: str | None) -> str:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 
+from ..io import Cloud, unit_sphere
+
+logger = logging.getLogger(__name__)
+
 NEIGHBORS = 16
+
+
+def normals_of(cloud: Cloud) -> np.ndarray:
+    """Return a cloud's own normals ``(N, 3)``, or an estimate with a warning where it has none."""
+    if cloud.normals is not None:
+        return cloud.normals
+    found = estimate_normals(unit_sphere(cloud.points), cloud.path)
+    logger.warning("%s: has no normals; they were estimated from neighbouring points", cloud.path)
+    return found
 
 
 def estimate_normals(points: np.ndarray, where: Any = "points") -> np.ndarray:

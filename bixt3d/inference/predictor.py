@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..io import Cloud, unit_sphere
+from ..io import Cloud, check_axis, unit_sphere
 from ..ops import knn
 from .compiled import compile_for_prediction
-from .normals import estimate_normals
+from .normals import normals_of
 from .prediction import Job, Prediction, as_cloud, batches, check_classifier, cut, each_cloud, in_precision
 from .strays import drop_strays
-
-logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -48,10 +45,12 @@ class Predictor:
         compile: whether to compile the model first, see :func:`bixt3d.inference.compiled.compile_for_prediction`.
         drop_strays: whether to leave stray points out (:func:`bixt3d.inference.strays.find_strays`), which then take
             the parts of the nearest point that is left.
+        up: the axis that is up in the clouds to come, unless a call says otherwise. The model sees y up, as it did in
+            training.
 
     Raises:
-        ValueError: a number out of range; or the classifier knows none of the classes, has parts itself, or is
-            given to a model that predicts classes.
+        ValueError: a number out of range; there is no such axis; or the classifier knows none of the classes, has
+            parts itself, or is given to a model that predicts classes.
     """
 
     def __init__(
@@ -70,7 +69,9 @@ class Predictor:
         precision: str = "32-true",
         compile: bool = False,
         drop_strays: bool = False,
+        up: str = "y",
     ) -> None:
+        check_axis(up)
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}.")
         if seed < 0:
@@ -88,7 +89,7 @@ class Predictor:
         self.config: Mapping[str, Any] = config or {}
         self.takes_category = takes_category
         self.classifier = classifier
-        self.batch_size, self.seed, self.drop_strays = batch_size, seed, drop_strays
+        self.batch_size, self.seed, self.drop_strays, self.up = batch_size, seed, drop_strays, up
         owners = [name.rpartition("/")[0] for name in self.parts]
         # (classes, parts): which parts belong to a class
         self._belongs = torch.tensor(
@@ -101,7 +102,7 @@ class Predictor:
         *,
         normals: Any = None,
         category: str | Sequence[str | None] | None = None,
-        up: str = "y",
+        up: str | None = None,
     ) -> Any:
         """Predict the class, or the part of every point, of one cloud or, in batches, of several.
 
@@ -112,7 +113,7 @@ class Predictor:
                 they are absent or one has no direction.
             category: name of the cloud's class, for a segmenter. Of several clouds normals and category come as a list,
                 one for each; a single name holds for all.
-            up: the axis that is up in the cloud. The model sees y up, as it did in training.
+            up: the axis that is up in the cloud; None for the predictor's own.
 
         Returns:
             A :class:`~bixt3d.inference.prediction.Prediction`, or a list of them where there are several clouds.
@@ -134,7 +135,7 @@ class Predictor:
         *,
         normals: Any = None,
         category: Any = None,
-        up: str = "y",
+        up: str | None = None,
         whole: bool = False,
     ) -> Job:
         """Check and normalise one cloud; takes and raises what a call does.
@@ -142,7 +143,7 @@ class Predictor:
         With ``whole`` a classifier, too, keeps all points: :meth:`attention` shows them, and :meth:`run` predicts the
         mean over the subsets.
         """
-        cloud = as_cloud(points, normals).turned(up)
+        cloud = as_cloud(points, normals).turned(up or self.up)
         index, first = self._category(cloud, category)
         cloud, speakers = drop_strays(cloud) if self.drop_strays else (cloud, None)
         strays = 0 if speakers is None else len(speakers) - len(cloud)
@@ -181,7 +182,7 @@ class Predictor:
         *,
         layer: int = -1,
         category: str | None = None,
-        up: str = "y",
+        up: str | None = None,
     ) -> np.ndarray:
         """Return how much latents attend to each point: the mean over heads of the softmax over tokens.
 
@@ -240,11 +241,7 @@ class Predictor:
         """Return the cloud's normals where the model takes any, estimated where the cloud has none."""
         if self.model.in_channels == 3:
             return []
-        found = cloud.normals
-        if found is None:
-            found = estimate_normals(unit_sphere(cloud.points), cloud.path)
-            logger.warning("%s: has no normals; they were estimated from neighbouring points", cloud.path)
-        return [found.astype(np.float32)]
+        return [normals_of(cloud).astype(np.float32)]
 
     def _category(self, cloud: Cloud, category: str | None) -> tuple[int | None, Job | None]:
         self.check_category(category)
@@ -255,7 +252,7 @@ class Predictor:
         if len(self.classes) == 1:
             return 0, None
         if self.classifier is not None:
-            return None, self.classifier.prepare(cloud)
+            return None, self.classifier.prepare(cloud, up="y")  # it is turned already
         if self.takes_category:
             raise ValueError(
                 f"{cloud.path}: the model needs the category of the cloud; give --category NAME "

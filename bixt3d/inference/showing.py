@@ -13,7 +13,7 @@ from ..checkpoint import check_labels
 from ..config import build
 from ..io import Cloud, read_points
 from ..viewer.scene import UNKNOWN, Scene, attention_scene, part_scene, plain_scene
-from .batch_prediction import UNUSABLE, warn_of_doubts, what_is_wrong
+from .batch_prediction import UNUSABLE, chosen_up, warn_of_doubts, what_is_wrong
 from .prediction import Job
 from .predictor import Predictor
 
@@ -29,7 +29,7 @@ def scenes_of_files(
     category: str | None = None,
     attention: Sequence[int] | None = None,
     layer: int = -1,
-    up: str = "y",
+    up: str | None = None,
     samples: int | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Scene]:
@@ -41,7 +41,7 @@ def scenes_of_files(
         category: class of all clouds, where the model asks for it.
         attention: numbers of latents whose attention is shown in place of the parts.
         layer: layer of that attention.
-        up: the axis that is up in the files; model and pictures see it as y.
+        up: the axis that is up in the files; model and pictures see it as y. None for that of training.
         samples: points to draw from a mesh; None for the reader's default.
         report: called with what is wrong with each of the other files, one sentence.
 
@@ -49,12 +49,13 @@ def scenes_of_files(
         ValueError: the model has no such category, latent or layer.
     """
     predictor.check_category(category)
+    up = chosen_up(predictor, up)
     scenes = []
     for file in files:
         try:
             labelled = predictor.parts if attention is None else ()
             cloud = _read(file, samples, predictor.seed, labelled).turned(up)
-            job = predictor.prepare(cloud, category=category, whole=attention is not None)
+            job = predictor.prepare(cloud, category=category, up="y", whole=attention is not None)
         except UNUSABLE as error:
             report(what_is_wrong(file, error))
             continue
@@ -101,7 +102,7 @@ def scenes_of_split(
         own = clouds.classes[clouds.labels[i]] if predictor.parts and predictor.classifier is None else None
         truth = None if clouds.part_labels is None else np.asarray(clouds.part_labels[i])
         points = np.asarray(clouds.points[i])
-        job = predictor.prepare(points, category=category or own, whole=attention is not None)
+        job = predictor.prepare(points, category=category or own, up="y", whole=attention is not None)
         scenes.append(_scene(predictor, clouds.names[i], points[:, :3], job, truth, attention, layer))
     return scenes
 

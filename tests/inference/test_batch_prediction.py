@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,23 @@ def test_files_that_lie_or_have_strays_are_labelled_as_those_that_do_not(tmp_pat
     (table,) = batch.write_summary([tmp_path / "a.npy"])
     (row,) = csv.DictReader(table.open(encoding="utf-8"))
     assert (row["points"], row["strays"]) == ("152", "2")
+
+
+@pytest.mark.parametrize(
+    ("trained", "said", "note"),
+    [("z", None, ""), ("z", "y", "with y up; those .* trained on had z up"), ("z", "z", ""), (None, "z", "")],
+)
+def test_without_a_word_files_lie_as_those_of_training(tmp_path, caplog, trained, said, note):
+    """A note where the user says otherwise; none where training did not say, as with ModelNet."""
+    upright = np.random.default_rng(0).normal(size=(150, 3))
+    lying = upright[:, [0, 2, 1]] * [1, -1, 1]
+    np.save(tmp_path / "a.npy", upright if said == "y" else lying)
+    config = {"data": {} if trained is None else {"up": trained}}
+    batch = BatchPredictor(segmenter(up=trained or "y", config=config), tmp_path / "out", up=said)
+    predict(batch, [tmp_path / "a.npy"])
+    saved = np.load(tmp_path / "out" / "a_parts.npz")
+    assert np.array_equal(saved["labels"], segmenter()(upright).labels)
+    assert re.search(note, caplog.text) if note else "up:" not in caplog.text
 
 
 def test_results_lie_as_the_file_does_and_pictures_stand(tmp_path, monkeypatch):

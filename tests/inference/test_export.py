@@ -7,14 +7,17 @@ import json
 import logging
 import sys
 
+import numpy as np
 import pytest
 import torch
 from places import ROOT
+from toys import segmenter
 
 from bixt3d.checkpoint import load_checkpoint, save_checkpoint
 from bixt3d.config import from_yaml, to_yaml
-from bixt3d.inference.export import export_checkpoint, own_ops
+from bixt3d.inference.export import describe, export_checkpoint, own_ops
 from bixt3d.inference.loading import load
+from bixt3d.io import turn_to_y
 from bixt3d.training.assembly import build_model, build_task
 
 CLASSES, PARTS = ["bag", "cap"], ["bag/a", "bag/b", "cap/c"]
@@ -133,6 +136,19 @@ def test_onnx_is_the_model(checkpoint, tmp_path, capfd, name):
     assert metadata["num_points"] == "48"
     assert capfd.readouterr() == ("", ""), "the exporter talks of itself"
     assert logging.root.manager.disable == logging.NOTSET, "others may talk again"
+
+
+@pytest.mark.parametrize("up", ["x", "y", "z"])
+def test_a_file_says_how_the_clouds_of_training_lay_and_what_turns_them(up):
+    """Followed to the letter, the turn of the metadata is that of training."""
+    told = describe(segmenter(up=up), "name")
+    assert (told["up"], told["trained_up"]) == ("y", up)
+    cloud = np.random.default_rng(0).normal(size=(9, 3))
+    columns = {"x": cloud[:, 0], "y": cloud[:, 1], "z": cloud[:, 2], "-x": -cloud[:, 0], "-y": -cloud[:, 1]}
+    turned = np.stack([columns[name] for name in told["turn"].split()], axis=1)
+    assert np.array_equal(turned, turn_to_y(cloud, up))
+    upright = turned[:, 1]
+    assert np.array_equal(upright, columns[up])
 
 
 def test_the_weights_are_those_that_a_checkpoint_serves(checkpoint, tmp_path):

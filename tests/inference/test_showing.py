@@ -18,7 +18,7 @@ class Things:
 
     parts, num_points = PARTS, 32
 
-    def __init__(self, root="here", classes=CLASSES):
+    def __init__(self, root="here", classes=CLASSES, up="y"):
         self.root, self.classes = root, tuple(classes)
 
     def load(self, split):
@@ -107,6 +107,18 @@ def test_files_are_turned_and_what_cannot_be_used_is_reported(tmp_path):
     assert "b.npy" in sentence
     (hat,) = showing.scenes_of_files(segmenter(), [tmp_path / "a.npy"], category="hat")
     assert parts_of(hat) == {"brim"}
+
+
+def test_a_model_trained_with_another_axis_up_turns_files_once_and_shapes_of_its_data_set_never(tmp_path):
+    upright = np.random.default_rng(0).normal(size=(50, 3))
+    np.save(tmp_path / "a.npy", upright[:, [0, 2, 1]] * [1, -1, 1])
+    (scene,) = showing.scenes_of_files(segmenter(up="z"), [tmp_path / "a.npy"])
+    assert np.allclose(scene.points, unit_sphere(upright), atol=1e-6)
+    wanted = part_scene("x", upright, segmenter()(upright).labels, PARTS)
+    assert np.array_equal(scene.views[0].colors, wanted.views[0].colors)
+    (shape,) = showing.scenes_of_split(trained_on_things(segmenter(up="z"), up="z"), "val", [0])
+    (same,) = showing.scenes_of_split(trained_on_things(segmenter()), "val", [0])
+    assert np.array_equal(shape.views[0].colors, same.views[0].colors)
 
 
 def test_attention_is_that_of_the_latents_and_the_layer_asked_for(tmp_path, monkeypatch):
