@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 
 class Result(Protocol):
-    """Outcome of one evaluation."""
+    """Outcome of one evaluation.
+
+    It may also have ``details() -> dict[str, float]``, further figures in percent that are reported and never select,
+    and ``per_cloud(names) -> dict[str, list[list]]``, tables with a row for each cloud of the split.
+    """
 
     def summary(self) -> dict[str, float]:
         """Return named figures, in percent; the task's ``selects`` is one of the names."""
@@ -39,6 +43,9 @@ class Meter(Protocol):
 
 class Task(Protocol):
     """The seam between the loop and what is learnt.
+
+    It may also have ``count(labels)``, which is called once before training with the labels of the training split,
+    ``(n,)`` integers.
 
     Attributes:
         selects: name of the figure that selects a model.

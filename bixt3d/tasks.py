@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .metrics.classification import ClassificationMeter
 from .metrics.parts import IGNORED, PartMeter, PartTarget, check_conventions, owners
 
+SELECTING = ("OA", "mAcc")
+BALANCED = "balanced"
+
 
 class Classification:
-    """Shape classification by cross-entropy; the overall accuracy selects.
+    """Shape classification by cross-entropy.
 
     Args:
         classes: class names in label order.
         parts: part names; every task is given them, this one has no use for them.
         label_smoothing: share of the target spread evenly over **all** classes (torch's convention).
             PointMLP spreads 0.2 over the *other* 39 classes of ModelNet40, which is ``0.2 * 40 / 39`` here.
+        class_weights: how much the clouds of each class count in the loss: a number for each class, in label order;
+            or ``"balanced"``, clouds of the training split / (classes that it holds * clouds of the class), so that
+            every class counts as much as any other; None for all clouds alike.
+        selects: the figure that selects a model: ``"OA"``, or ``"mAcc"``, in which small classes count as much as
+            large ones.
 
     Raises:
-        ValueError: ``label_smoothing`` outside [0, 1).
+        ValueError: ``label_smoothing`` outside [0, 1), an unknown figure, or weights that are not one number of at
+            least 0 for each class, some above.
     """
 
+    # what holds for a task derived from this one that does not say
     selects = "OA"
+    class_weights: str | Sequence[float] | None = None
+    weights: Tensor | None = None
     eval_sampling = ("first",)
 
     def __init__(
-        self, classes: tuple[str, ...], parts: tuple[str, ...] = (), *, label_smoothing: float = 0.0
+        self,
+        classes: tuple[str, ...],
+        parts: tuple[str, ...] = (),
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: str | Sequence[float] | None = None,
+        selects: str = "OA",
     ):
         _check_smoothing(label_smoothing)
+        if selects not in SELECTING:
+            raise ValueError(f"selects: expected one of {', '.join(SELECTING)}, got {selects!r}.")
+        _check_weights(class_weights, len(classes))
         self.classes = classes
         self.label_smoothing = label_smoothing
+        self.selects = selects
+        self.class_weights = class_weights
+        listed = class_weights is not None and not isinstance(class_weights, str)
+        self.weights = torch.tensor(class_weights, dtype=torch.float32) if listed else None
+
+    def count(self, labels: Sequence[int]) -> None:
+        """Take note of the training split: its labels, from which balanced weights follow."""
+        if self.class_weights == BALANCED:
+            counts = torch.bincount(torch.as_tensor(labels), minlength=len(self.classes)).float()
+            held = counts > 0
+            self.weights = torch.where(held, counts.sum() / (held.sum() * counts.clamp(min=1)), 1.0)
 
     def model_arguments(self) -> dict[str, int]:
         """Return the number of classes."""
@@ -44,11 +78,20 @@ class Classification:
         return model(batch.points), batch.labels if batch.targets is None else batch.targets
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the mean cross-entropy, in nats, in float32.
+        """Return the mean cross-entropy, in nats, in float32, weighted by class where there are weights.
 
-        Of a cloud that is mixed of A and B it is ``share_A CE(A) + share_B CE(B)``.
+        Of a cloud that is mixed of A and B it is ``share_A CE(A) + share_B CE(B)``; the weighted mean is then over
+        clouds, else over the weights of the batch (torch's convention).
+
+        Raises:
+            ValueError: weights are to be balanced, and :meth:`count` was not called.
         """
-        return F.cross_entropy(prediction.float(), target, label_smoothing=self.label_smoothing)
+        if self.class_weights == BALANCED and self.weights is None:
+            raise ValueError(
+                "class_weights: balanced weights need the labels of training; call count(labels) first."
+            )
+        weights = None if self.weights is None else self.weights.to(prediction.device)
+        return F.cross_entropy(prediction.float(), target, weights, label_smoothing=self.label_smoothing)
 
     def meter(self) -> ClassificationMeter:
         """Return an empty meter for overall and mean class accuracy."""
@@ -127,6 +170,19 @@ class PartSegmentation:
     def meter(self) -> PartMeter:
         """Return an empty meter for part IoU."""
         return PartMeter(self.classes, self.parts, conventions=self.conventions)
+
+
+def _check_weights(weights: str | Sequence[float] | None, classes: int) -> None:
+    if weights is None or weights == BALANCED:
+        return
+    numbers = not isinstance(weights, str) and all(
+        isinstance(w, int | float) and 0 <= w < math.inf for w in weights
+    )
+    if not numbers or len(weights) != classes or not any(weights):
+        raise ValueError(
+            f"class_weights: expected {BALANCED}, null or {classes} numbers of at least 0, one for each class, got "
+            f"{weights!r}."
+        )
 
 
 def _check_smoothing(label_smoothing: float) -> None:

@@ -1,11 +1,12 @@
 """Measure a checkpoint, on clean clouds or on corrupted ones.
 
-python scripts/evaluate.py CHECKPOINT [split=test] [out=DIR] [key=value ...]
+python scripts/evaluate.py CHECKPOINT [split=test] [out=DIR] [votes=10 [seed=0]] [key=value ...]
 python scripts/evaluate.py CHECKPOINT corruption=all points=all [severity=1,2,3,4,5] [seed=0] [out=DIR] [key=value ...]
 
 CHECKPOINT is a best.pt or last.pt, a run folder (its last.pt), or a .safetensors file of scripts/publish.py; key=value
 changes its config, such as data.root=DIR, and trust_code=true lets that config name code outside the toolkit.
-docs/robustness.md says what the corruptions are.
+docs/robustness.md says what the corruptions are. out=DIR writes tables, for classes predictions.csv with a row for each
+cloud as well. votes=10 measures the mean over ten stretched copies of each cloud too, a figure of its own.
 """
 
 import sys
@@ -15,9 +16,9 @@ from bixt3d.errors import report_errors
 from bixt3d.evaluation.evaluate import evaluate_checkpoint, evaluate_robustness
 from bixt3d.evaluation.robustness import RobustnessPlan
 
-ROBUSTNESS = {"corruption", "points", "seed", "severity"}
+ROBUSTNESS = {"corruption", "points", "severity"}
 SWITCHES = ("drop_strays", "trust_code")
-OWN = {"split", "out", *SWITCHES} | ROBUSTNESS
+OWN = {"split", "out", "seed", "votes", *SWITCHES} | ROBUSTNESS
 
 
 def main() -> None:
@@ -38,10 +39,22 @@ def measure(checkpoint: str, own: dict[str, str], overrides: list[str]) -> None:
         if given not in ("false", "true"):
             raise ValueError(f"{switch}: expected true or false, got {given!r}.")
         options[switch] = given == "true"
-    if ROBUSTNESS & own.keys():
+    if "votes" in own:
+        if ROBUSTNESS & own.keys():
+            raise ValueError("votes: are for clean clouds; leave out corruption, points and severity.")
+        options |= {name: whole_number(name, own[name]) for name in ("votes", "seed") if name in own}
+        evaluate_checkpoint(checkpoint, overrides, **options)
+    elif "seed" in own or ROBUSTNESS & own.keys():
         evaluate_robustness(checkpoint, RobustnessPlan.parse(own), overrides, **options)
     else:
         evaluate_checkpoint(checkpoint, overrides, **options)
+
+
+def whole_number(name: str, text: str) -> int:
+    """Read the value of an option."""
+    if not text.isdecimal():
+        raise ValueError(f"{name}: expected a whole number, got {text!r}.")
+    return int(text)
 
 
 if __name__ == "__main__":

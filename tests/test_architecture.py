@@ -23,7 +23,7 @@ RULES = {
     "errors": (set(), set()),
     "evaluation": (
         {"checkpoint", "config", "datasets", "engine", "inference", "io", "seams", "tasks", "training"},
-        {"matplotlib", "rich", "torch"},
+        {"matplotlib", "numpy", "rich", "torch"},
     ),
     "inference": (
         {"checkpoint", "config", "errors", "io", "layers", "ops", "signatures", "training", "viewer"},

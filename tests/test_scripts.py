@@ -262,6 +262,7 @@ def test_what_a_run_leaves_in_its_folder(tiny_run):
         "confusion.csv",
         "confusion.png",
         "per_class.csv",
+        "predictions.csv",
         "tensorboard",
     } <= names
     assert not [n for n in names if n.startswith(".")], "no temporary file is left"
@@ -317,6 +318,8 @@ def test_evaluation_from_the_checkpoint_alone_and_from_elsewhere(call, tiny_run,
         (["whole"], r"argument 'whole': expected key=value"),
         (["data.seed=[1"], r"data\.seed=\[1"),
         (["model.encoder.depth=3"], r"weights of another architecture"),
+        (["votes=ten"], r"votes: expected a whole number, got 'ten'"),
+        (["votes=10", "corruption=jitter"], r"votes: are for clean clouds; leave out corruption"),
     ],
 )
 def test_mistakes_of_an_evaluation(here, tiny_run, arguments, said):

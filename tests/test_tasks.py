@@ -46,6 +46,50 @@ def test_a_loss_of_half_precision_is_taken_in_float32():
     assert loss(task, logits, torch.tensor([0])).dtype == torch.float32
 
 
+def test_balanced_weights_let_every_class_count_alike():
+    """Six clouds of a, three of b, none of c, d and e: a sum over the training split splits into halves."""
+    torch.manual_seed(2)
+    labels = torch.tensor([0] * 6 + [1] * 3)
+    task = Classification(CLASSES, class_weights="balanced")
+    task.count(labels.numpy())
+    assert task.weights.tolist() == [9 / (2 * 6), 9 / (2 * 3), 1, 1, 1]
+    logits = torch.randn(9, 5)
+    each = -torch.log_softmax(logits, dim=1)[torch.arange(9), labels]
+    torch.testing.assert_close(loss(task, logits, labels), (each[:6].mean() + each[6:].mean()) / 2)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_listed_weights_weigh_the_clouds_of_a_class(mixed):
+    torch.manual_seed(3)
+    logits, labels, weights = torch.randn(2, 5), torch.tensor([0, 3]), [2.0, 1, 1, 0.5, 0]
+    shares = torch.tensor([[0.7, 0.3, 0, 0, 0], [0, 0, 0, 0.4, 0.6]])
+    rows = shares if mixed else torch.nn.functional.one_hot(labels, 5).float()
+    total = 2 if mixed else 2.5
+    expected = by_hand(logits, rows * torch.tensor(weights)) * 2 / total
+    task = Classification(CLASSES, class_weights=weights)
+    torch.testing.assert_close(loss(task, logits, labels, shares if mixed else None), expected)
+
+
+def test_weights_that_were_never_balanced_are_refused():
+    with pytest.raises(ValueError, match=r"class_weights: balanced weights need the labels of training"):
+        loss(Classification(CLASSES, class_weights="balanced"), torch.zeros(1, 5), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    "weights", ["even", [1, 1, 1], [1, 1, 1, 1, -1], [0] * 5, [1, 1, 1, 1, float("nan")], ["1"] * 5]
+)
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(
+        ValueError, match=r"class_weights: expected balanced, null or 5 numbers of at least 0"
+    ):
+        Classification(CLASSES, class_weights=weights)
+
+
+def test_a_figure_that_there_is_not_cannot_select():
+    with pytest.raises(ValueError, match="selects: expected one of OA, mAcc, got 'mIoU'"):
+        Classification(CLASSES, selects="mIoU")
+
+
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_smoothing_out_of_range_is_refused(smoothing):
     with pytest.raises(ValueError, match="label_smoothing: expected at least 0 and below 1"):

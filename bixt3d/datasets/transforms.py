@@ -135,12 +135,22 @@ class RandomScale(Transform):
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         unit = _uniform(points, (len(points), 1, 3 if self.anisotropic else 1), generator)
         factor = (self.low + (self.high - self.low) * unit).expand(-1, -1, 3)
-        if points.shape[-1] == 3:
-            return points * factor, part_labels
-        normals = points[..., 3:]
-        if self.anisotropic:  # a normal keeps at right angles to its surface under the inverse transpose
-            normals = torch.nn.functional.normalize(normals / factor, dim=-1)
-        return torch.cat([points[..., :3] * factor, normals], dim=-1), part_labels
+        if points.shape[-1] == 6 and not self.anisotropic:
+            return torch.cat([points[..., :3] * factor, points[..., 3:]], dim=-1), part_labels
+        return stretch(points, factor), part_labels
+
+
+def stretch(points: Tensor, factor: Tensor) -> Tensor:
+    """Multiply xyz by factors above 0; normals follow the inverse, which keeps them at right angles to the surface.
+
+    Args:
+        points: ``(B, N, 3)``, or ``(B, N, 6)`` with unit normals.
+        factor: ``(B, 1, 3)``.
+    """
+    if points.shape[-1] == 3:
+        return points * factor
+    normals = torch.nn.functional.normalize(points[..., 3:] / factor, dim=-1)
+    return torch.cat([points[..., :3] * factor, normals], dim=-1)
 
 
 @dataclass(frozen=True)

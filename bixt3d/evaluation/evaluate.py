@@ -31,6 +31,7 @@ from ..training.report import print_result, write_report
 from ..training.settings import TrainSettings
 from ..training.transfer import note_changes
 from .robustness import RobustnessPlan, RobustnessResult, measure_robustness
+from .votes import Voting, check_votes
 
 SPLITS = ("test", "train", "val")
 
@@ -108,6 +109,8 @@ def evaluate_checkpoint(
     drop_strays: bool = False,
     trust_code: bool = False,
     out: str | Path | None = None,
+    votes: int = 1,
+    seed: int = 0,
 ) -> Any:
     """Measure a checkpoint on a split.
 
@@ -115,17 +118,25 @@ def evaluate_checkpoint(
         path, overrides, drop_strays, trust_code: see :func:`rebuild`.
         split: ``"test"``, ``"train"`` or ``"val"``.
         out: folder for the report; nothing is written where it is None.
+        votes: above 1 for a second figure, of the mean over so many predictions of each cloud
+            (:class:`bixt3d.evaluation.votes.Voting`), which is printed and written under a name of its own.
+        seed: of the votes.
 
     Returns:
-        The task's result.
+        The task's result, of one prediction for each cloud.
 
     Raises:
-        ValueError: unknown split; and whatever :func:`rebuild` raises.
+        ValueError: unknown split, or a number out of range; and whatever :func:`rebuild` raises.
     """
     _check_split(split)
+    check_votes(votes, seed)
     made = rebuild(path, overrides, drop_strays=drop_strays, trust_code=trust_code)
     loader = make_eval_loader(made.dataset, split, made.task, made.settings, made.fabric)
     result = evaluate(made.fabric, made.model, made.task, loader)
+    voted = {}
+    if votes > 1:
+        task: Any = Voting(made.task, votes, seed)
+        voted[f"{votes} votes"] = evaluate(made.fabric, made.model, task, loader)
     if made.fabric.is_global_zero:
         facts = {
             "name": made.config["name"],
@@ -134,11 +145,16 @@ def evaluate_checkpoint(
             "points": points_measured(loader, made.settings),
             "checkpoint": str(path),
             **_strays(made),
+            **({"seed": seed} if voted else {}),
         }
-        print_result({"checkpoint": result}, facts)
+        print_result({"checkpoint": result, **voted}, facts)
+        if voted:
+            print(
+                "  votes: a mean over stretched copies of each cloud; compare it with figures of as many votes alone"
+            )
         if out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)
-            write_report(Path(out), {"checkpoint": result}, facts)
+            write_report(Path(out), {**voted, "checkpoint": result}, facts, loader.clouds.names)
             print(f"report: {out}")
     return result
 

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import binary_calibration_error
+
+from .rows import Rows
+
+BINS = 15  # of the calibration error
 
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """Confusion matrix of a split and what follows from it.
+    """Confusion matrix of a split, how sure the model was of each cloud, and what follows from them.
 
     Attributes:
         confusion: ``(classes, classes)`` int64 counts, row = truth, column = prediction.
         classes: class names in order.
+        predicted: ``(n, 2)`` int64, the most probable class of each cloud and the second (-1 where there is one class
+            alone), in the order of the split; None where it is not known.
+        probabilities: ``(n, 2)`` float32, how probable these are in the eyes of the model.
+        truth: ``(n,)`` int64.
     """
 
     confusion: Tensor
     classes: tuple[str, ...]
+    predicted: Tensor | None = None
+    probabilities: Tensor | None = None
+    truth: Tensor | None = None
 
     picture = "confusion.png"
 
@@ -42,6 +55,42 @@ class ClassificationResult:
     def summary(self) -> dict[str, float]:
         """Return the two figures that papers report, in percent: ``OA`` and ``mAcc``."""
         return {"OA": 100 * self.overall_accuracy, "mAcc": 100 * self.mean_class_accuracy}
+
+    def details(self) -> dict[str, float]:
+        """Return how far probabilities can be trusted, in percent, empty where they are not known.
+
+        ``probability where right`` and ``probability where wrong`` are means of the probability of the predicted class,
+        each left out where there is no such cloud. ``calibration error`` is the expected one: the mean distance
+        between that probability and the share of clouds that are right, over 15 bins of equal width, each weighted by
+        its clouds.
+
+        Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+        """
+        if self.predicted is None or self.probabilities is None or self.truth is None:
+            return {}
+        sure, right = self.probabilities[:, 0].contiguous(), self.predicted[:, 0] == self.truth
+        found = {
+            f"probability where {name}": 100 * float(sure[which].double().mean())
+            for name, which in (("right", right), ("wrong", ~right))
+            if which.any()
+        }
+        # of the most probable class alone "right or wrong" is all there is to calibrate
+        error = binary_calibration_error(sure, right.long(), n_bins=BINS, norm="l1")
+        return found | {"calibration error": 100 * float(error)}
+
+    def per_cloud(self, names: Sequence[str]) -> dict[str, list[list]]:
+        """Return the rows of ``predictions.csv``, headings first, for clouds of these names, in order."""
+        if self.predicted is None or self.probabilities is None or self.truth is None:
+            return {}
+        table: list[list] = [
+            ["cloud", "truth", "predicted", "probability", "second", "probability_second"],
+        ]
+        for name, truth, (first, second), (sure, less) in zip(
+            names, self.truth.tolist(), self.predicted.tolist(), self.probabilities.tolist(), strict=True
+        ):
+            other = [self.classes[second], f"{less:.6f}"] if second >= 0 else ["", ""]
+            table.append([name, self.classes[truth], self.classes[first], f"{sure:.6f}", *other])
+        return {"predictions.csv": table}
 
     def tables(self) -> dict[str, list[list]]:
         """Return the rows of ``confusion.csv`` and ``per_class.csv``, headings first."""
@@ -98,10 +147,24 @@ class ClassificationMeter(nn.Module):
         self.classes = classes
         # task="multiclass" of torchmetrics refuses a single class; two rows then hold one class and zeros
         self.confusion = MulticlassConfusionMatrix(max(len(classes), 2), validate_args=False)
+        # place on this device, truth, the two best classes, their probabilities; float32 holds all of these exactly
+        self.rows = Rows(6, torch.float32)
+        self._counted = 0
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count ``(B, classes)`` logits against ``(B,)`` labels."""
-        self.confusion.update(logits.argmax(dim=1), labels)
+        best = logits.argmax(dim=1)
+        self.confusion.update(best, labels)
+        probabilities = logits.float().softmax(dim=1).nan_to_num()
+        rest = probabilities.scatter(
+            1, best[:, None], -1.0
+        )  # so that the first is that of the confusion matrix
+        less, second = rest.max(dim=1)
+        sure = probabilities.gather(1, best[:, None])[:, 0]
+        place = torch.arange(self._counted, self._counted + len(best), device=logits.device)
+        self._counted += len(best)
+        second = second.masked_fill(less < 0, -1)
+        self.rows.update(torch.stack([x.float() for x in (place, labels, best, second, sure, less)], dim=1))
 
     def compute(self) -> ClassificationResult:
         """Return the result over everything counted, on all devices.
@@ -112,4 +175,14 @@ class ClassificationMeter(nn.Module):
         confusion = self.confusion.compute().cpu().to(torch.int64)[: len(self.classes), : len(self.classes)]
         if confusion.sum() == 0:
             raise ValueError("split: expected at least one cloud to evaluate on, got none.")
-        return ClassificationResult(confusion, self.classes)
+        rows = self.rows.gathered()
+        # clouds are dealt out to the devices in turn, and come back device by device
+        rows = rows[rows[:, 0].argsort(stable=True)]
+        whole = rows[:, 1:4].long()
+        return ClassificationResult(
+            confusion,
+            self.classes,
+            predicted=whole[:, 1:],
+            probabilities=rows[:, 4:].clamp(0, 1),
+            truth=whole[:, 0],
+        )

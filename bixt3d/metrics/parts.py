@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+
+from .rows import Rows
 
 CONVENTIONS = ("A", "B", "C")
 # Label of points that are not to be counted, such as those that fill a cloud up.
@@ -158,7 +158,7 @@ class PartMeter(nn.Module):
         self.classes = classes
         self.parts = parts
         self.conventions = tuple(conventions)
-        self.rows = _Rows(2 + 5 * len(parts))
+        self.rows = Rows(2 + 5 * len(parts))
         self.register_buffer("allowed", owners(parts, classes), persistent=False)
 
     def update(self, logits: Tensor, target: PartTarget) -> None:
@@ -187,9 +187,7 @@ class PartMeter(nn.Module):
         Raises:
             ValueError: nothing was counted.
         """
-        # a rank without a cloud still takes part in the gathering
-        self.rows.update(torch.empty(0, self.rows.width, dtype=torch.int64, device=self.rows.device))
-        rows = self.rows.compute().cpu()
+        rows = self.rows.gathered()
         if len(rows) == 0:
             raise ValueError("split: expected at least one cloud to evaluate on, got none.")
         index, place = rows[:, 0].unique(return_inverse=True)
@@ -200,24 +198,6 @@ class PartMeter(nn.Module):
         truth, *pairs = counts.split(len(self.parts), dim=1)
         predicted, overlap = torch.stack(pairs[::2]), torch.stack(pairs[1::2])
         return PartResult(categories, truth, predicted, overlap, self.classes, self.parts, self.conventions)
-
-
-class _Rows(Metric):
-    """Gather rows of numbers from all devices."""
-
-    full_state_update = False
-    rows: list[Tensor]
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.width = width
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
-
-    def update(self, rows: Tensor) -> None:
-        self.rows.append(rows)
-
-    def compute(self) -> Tensor:
-        return dim_zero_cat(self.rows)
 
 
 def owners(parts: Sequence[str], classes: Sequence[str]) -> Tensor:

@@ -42,6 +42,7 @@ from .signals import StopRequest
 from .transfer import start_from
 
 KEYS = ("augment", "data", "model", "name", "optim", "run_dir", "task", "train")
+FEW_STEPS = 200
 OPTIM_KEYS = ("decay_all", "groups", "optimizer", "schedule")
 
 
@@ -115,6 +116,8 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
     facts = {CLOUDS: len(train_loader.clouds), DEVICES: fabric.world_size, STEPS: steps_per_epoch}
     if resumed is not None:
         check_same_data(resumed, place.last, classes=dataset.classes, parts=parts, facts=facts)
+    if hasattr(task, "count"):
+        task.count(train_loader.clouds.labels)
     try_batch(fabric.to_device(model), task, train_loader, fabric)
     selection = None
     if settings.select_on is not None:
@@ -148,6 +151,12 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
             f"{settings.precision}\nrun folder: {folder}",
             flush=True,
         )
+        if settings.epochs * steps_per_epoch < FEW_STEPS:
+            print(
+                f"note: {settings.epochs * steps_per_epoch} steps in all teach a model little; few clouds want more "
+                f"epochs, such as train.epochs={-(-FEW_STEPS // steps_per_epoch)} (data/README.md, a few dozen files)",
+                flush=True,
+            )
     with contextlib.ExitStack() as stack:
         observer = None
         if rank_zero:
@@ -229,7 +238,7 @@ def _measure(
         "minutes_to": minutes_to(folder / "selection.csv", trainer.task.selects, settings.targets),
         **run_cost(trainer.result_model, trainer.task, loader, folder),
     }
-    written = write_report(folder, results, facts)
+    written = write_report(folder, results, facts, loader.clouds.names)
     draw_curves({config["name"]: read_curves(folder)}, folder / "curves.png", against="epoch")
     print_result(results, facts)
     shown = "best.pt" if settings.select_on else "last.pt"

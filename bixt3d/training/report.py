@@ -22,31 +22,46 @@ def print_result(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
             if facts["select_on"] == facts["split"]:
                 note += " WARNING: selected on the split it is measured on, so it is too high"
         print(f"  {which:<10} {figures}{note}")
+        details = ", ".join(f"{name} {value:.2f} %" for name, value in _details(result).items())
+        if details:
+            print(f"  {'':<10} {details}")
 
 
-def write_report(folder: Path, results: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Path]:
+def write_report(
+    folder: Path, results: Mapping[str, Any], facts: Mapping[str, Any], names: Sequence[str] = ()
+) -> list[Path]:
     """Write ``results.json`` and, for the last of the results, its tables and picture.
 
     Args:
         folder: existing folder for the files.
         results: results by name (:class:`bixt3d.seams.Result`); tables and picture show the last one.
         facts: what else ``results.json`` records.
+        names: of the clouds, in the order of the split, for a table with a row for each; empty for no such table.
 
     Returns:
         The files of the tables and of the picture.
     """
     summary = {**facts, "results": {which: result.summary() for which, result in results.items()}}
+    details = {which: _details(result) for which, result in results.items()}
+    if any(details.values()):
+        summary["details"] = details
     # a figure of a task of one's own may be NaN, and would cost the report
     write_json(folder / "results.json", summary, allow_nan=True)
     which, result = list(results.items())[-1]
     written = []
-    for name, rows in result.tables().items():
+    per_cloud = result.per_cloud(names) if names and hasattr(result, "per_cloud") else {}
+    for name, rows in (result.tables() | per_cloud).items():
         write_csv(folder / name, rows)
         written.append(folder / name)
     figures = ", ".join(f"{name} {value:.2f} %" for name, value in result.summary().items())
     title = f"{facts['name']}, {facts['split']}, {which}: {figures}"
     result.draw(folder / result.picture, title)
     return [*written, folder / result.picture]
+
+
+def _details(result: Any) -> Mapping[str, float]:
+    """Return what a result has to say besides the figures that papers report; a task of one's own may have nothing."""
+    return result.details() if hasattr(result, "details") else {}
 
 
 def minutes_to(path: Path, figure: str, targets: Sequence[float]) -> dict[str, float | None]:

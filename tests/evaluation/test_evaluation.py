@@ -1,5 +1,6 @@
 """What a measurement of a checkpoint refuses, and where its report goes."""
 
+import csv
 import json
 
 import pytest
@@ -42,7 +43,14 @@ def test_a_report_names_the_split_and_lies_where_it_is_asked_for(tiny_run, tmp_p
         "points": "the first 32 points",
         "checkpoint": str(tiny_run / "best.pt"),
         "results": {"checkpoint": result.summary()},
+        "details": {"checkpoint": result.details()},
     }
+    assert f"calibration error {result.details()['calibration error']:.2f} %" in said
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len({row["cloud"] for row in rows}) == 24
+    right = sum(row["truth"] == row["predicted"] for row in rows)
+    assert 100 * right / 24 == pytest.approx(result.summary()["OA"])
     assert int(result.confusion.sum()) == 24
 
 

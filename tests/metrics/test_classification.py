@@ -46,6 +46,61 @@ def test_by_hand_with_an_absent_class_and_uneven_batches(cuts):
     assert torch.isnan(result.recalls[3])
 
 
+# Two bins of the fifteen hold these: (0.6, 0.667) with one of two right, and (0.867, 0.933) with two of two right.
+SURE = [0.62, 0.64, 0.9, 0.88]
+RIGHT = [True, False, True, True]
+
+
+def of_certainty():
+    """Four clouds of four classes; the prediction has the probability above, the next class half of the rest."""
+    rows, labels = [], []
+    for i, (sure, right) in enumerate(zip(SURE, RIGHT, strict=True)):
+        row = torch.full((4,), (1 - sure) / 4)
+        row[i], row[(i + 1) % 4] = sure, (1 - sure) / 2
+        rows.append(row.log() + i)  # logits are known up to a constant
+        labels.append(i if right else (i + 2) % 4)
+    return torch.stack(rows), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("cuts", [[4], [1, 3]])
+def test_how_sure_a_model_was_by_hand(cuts):
+    scores, labels = of_certainty()
+    meter = ClassificationMeter(CLASSES)
+    for some, truth in zip(scores.split(cuts), labels.split(cuts), strict=True):
+        meter.update(some, truth)
+    result = meter.compute()
+    expected = 2 / 4 * abs(0.63 - 1 / 2) + 2 / 4 * abs(0.89 - 1)
+    assert result.details() == {
+        "probability where right": pytest.approx(100 * (0.62 + 0.9 + 0.88) / 3, rel=1e-6),
+        "probability where wrong": pytest.approx(64, rel=1e-6),
+        "calibration error": pytest.approx(100 * expected, rel=1e-6),
+    }
+    heading, *rows = result.per_cloud(["one", "two", "three", "four"])["predictions.csv"]
+    assert heading == ["cloud", "truth", "predicted", "probability", "second", "probability_second"]
+    assert rows == [
+        ["one", "cone", "cone", "0.620000", "cube", "0.190000"],
+        ["two", "slab", "cube", "0.640000", "ring", "0.180000"],
+        ["three", "ring", "ring", "0.900000", "slab", "0.050000"],
+        ["four", "slab", "slab", "0.880000", "cone", "0.060000"],
+    ]
+
+
+def test_a_mean_over_no_cloud_is_left_out_and_one_class_has_no_second():
+    meter = ClassificationMeter(("cow",))
+    meter.update(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
+    result = meter.compute()
+    assert result.details() == {"probability where right": 100, "calibration error": 0}
+    rows = [[name, "cow", "cow", "1.000000", "", ""] for name in "xy"]
+    assert result.per_cloud("xy")["predictions.csv"][1:] == rows
+    assert ClassificationResult(torch.eye(4), CLASSES).details() == {}
+
+
+def test_logits_that_are_no_numbers_cost_no_report():
+    meter = ClassificationMeter(CLASSES)
+    meter.update(torch.full((3, 4), torch.nan), torch.tensor([0, 1, 2]))
+    assert meter.compute().details()["probability where wrong"] == 0
+
+
 def test_it_is_not_the_average_of_batch_averages():
     batches = [(0.75, PREDICTED[:4]), (2 / 3, PREDICTED[4:])]
     assert np.mean([share for share, _ in batches]) != pytest.approx(OA, abs=1e-3)
@@ -86,8 +141,15 @@ def test_nothing_counted_is_an_error():
 
 def test_report_files(result, tmp_path):
     worse = ClassificationResult(torch.ones(4, 4, dtype=torch.int64), CLASSES)
-    write_report(tmp_path, {"last": worse, "selected": result}, {"name": "n", "split": "test", "clouds": 7})
+    facts = {"name": "n", "split": "test", "clouds": 7}
+    write_report(tmp_path, {"last": worse, "selected": result}, facts, "abcdefg")
     written = json.loads((tmp_path / "results.json").read_text())
+    assert written["details"] == {"last": {}, "selected": result.details()}
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        clouds = list(csv.DictReader(file))
+    assert "".join(row["cloud"] for row in clouds) == "abcdefg"
+    assert [CLASSES.index(row["truth"]) for row in clouds] == TRUTH
+    assert [CLASSES.index(row["predicted"]) for row in clouds] == PREDICTED
     assert written["results"] == {"last": worse.summary(), "selected": result.summary()}
     assert (written["split"], written["clouds"]) == ("test", 7)
     with (tmp_path / "confusion.csv").open(newline="") as file:

@@ -1,5 +1,6 @@
 """Two processes on the CPU: one run, equal weights, every cloud measured once, the same after a cut."""
 
+import csv
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 import torch
 from places import PATIENCE, ROOT
 
+from bixt3d.datasets import Shapes
 from bixt3d.evaluation.evaluate import evaluate_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -58,6 +60,14 @@ def test_every_cloud_is_measured_once(two, one_thread, name, which):
         rows = [line.strip().split(",")[1:] for line in file][1:]
     if which == "selected":
         assert [[int(n) for n in row] for row in rows] == alone.confusion.tolist()
+        # each cloud has its own row, though the processes took turns
+        names = Shapes(num_train=76, num_val=24, num_test=41, num_points=32).load("test").names
+        _, *expected = alone.per_cloud(names)["predictions.csv"]
+        with (two[0] / "predictions.csv").open(newline="") as file:
+            _, *clouds = csv.reader(file)
+        assert [row[:3] for row in clouds] == [row[:3] for row in expected]
+        assert [row[0] for row in clouds] == list(names)
+        assert alone.details() == pytest.approx(figures["details"][which], abs=1e-3)
 
 
 def test_a_script_can_evaluate_on_two_devices(two, call):

@@ -152,3 +152,23 @@ def test_the_batch_that_is_tried_changes_nothing(tiny, tmp_path, monkeypatch):
     assert any(name.endswith("running_mean") for name in tried["model"])
     for name, value in tried["resume"]["model"].items():
         assert torch.equal(value, untried["resume"]["model"][name]), name
+
+
+@pytest.mark.parametrize("figure", ["OA", "mAcc"])
+def test_the_figure_that_selects_is_a_setting(tiny, tmp_path, figure):
+    options = (f"+task.selects={figure}", "+task.class_weights=balanced", "train.measure_test=false")
+    folder = experiment.train(tiny(f"run_dir={tmp_path / 'run'}", *options))
+    with (folder / "selection.csv").open(newline="") as file:
+        looks = [float(row[figure]) for row in csv.DictReader(file)]
+    best = torch.load(folder / "best.pt", weights_only=True)
+    assert best["progress"]["best"] == pytest.approx(max(looks), rel=1e-5)
+    assert best["selection"][figure] == best["progress"]["best"]
+
+
+@pytest.mark.parametrize(("epochs", "said"), [(2, True), (50, False)])
+def test_few_steps_in_all_are_said_at_the_start(tiny, tmp_path, capsys, epochs, said):
+    """Four steps an epoch; 200 are enough."""
+    experiment.train(tiny(f"run_dir={tmp_path / 'run'}", *QUICK, f"train.epochs={epochs}"))
+    out = capsys.readouterr().out
+    assert ("note: 8 steps in all" in out and "train.epochs=50 " in out) is said
+    assert ("steps in all" in out) is said
