@@ -153,7 +153,7 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
         )
         if settings.epochs * steps_per_epoch < FEW_STEPS:
             print(
-                f"note: {settings.epochs * steps_per_epoch} steps in all teach a model little; few clouds want more "
+                f"hint: {settings.epochs * steps_per_epoch} steps in all teach a model little; few clouds want more "
                 f"epochs, such as train.epochs={-(-FEW_STEPS // steps_per_epoch)} (data/README.md, a few dozen files)",
                 flush=True,
             )

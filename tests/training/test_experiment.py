@@ -170,5 +170,5 @@ def test_few_steps_in_all_are_said_at_the_start(tiny, tmp_path, capsys, epochs, 
     """Four steps an epoch; 200 are enough."""
     experiment.train(tiny(f"run_dir={tmp_path / 'run'}", *QUICK, f"train.epochs={epochs}"))
     out = capsys.readouterr().out
-    assert ("note: 8 steps in all" in out and "train.epochs=50 " in out) is said
+    assert ("hint: 8 steps in all" in out and "train.epochs=50 " in out) is said
     assert ("steps in all" in out) is said
