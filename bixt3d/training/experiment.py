@@ -97,8 +97,7 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
     resumed = None
     if place.resumed:
         resumed = load_checkpoint(place.last)
-        if settings.resume != AUTO:
-            check_run_dir(config.get("run_dir"), settings.resume)
+        check_run_dir(config.get("run_dir"), place.last.parent)
         check_same_run(from_yaml(resumed["config"]), config)
 
     dataset = build_dataset(config)

@@ -44,9 +44,8 @@ def resumed_folder(resume: str) -> Path:
     return path.parent if path.name == "last.pt" else path
 
 
-def check_run_dir(run_dir: str | None, resume: str) -> None:
-    """Raise where ``run_dir`` and ``train.resume`` name two folders, of which only one could be written."""
-    folder = resumed_folder(resume)
+def check_run_dir(run_dir: str | None, folder: Path) -> None:
+    """Raise where ``run_dir`` is another folder than the one that ``train.resume`` continues."""
     if run_dir is not None and Path(run_dir).resolve() != folder.resolve():
         raise ValueError(
             f"run_dir: {run_dir} is another folder than {folder}, which train.resume continues; continue with "
