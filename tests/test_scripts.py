@@ -20,7 +20,10 @@ GROUPING = ("model=bixt_grouping", "model.encoder.refinement.width=8")
 MISTAKES = {
     "unknown key": ([TINY, "train.epocs=3"], r"train\.epocs: unknown key; expected one of .*epochs"),
     "unknown added key": ([TINY, "+train.epocs=3"], r"train: unknown key 'epocs' .*expected one of .*epochs"),
-    "unknown optim key": ([TINY, "+optim.decay=3"], r"optim: unknown key 'decay'; expected decay_all, optim"),
+    "unknown optim key": (
+        [TINY, "+optim.decay=3"],
+        r"optim: unknown key 'decay'; expected decay_all, groups, optim",
+    ),
     "unknown node": ([TINY, "+modle.x=3"], r"config: unknown key 'modle'; expected augment, data, model"),
     "unknown option": ([TINY, "model=bixt"], r"Could not find 'model/bixt' Available options .*bixt_naive"),
     "unknown target": (

@@ -167,6 +167,7 @@ def test_curves_of_a_run_killed_before_its_first_checkpoint_begin_anew(tmp_path)
         for step in range(1, last + 1):
             log.write("train", step, loss=float(last))
         log.close()
+        time.sleep(1.1)  # files of events are read in the order of their names, which count seconds
     shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")
     assert [(event.step, event.value) for event in shown] == [(1, 3.0), (2, 3.0), (3, 3.0)]
     assert (tmp_path / "train.csv").read_text().split() == ["step,loss", "1,3", "2,3", "3,3"]

@@ -22,7 +22,7 @@ def weights(folder):
 def test_results_say_when_and_by_what_they_were_chosen(tiny_run):
     results = json.loads((tiny_run / "results.json").read_text())
     progress = weights(tiny_run)["progress"]
-    assert (results["steps"], results["epochs"], results["seed"], results["clouds"]) == (16, 4, 0, 41)
+    assert (results["steps"], results["epochs"], results["seed"], results["clouds"]) == (16, 4, 3, 41)
     assert (results["split"], results["select_on"]) == ("test", "val")
     assert results["selected_epoch"] == progress["best_epoch"]
     assert results["minutes"] == pytest.approx(progress["seconds"] / 60, abs=0.006)

@@ -202,7 +202,7 @@ def test_half_a_row_left_by_a_crash_is_removed(tiny, train_until, uninterrupted,
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("train.seed=1", "train.seed=0, got 1"),
+        ("train.seed=1", "train.seed=3, got 1"),
         ("optim.optimizer.lr=0.5", "optim.optimizer.lr=0.02, got 0.5"),
         ("train.epochs=9", "train.epochs=4, got 9"),
         ("train.epochs=9", "from its weights with train.start_from="),
