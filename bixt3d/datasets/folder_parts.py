@@ -73,5 +73,5 @@ def labels_of(cloud: Cloud) -> np.ndarray:
     if cloud.from_mesh:
         why = "it is a mesh, whose points are drawn anew; save labelled points"
     raise ValueError(
-        f"{cloud.path}: has no labels, which part_names ask for; {why}, or leave part_names out."
+        f"{cloud.path}: has no labels, which part_names ask for; {why}, or let part_names=[] pass labels over."
     )

@@ -128,13 +128,14 @@ def _parse(path: Path, rows: list[str], names: list[str], wanted: Sequence[str])
             dtype=np.float64,
         )
     except ValueError as error:
+        at = columns[-1] if columns and wanted[-1] not in _AXES + _NORMALS else None  # of the labels
         for row in rows:
             _check_cells(path, row, named=bool(names))
-            cells = _cells(row)
-            word = cells[columns[-1]] if columns and len(cells) == len(names) else "0"
-            if wanted[-1] not in _AXES + _NORMALS and not _is_number(word):
+            cells = _cells(row + (separator or ""))  # so that an empty last cell is one
+            if at is not None and len(cells) >= len(names) and not _is_number(cells[at]):
                 raise ValueError(
-                    f"{path}: {wanted[-1]}: expected whole numbers as labels, got {word!r}; number the parts from 0."
+                    f"{path}: {wanted[-1]}: expected whole numbers as labels, got {cells[at]!r}; number the parts "
+                    "from 0, with -1 for none."
                 ) from error
         raise RuntimeError(
             f"{path}: cannot be read as rows of equally many numbers, it may be truncated: {error}"

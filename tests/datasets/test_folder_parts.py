@@ -153,10 +153,13 @@ def test_labels_that_do_not_fit(tree):
         with pytest.raises(ValueError, match=words):
             load()
     np.savez(path, points=points)
-    with pytest.raises(
-        ValueError, match=r"cup/1\.npz: has no labels, which part_names ask for; expected a whole"
-    ):
+    no_labels = r"cup/1\.npz: has no labels, which part_names ask for; expected a whole .*, or let part_names=\[\] pass"
+    with pytest.raises(ValueError, match=no_labels):
         load()
+    (tree / "part_names.txt").write_text("\n".join(PARTS))
+    with pytest.raises(ValueError, match=no_labels):
+        Folder(tree, val_fraction=0, **SIZES).load("train")
+    assert Folder(tree, part_names=[], val_fraction=0, **SIZES).load("train").part_labels is None
     path.unlink()
     path.with_suffix(".off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
     with pytest.raises(

@@ -173,6 +173,10 @@ WRONG = {
         "x,y,z,class\n1,2,3,0\n3,4,5,chair\n",
         "class: expected whole numbers as labels, got 'chair'",
     ),
+    "empty.csv": (
+        "x,y,z,label\n1,2,3,0\n3,4,5,\n",
+        "label: expected whole numbers as labels, got ''; number the parts from 0, with -1 for none",
+    ),
 }
 
 
