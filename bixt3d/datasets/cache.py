@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bixt3d.io.writing import atomic_file, remove_leftovers
+from bixt3d.io.writing import atomic_file, naming, remove_leftovers
 
 # Part of every name. Raise it when the same file and settings come to give other numbers: a reader, unit_sphere, the
 # sampling of meshes or the draw of points has changed. Caches of another format are built anew.
@@ -57,7 +57,7 @@ def cached_array(
     cached = _open(target, shape)
     if cached is not None:
         return cached
-    _write(target, shape, (np.broadcast_to(row, shape[1:]) for row in _parsed(name, shape[0], parse)))
+    _write(target, shape, (np.broadcast_to(row, shape[1:]) for row in _parsed(name, files, parse)))
     _remove_stale(target, subject)
     cached = _open(target, shape)
     if cached is None:
@@ -96,7 +96,7 @@ def cached_rows(
     target, subject = _target(name, root, files, settings, ["rows", channels], folder)
     cached = _open_rows(target, channels, len(files))
     if cached is None:
-        parsed = enumerate(_parsed(name, len(files), parse))
+        parsed = enumerate(_parsed(name, files, parse))
         joined = np.concatenate([np.insert(rows, 0, i, axis=1).astype(np.float32) for i, rows in parsed])
         _write(target, joined.shape, [joined])
         _remove_stale(target, subject)
@@ -185,28 +185,31 @@ def _write(target: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -
             file.write(np.ascontiguousarray(block, form).data)
 
 
-def _parsed(name: str, count: int, parse: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+def _parsed(name: str, files: Sequence[Path], parse: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
     """Parse one file after the other; those that cannot be are said together, after the last.
 
     Where not even one of the first can be, a setting is wrong, not the files: then the first alone is said, at once.
     """
-    failures: list[Exception] = []
+    failed, failures, count = 0, [], len(files)
     for i in _progress(name, count):
         try:
-            row = parse(i)
+            with naming(files[i]):
+                row = parse(i)
         except (OSError, RuntimeError, ValueError) as error:
-            failures.append(error)
-            if len(failures) == i + 1 == min(SHOWN, count):
+            failed += 1
+            if failed <= SHOWN:  # an error holds what was read of its file
+                failures.append(error)
+            if failed == i + 1 == min(SHOWN, count):
                 raise failures[0] from None
             continue
         if not failures:
             yield row
-    if len(failures) == 1:
+    if failed == 1:
         raise failures[0]
-    if failures:
-        reasons = " ".join(f"({number}) {error}" for number, error in enumerate(failures[:SHOWN], 1))
-        shown = f"; the first {SHOWN}" if len(failures) > SHOWN else ""
-        raise RuntimeError(f"{len(failures)} of the {count} files of {name} cannot be used{shown}: {reasons}")
+    if failed:
+        reasons = " ".join(f"({number}) {error}" for number, error in enumerate(failures, 1))
+        shown = f"; the first {SHOWN}" if failed > SHOWN else ""
+        raise RuntimeError(f"{failed} of the {count} files of {name} cannot be used{shown}: {reasons}")
 
 
 def _progress(name: str, count: int) -> Iterable[int]:

@@ -82,9 +82,11 @@ def naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = (error.filename, error.filename2)
-        if named == (None, None) and error.errno is None:  # numpy's, which says how much was written
+        if error.errno is None and type(error) is not OSError:  # a sentence of the toolkit
+            raise
+        if error.errno is None:  # numpy's, which says how much was written
             raise OSError(f"{path}: {error}") from error
+        named = (error.filename, error.filename2)
         if named == (None, None) or (instead_of is not None and str(instead_of) in map(str, named)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -156,9 +156,8 @@ class ClassificationMeter(nn.Module):
         best = logits.argmax(dim=1)
         self.confusion.update(best, labels)
         probabilities = logits.float().softmax(dim=1).nan_to_num()
-        rest = probabilities.scatter(
-            1, best[:, None], -1.0
-        )  # so that the first is that of the confusion matrix
+        # not topk, whose first may be another of equals than that of the confusion matrix
+        rest = probabilities.scatter(1, best[:, None], -1.0)
         less, second = rest.max(dim=1)
         sure = probabilities.gather(1, best[:, None])[:, 0]
         place = torch.arange(self._counted, self._counted + len(best), device=logits.device)

@@ -7,6 +7,7 @@ import pytest
 
 from bixt3d.datasets import cache
 from bixt3d.datasets.cache import cached_array, cached_rows
+from bixt3d.errors import sentence
 
 
 def build(root, folder=None, settings=None, calls=None, fail_at=None, damaged=()):
@@ -208,3 +209,23 @@ def test_files_that_cannot_be_parsed_are_named_together(root):
     with pytest.raises(ValueError, match=rf"^{files[0]}: is damaged\.$"):
         build(root, damaged=range(10), calls=calls)
     assert calls == [], "a setting is wrong; nobody waits for the other 30"
+
+
+def test_an_error_of_the_system_while_a_file_is_read_names_that_file_and_not_the_cache(root):
+    """A disk that fails names nothing; a file that another one needs is named by the reader."""
+    files = sorted(root.glob("*.txt"))
+    missing = FileNotFoundError(f"{files[1]}: lies without its numbers.bin.")
+    for raised, said in (
+        (OSError(5, "Input/output error"), f"{files[1]}: Input/output error."),
+        (missing, str(missing)),
+    ):
+
+        def parse(i, raised=raised):
+            if i == 1:
+                raise raised
+            return np.zeros((2, 3))
+
+        for make, form in ((cached_array, (3, 2, 3)), (cached_rows, 3)):
+            with pytest.raises(type(raised)) as failed:
+                make("train", root, files, {}, form, parse)
+            assert sentence(failed.value) == said
