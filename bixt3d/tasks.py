@@ -29,7 +29,7 @@ class Classification:
             or ``"balanced"``, clouds of the training split / (classes that it holds * clouds of the class), so that
             every class counts as much as any other; None for all clouds alike.
         selects: the figure that selects a model: ``"OA"``, or ``"mAcc"``, in which small classes count as much as
-            large ones.
+            large ones; None for that of the class, here ``"OA"``.
 
     Raises:
         ValueError: ``label_smoothing`` outside [0, 1), an unknown figure, or weights that are not one number of at
@@ -49,15 +49,16 @@ class Classification:
         *,
         label_smoothing: float = 0.0,
         class_weights: str | Sequence[float] | None = None,
-        selects: str = "OA",
+        selects: str | None = None,
     ):
         _check_smoothing(label_smoothing)
-        if selects not in SELECTING:
+        if selects not in (None, *SELECTING):
             raise ValueError(f"selects: expected one of {', '.join(SELECTING)}, got {selects!r}.")
         _check_weights(class_weights, len(classes))
         self.classes = classes
         self.label_smoothing = label_smoothing
-        self.selects = selects
+        if selects is not None:
+            self.selects = selects
         self.class_weights = class_weights
         listed = class_weights is not None and not isinstance(class_weights, str)
         self.weights = torch.tensor(class_weights, dtype=torch.float32) if listed else None

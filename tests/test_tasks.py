@@ -90,6 +90,18 @@ def test_a_figure_that_there_is_not_cannot_select():
         Classification(CLASSES, selects="mIoU")
 
 
+def test_a_figure_of_a_task_of_ones_own_selects():
+    class Worst(Classification):
+        selects = "worst class"
+
+    assert Worst(CLASSES).selects == "worst class"
+    assert Worst(CLASSES, selects="mAcc").selects == "mAcc"
+    assert (Classification(CLASSES).selects, Classification(CLASSES, selects="mAcc").selects) == (
+        "OA",
+        "mAcc",
+    )
+
+
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_smoothing_out_of_range_is_refused(smoothing):
     with pytest.raises(ValueError, match="label_smoothing: expected at least 0 and below 1"):
