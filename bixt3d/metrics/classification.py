@@ -79,8 +79,13 @@ class ClassificationResult:
         return found | {"calibration error": 100 * float(error)}
 
     def per_cloud(self, names: Sequence[str]) -> dict[str, list[list]]:
-        """Return the rows of ``predictions.csv``, headings first, for clouds of these names, in order."""
+        """Return the rows of ``predictions.csv``, headings first, for clouds of these names, in order.
+
+        Nothing where it does not hold one prediction for each name, as of a task of one's own that measures pieces.
+        """
         if self.predicted is None or self.probabilities is None or self.truth is None:
+            return {}
+        if len(self.truth) != len(names):
             return {}
         table: list[list] = [
             ["cloud", "truth", "predicted", "probability", "second", "probability_second"],
@@ -175,6 +180,8 @@ class ClassificationMeter(nn.Module):
         if confusion.sum() == 0:
             raise ValueError("split: expected at least one cloud to evaluate on, got none.")
         rows = self.rows.gathered()
+        if len(rows) == 0:  # a meter of one's own that counts by the confusion matrix alone
+            return ClassificationResult(confusion, self.classes)
         # clouds are dealt out to the devices in turn, and come back device by device
         rows = rows[rows[:, 0].argsort(stable=True)]
         whole = rows[:, 1:4].long()

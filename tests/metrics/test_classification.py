@@ -95,6 +95,25 @@ def test_a_mean_over_no_cloud_is_left_out_and_one_class_has_no_second():
     assert ClassificationResult(torch.eye(4), CLASSES).details() == {}
 
 
+def test_a_meter_of_ones_own_that_keeps_no_clouds_costs_no_report():
+    class Counting(ClassificationMeter):
+        def update(self, logits, labels):
+            self.confusion.update(logits.argmax(dim=1), labels)
+
+    scores, labels = of_certainty()
+    meter = Counting(CLASSES)
+    meter.update(scores, labels)
+    result = meter.compute()
+    assert result.summary()["OA"] == 75
+    assert (result.details(), result.per_cloud("abcd")) == ({}, {})
+
+
+def test_pieces_of_clouds_are_no_rows_of_them():
+    meter = ClassificationMeter(CLASSES)
+    meter.update(*of_certainty())
+    assert meter.compute().per_cloud(["one", "two"]) == {}
+
+
 def test_logits_that_are_no_numbers_cost_no_report():
     meter = ClassificationMeter(CLASSES)
     meter.update(torch.full((3, 4), torch.nan), torch.tensor([0, 1, 2]))
