@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import torch
@@ -99,8 +101,13 @@ def run_again_under_torchrun(devices: int) -> int:
     # what a process has to say it says itself; how torchrun saw it end is no news
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = ["--standalone", f"--nproc_per_node={devices}", "--no-python"]
-    # to be handed on to the processes
-    options.append(f"--signals-to-handle={','.join(number.name for number in STOPS)}")
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        raise SignalException("asked to leave", sigval=signal.Signals(number))
+
+    # torchrun takes some of them over, and has an option for the others only in newer releases of torch
+    for number in STOPS:
+        signal.signal(number, hand_on)
     # the whole command, so that options of Python itself (-u, -X) come along
     command = torchrun.parse_args([*options, sys.executable, *sys.orig_argv[1:]])
     sys.stdout.flush()

@@ -1,11 +1,15 @@
 """The processes of a run: devices that there are, and what a scheduler started."""
 
+import signal
+import sys
+
 import pytest
 import torch
 
 from bixt3d.training import devices
 from bixt3d.training.devices import make_fabric
 from bixt3d.training.settings import TrainSettings
+from bixt3d.training.signals import STOPS
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -46,3 +50,23 @@ def test_a_process_of_a_large_job_is_one_process(monkeypatch):
         monkeypatch.setenv(f"SLURM_{name}", value)
     fabric = make_fabric(TrainSettings(accelerator="cpu"))
     assert (fabric.world_size, fabric.global_rank, fabric.is_global_zero) == (1, 0, True)
+
+
+def test_torchrun_is_given_nothing_that_the_oldest_torch_does_not_know(monkeypatch):
+    from torch.distributed import run
+
+    given = []
+    monkeypatch.setattr(run, "run", given.append)
+    monkeypatch.setattr(run, "parse_args", list)
+    before = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        assert devices.run_again_under_torchrun(3) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert [w for w in given[0] if w.startswith("--")][:3] == [
+        "--standalone",
+        "--nproc_per_node=3",
+        "--no-python",
+    ]
+    assert given[0][3] == sys.executable
