@@ -98,7 +98,7 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
     if place.resumed:
         resumed = load_checkpoint(place.last)
         check_run_dir(config.get("run_dir"), place.last.parent)
-        check_same_run(from_yaml(resumed["config"]), config)
+        check_same_run(from_yaml(resumed["config"]), config, place.last)
 
     dataset = build_dataset(config)
     torch.manual_seed(derive_seed(settings.seed))
@@ -150,7 +150,7 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
             f"{settings.precision}\nrun folder: {folder}",
             flush=True,
         )
-        if settings.epochs * steps_per_epoch < FEW_STEPS:
+        if resumed is None and settings.epochs * steps_per_epoch < FEW_STEPS:
             print(
                 f"hint: {settings.epochs * steps_per_epoch} steps in all teach a model little; few clouds want more "
                 f"epochs, such as train.epochs={-(-FEW_STEPS // steps_per_epoch)} (data/README.md, a few dozen files)",

@@ -91,14 +91,23 @@ def _told_by_progress(saved: Mapping[str, Any]) -> dict[str, int]:
     return {STEPS: (step - batch // accumulate) // epoch} if epoch else {}
 
 
-def check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise where a continuation would compute something else than the run it continues."""
+def check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any], origin: Path) -> None:
+    """Raise where a continuation would compute something else than the run it continues.
+
+    Args:
+        saved, given: configs of the run and of the continuation.
+        origin: checkpoint that is continued, for messages.
+
+    Raises:
+        ValueError: they differ in more than ``FREE_ON_RESUME``.
+    """
     changed = differences(_on_device(saved), _on_device(given), besides=FREE_ON_RESUME)
     if changed:
         key, before, now = changed[0]
+        others = f" ({len(changed)} settings differ)" if len(changed) > 1 else ""
         raise ValueError(
-            f"train.resume: the run was started with {key}={before}, got {now} ({len(changed)} settings differ); give "
-            "the settings of the run (its config.yaml), or start a new run from its weights with train.start_from=."
+            f"train.resume: the run was started with {key}={before}, got {now}{others}; give the settings of the run "
+            f"(its config.yaml), or start a new run from its weights with train.start_from={origin}."
         )
 
 

@@ -172,3 +172,5 @@ def test_few_steps_in_all_are_said_at_the_start(tiny, tmp_path, capsys, epochs, 
     out = capsys.readouterr().out
     assert ("hint: 8 steps in all" in out and "train.epochs=50 " in out) is said
     assert ("steps in all" in out) is said
+    experiment.train(tiny(f"train.resume={tmp_path / 'run'}", *QUICK, f"train.epochs={epochs}"))
+    assert "steps in all" not in capsys.readouterr().out, "a continuation cannot follow the advice"
