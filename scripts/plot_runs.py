@@ -42,7 +42,6 @@ def work(options: argparse.Namespace) -> int:
     if options.table is not None:
         from bixt3d.training.run_table import read_run, write_table
 
-        options.table.parent.mkdir(parents=True, exist_ok=True)
         write_table([read_run(name, folder) for name, folder in folders.items()], options.table)
         print(f"saved {options.table}")
     if options.table is None or options.out is not None:

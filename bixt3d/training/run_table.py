@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import differences, from_yaml
+from ..errors import placed
 from ..io.writing import write_csv, write_text
 from .curves import NOT_FIGURES, read_rates, read_selection
 from .resume import FREE_ON_RESUME
@@ -65,9 +66,12 @@ def read_run(name: str, folder: str | Path) -> RunRow:
         )
     config = from_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
     selection = {k: values for k, values in read_selection(folder).items() if values}
-    said = {}
-    if (folder / "results.json").is_file():
-        said = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    said, measured = {}, folder / "results.json"
+    if measured.is_file():
+        try:
+            said = json.loads(measured.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise placed(error, f"{measured}: cannot be read, it may be damaged: ") from error
     figures = {
         f"{said['split']} {figure}, {which}": value
         for which, result in said.get("results", {}).items()

@@ -102,3 +102,6 @@ def test_what_cannot_be_read_or_written_is_said(run, tmp_path):
         write_table([run("a", 0)], tmp_path / "t.txt")
     with pytest.raises(FileNotFoundError, match=r"no config\.yaml here; expected the folder of a run"):
         read_run("b", tmp_path)
+    (tmp_path / "a" / "results.json").write_text('{"split":')
+    with pytest.raises(ValueError, match=r"results\.json: cannot be read, it may be damaged: "):
+        read_run("a", tmp_path / "a")
