@@ -209,7 +209,8 @@ class Trainer:
                 if saves or p.step % s.log_every == 0:
                     check_finite("loss", [loss], p.step, self.folder)
                 if saves:  # the loss was computed before the step, which may have spoilt the weights
-                    check_finite("weights", list(self.model.parameters()), p.step, self.folder)
+                    learnt = [x for x in self.model.parameters() if x.requires_grad]
+                    check_finite("weights", learnt, p.step, self.folder)
                 if self.observer is not None:
                     self.observer.stepped(self, loss, end)
                 if stops is not None:

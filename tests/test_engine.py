@@ -229,6 +229,14 @@ def test_a_step_that_spoils_the_weights_costs_no_checkpoint(make_trainer, data, 
     )
 
 
+def test_a_frozen_mask_of_infinities_is_nobodys_spoilt_weight(make_trainer, data, tmp_path):
+    trainer = make_trainer()
+    mask = torch.nn.Parameter(torch.full((2,), -math.inf), requires_grad=False)
+    trainer.model.register_parameter("mask", mask)
+    trainer.fit(Loader(*data, 16))
+    assert (tmp_path / "last.pt").is_file()
+
+
 def test_the_best_epoch_is_kept_and_a_tie_goes_to_the_first(make_trainer, data, tmp_path):
     seen = []
 
