@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
@@ -73,6 +74,9 @@ def _leave_process_group() -> None:
     Lightning does so for NCCL alone; a process with gloo may abort when it ends (pytorch issue 190489).
     """
     if torch.distributed.is_initialized():
+        # It waits for gloo's threads with Python's lock in hand, at least in torch 2.6. One that still lets go of the
+        # tensors of the last gathering needs that lock: without this moment, some runs never end.
+        time.sleep(0.2)
         torch.distributed.destroy_process_group()
 
 
