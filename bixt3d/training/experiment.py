@@ -35,7 +35,7 @@ from .curves import draw_curves, read_curves
 from .devices import make_fabric, needs_processes, run_again_under_torchrun
 from .progress import ConsoleObserver
 from .report import minutes_to, print_result, write_report
-from .resume import CLOUDS, DEVICES, STEPS, check_run_dir, check_same_data, check_same_run
+from .resume import check_run_dir, check_same_data, check_same_run
 from .run_folder import RunFolder
 from .settings import AUTO, TrainSettings
 from .signals import StopRequest
@@ -112,9 +112,13 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
         start_from(settings.start_from, model, config, dataset, fabric)
     train_loader = make_loader(dataset, "train", settings, fabric, transform=build_augment(config, model))
     steps_per_epoch = settings.steps_per_epoch(len(train_loader))
-    facts = {CLOUDS: len(train_loader.clouds), DEVICES: fabric.world_size, STEPS: steps_per_epoch}
+    trained_on = {
+        "clouds": len(train_loader.clouds),
+        "devices": fabric.world_size,
+        "steps_per_epoch": steps_per_epoch,
+    }
     if resumed is not None:
-        check_same_data(resumed, place.last, classes=dataset.classes, parts=parts, facts=facts)
+        check_same_data(resumed, place.last, classes=dataset.classes, parts=parts, trained_on=trained_on)
     if hasattr(task, "count"):
         task.count(train_loader.clouds.labels)
     try_batch(fabric.to_device(model), task, train_loader, fabric)
@@ -175,7 +179,7 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
                 "config": recipe,
                 "classes": list(dataset.classes),
                 "parts": list(parts),
-                "trained_on": facts,
+                "trained_on": trained_on,
             },
             ema=ema,
             observer=observer,

@@ -26,11 +26,8 @@ FREE_ON_RESUME = (
     "train.resume",
     "train.targets",
 )
-CLOUDS, DEVICES, STEPS = (
-    "training clouds",
-    "device(s)",
-    "steps an epoch",
-)  # facts of a run, in the words of messages
+# What a run is trained on, as ``trained_on`` of its checkpoints holds it, and the words for it in messages.
+WORDS = {"clouds": "training clouds", "devices": "device(s)", "steps_per_epoch": "steps an epoch"}
 
 
 def resumed_folder(resume: str) -> Path:
@@ -59,7 +56,7 @@ def check_same_data(
     *,
     classes: Sequence[str],
     parts: Sequence[str],
-    facts: Mapping[str, int],
+    trained_on: Mapping[str, int],
 ) -> None:
     """Raise where a continuation would number labels otherwise, or make epochs of another length, than the run did.
 
@@ -68,7 +65,7 @@ def check_same_data(
             first epoch how many steps an epoch had.
         origin: its file, for messages.
         classes, parts: names of the continuation, in label order.
-        facts: what the continuation is trained on, by the words for it, as ``trained_on`` of a checkpoint holds it.
+        trained_on: what the continuation is trained on, under the keys of ``WORDS``.
 
     Raises:
         ValueError: they differ.
@@ -76,19 +73,19 @@ def check_same_data(
     check_labels(origin, "classes", saved["classes"], classes)
     check_labels(origin, "parts", saved.get("parts", ()), parts)
     before = saved["trained_on"] if "trained_on" in saved else _told_by_progress(saved)
-    for what, count in before.items():
-        if facts[what] != count:
+    for key, count in before.items():
+        if trained_on[key] != count:
             raise ValueError(
-                f"train.resume: the run was started with {count:,} {what}, got {facts[what]:,}; give it the data and "
-                "the number of devices (train.devices, torchrun's processes) that it was started with, or start a "
-                f"new run from its weights with train.start_from={origin}."
+                f"train.resume: the run was started with {count:,} {WORDS[key]}, got {trained_on[key]:,}; give it the "
+                "data and the number of devices (train.devices, torchrun's processes) that it was started with, or "
+                f"start a new run from its weights with train.start_from={origin}."
             )
 
 
 def _told_by_progress(saved: Mapping[str, Any]) -> dict[str, int]:
     step, epoch, batch = (saved["progress"][key] for key in ("step", "epoch", "batch"))
     accumulate = from_yaml(saved["config"])["train"].get("accumulate", 1)
-    return {STEPS: (step - batch // accumulate) // epoch} if epoch else {}
+    return {"steps_per_epoch": (step - batch // accumulate) // epoch} if epoch else {}
 
 
 def check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any], origin: Path) -> None:

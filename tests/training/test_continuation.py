@@ -65,7 +65,7 @@ def content(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def without_facts(run):
+def as_an_older_version(run):
     """Make a checkpoint one of an older version."""
     saved = load_checkpoint(run)
     save_checkpoint(run / "last.pt", {k: v for k, v in saved.items() if k != "trained_on"})
@@ -76,7 +76,7 @@ def without_facts(run):
 )
 def test_another_number_of_clouds_is_refused(run, go_on, tmp_path, old, said):
     if old:
-        without_facts(run)
+        as_an_older_version(run)
     before = content(run)
     with pytest.raises(
         ValueError, match=rf"^train\.resume: the run was started with {said}; give it the data"
@@ -89,7 +89,7 @@ def test_another_number_of_clouds_is_refused(run, go_on, tmp_path, old, said):
 def test_classes_that_are_numbered_otherwise_are_refused(run, go_on, tmp_path, old):
     """``ball`` is renamed to ``cone``: as many classes, in another order."""
     if old:
-        without_facts(run)
+        as_an_older_version(run)
     before = content(run)
     with pytest.raises(ValueError, match=r"last\.pt: was trained on other classes \(2, number 1 is 'ball'\)"):
         go_on(clouds(tmp_path / "renamed", 8, names=("cone", "box")))
@@ -99,7 +99,7 @@ def test_classes_that_are_numbered_otherwise_are_refused(run, go_on, tmp_path, o
 @pytest.mark.parametrize("old", [False, True])
 def test_the_same_clouds_may_lie_elsewhere(run, go_on, tmp_path, old):
     if old:
-        without_facts(run)
+        as_an_older_version(run)
     go_on(clouds(tmp_path / "moved", 8))
     assert load_checkpoint(run)["progress"]["step"] == 8
 
@@ -108,8 +108,8 @@ def test_another_number_of_devices_is_refused(tiny, tiny_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
     saved = load_checkpoint(folder)
-    assert saved["trained_on"] == {"training clouds": 76, "device(s)": 1, "steps an epoch": 4}
-    save_checkpoint(folder / "last.pt", {**saved, "trained_on": {**saved["trained_on"], "device(s)": 2}})
+    assert saved["trained_on"] == {"clouds": 76, "devices": 1, "steps_per_epoch": 4}
+    save_checkpoint(folder / "last.pt", {**saved, "trained_on": {**saved["trained_on"], "devices": 2}})
     before = content(folder)
     with pytest.raises(
         ValueError, match=r"^train\.resume: .* 2 device\(s\), got 1;.*train\.start_from="
