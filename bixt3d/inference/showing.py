@@ -11,8 +11,8 @@ import numpy as np
 
 from ..checkpoint import check_labels
 from ..config import build
-from ..io import Cloud, read_points
-from ..viewer.scene import UNKNOWN, Scene, attention_scene, part_scene, plain_scene
+from ..io import UNLABELLED, Cloud, read_points
+from ..viewer.scene import Scene, attention_scene, part_scene, plain_scene
 from .batch_prediction import UNUSABLE, chosen_up, warn_of_doubts, what_is_wrong
 from .prediction import Job
 from .predictor import Predictor
@@ -114,7 +114,7 @@ def _read(file: Path, samples: int | None, seed: int, parts: Sequence[str]) -> C
     try:
         cloud = read_points(file, num_samples=samples, seed=seed, labels=True)
         labels, reason = cloud.labels, ""
-        if labels is not None and (outside := (labels < UNKNOWN) | (labels >= len(parts))).any():
+        if labels is not None and (outside := (labels < UNLABELLED) | (labels >= len(parts))).any():
             wanted = f"0 to {len(parts) - 1}, the model's parts"
             reason = f"{file}: expected labels {wanted}, got {labels[outside][0]}."
     except ValueError as error:  # of its labels, or of its points, which then fail again

@@ -11,6 +11,7 @@ LABEL_NAMES = ("label", "labels", "part", "classification", "class")
 """What a column of labels may be called, in any case; the first that is there counts."""
 
 UNLABELLED = -1
+"""Label of points that nobody labelled."""
 
 
 def label_name(names: Iterable[str]) -> str | None:

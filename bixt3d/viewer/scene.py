@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..io import unit_sphere
+from ..io import UNLABELLED, unit_sphere
 from .palette import CORRECT, PLAIN, WRONG, error_colors, part_colors, ramp_colors
 
 VIEWS = ("prediction", "ground truth", "errors")
-UNKNOWN = -1  # true part of points that nobody labelled
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def part_scene(
     Raises:
         ValueError: labels of another length than the points, or outside ``parts``.
     """
-    for argument, values, least in (("labels", labels, 0), ("truth", truth, UNKNOWN)):
+    for argument, values, least in (("labels", labels, 0), ("truth", truth, UNLABELLED)):
         if values is None:
             continue
         if values.shape != (len(points),):
@@ -97,7 +96,7 @@ def part_scene(
     colors = part_colors(parts)
     views = [View(VIEWS[0], colors[labels], _part_legend(labels, parts, colors, truth))]
     if truth is not None:
-        unknown = truth == UNKNOWN
+        unknown = truth == UNLABELLED
         errors = np.where(unknown[:, None], PLAIN, error_colors(labels, truth))
         legend = tuple(
             LegendEntry(what, _rgb(color), float((errors == color).all(axis=1).mean()))
@@ -144,7 +143,7 @@ def _part_legend(
 ) -> tuple[LegendEntry, ...]:
     """List the parts that occur here or in ``other``, so that the legends of two views line up."""
     counts, elsewhere = (
-        np.bincount(values[values != UNKNOWN], minlength=len(parts))
+        np.bincount(values[values != UNLABELLED], minlength=len(parts))
         for values in (labels, labels if other is None else other)
     )
     occurs = (counts > 0) | (elsewhere > 0)
