@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_prediction_options(parser: argparse.ArgumentParser, *, files: str) -> None:
@@ -39,3 +40,18 @@ def add_prediction_options(parser: argparse.ArgumentParser, *, files: str) -> No
     parser.add_argument(
         "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"
     )
+
+
+def loading_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what :func:`bixt3d.inference.loading.load` takes of these options, the checkpoint besides.
+
+    Raises:
+        ValueError: both ``--category`` and ``--classifier`` are given.
+    """
+    if options.category is not None and options.classifier is not None:
+        raise ValueError(
+            "--category, --classifier: expected at most one of them, since either says the class."
+        )
+    return {
+        name: getattr(options, name) for name in ("classifier", "seed", "drop_strays", "device", "trust_code")
+    }

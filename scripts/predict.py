@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from bixt3d.errors import report_errors
-from bixt3d.options import add_prediction_options
+from bixt3d.options import add_prediction_options, loading_options
 from bixt3d.training.allocator import keep_freed_memory
 
 FEW = 10  # files: of so many each answer is printed
@@ -55,32 +55,24 @@ def predict(options: argparse.Namespace) -> int:
     from bixt3d.io.finding import find_files
     from bixt3d.training.signals import StopRequest
 
-    if options.category is not None and options.classifier is not None:
-        raise ValueError(
-            "--category, --classifier: expected at most one of them, since either says the class."
-        )
+    choices = loading_options(options)
     keep_freed_memory()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     files = find_files(options.files)
     stems = output_stems(files)
     few = len(files) <= FEW
     files, stems = files[rank::world_size], stems[rank::world_size]
-    device = options.device
-    if device is None and world_size > 1:
+    if choices["device"] is None and world_size > 1:
         import torch
 
         if torch.cuda.is_available():
-            device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+            choices["device"] = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
     predictor = load(
         options.checkpoint,
-        classifier=options.classifier,
         batch_size=options.batch_size,
-        seed=options.seed,
         precision=options.precision,
         compile=options.compile,
-        drop_strays=options.drop_strays,
-        device=device,
-        trust_code=options.trust_code,
+        **choices,
     )
     stop = StopRequest()
     console = Console(stderr=True)  # standard output is for the result

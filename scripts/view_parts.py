@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from bixt3d.errors import report_errors
-from bixt3d.options import add_prediction_options
+from bixt3d.options import add_prediction_options, loading_options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +52,7 @@ def view(options: argparse.Namespace) -> int:
 
     kind = None if options.save is None else options.save.suffix.lower()
     check_options(options, kind)
+    choices = loading_options(options)
     if options.save is not None:
         check_file(options.save)
     # what cannot be shown is said before anything is computed
@@ -61,16 +62,9 @@ def view(options: argparse.Namespace) -> int:
         import_open3d()
     check_samples(options.samples)
     files = find_files(options.files)
-    predictor = load(
-        options.checkpoint,
-        classifier=options.classifier,
-        seed=options.seed,
-        drop_strays=options.drop_strays,
-        device=options.device,
-        trust_code=options.trust_code,
-    )
+    predictor = load(options.checkpoint, **choices)
     layer = -1 if options.layer is None else options.layer
-    choices = {"category": options.category, "attention": options.attention, "layer": layer}
+    shown = {"category": options.category, "attention": options.attention, "layer": layer}
     failed = []
 
     def report(message: str) -> None:
@@ -78,15 +72,10 @@ def view(options: argparse.Namespace) -> int:
         print(f"error: {message}", file=sys.stderr)
 
     if options.split:
-        scenes = scenes_of_split(predictor, options.split, options.index, options.data_root, **choices)
+        scenes = scenes_of_split(predictor, options.split, options.index, options.data_root, **shown)
     else:
         scenes = scenes_of_files(
-            predictor,
-            files,
-            up=options.up,
-            samples=options.samples,
-            report=report,
-            **choices,
+            predictor, files, up=options.up, samples=options.samples, report=report, **shown
         )
     if not scenes:
         raise ValueError("nothing to show, since none of the files can be used.")
@@ -125,10 +114,6 @@ def check_options(options: argparse.Namespace, kind: str | None) -> None:
         raise ValueError(f"--size: expected at least 1, got {options.size}.")
     if options.layer is not None and options.attention is None:
         raise ValueError("--layer: is for --attention; leave it out, or name latents with --attention.")
-    if options.category is not None and options.classifier is not None:
-        raise ValueError(
-            "--category, --classifier: expected at most one of them, since either says the class."
-        )
 
 
 if __name__ == "__main__":
