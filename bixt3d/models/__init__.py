@@ -1,10 +1,11 @@
-"""BiXT models for point clouds, and PointMLP as their baseline."""
+"""BiXT models for point clouds, and baselines to compare them with."""
 
 from .classifier import BiXTClassifier
 from .decoder import PointMLPDecoder
 from .encoder import BiXTEncoder
 from .outputs import EncoderOutput, Level
 from .pointmlp import PointMLPClassifier, PointMLPEncoder, PointMLPSegmenter
+from .pointnet import PointNet2Classifier, PointNet2Encoder
 from .segmenter import BiXTSegmenter
 from .variants import bixt_grouping, bixt_hierarchy, bixt_naive, bixt_seg_encdec, bixt_seg_naive
 
@@ -18,6 +19,8 @@ __all__ = [
     "PointMLPDecoder",
     "PointMLPEncoder",
     "PointMLPSegmenter",
+    "PointNet2Classifier",
+    "PointNet2Encoder",
     "bixt_grouping",
     "bixt_hierarchy",
     "bixt_naive",

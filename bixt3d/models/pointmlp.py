@@ -13,7 +13,7 @@ from ..layers.plain import is_plain
 from ..ops import group_max
 from .decoder import PointMLPDecoder
 from .outputs import Level
-from .points import enough_points
+from .points import check_channels, enough_points
 
 
 class PointMLPStage(nn.Module):
@@ -159,11 +159,7 @@ class PointMLPEncoder(nn.Module):
         Raises:
             ValueError: points of another shape, or fewer than :attr:`min_points`.
         """
-        if points.dim() != 3 or points.shape[-1] != self.in_channels:
-            kind = "xyz" if self.in_channels == 3 else "xyz and normal"
-            raise ValueError(
-                f"points: expected shape (B, N, {self.in_channels}) with {kind}, got {tuple(points.shape)}."
-            )
+        check_channels(points, self.in_channels)
         enough_points(points, self.min_points)
         features = points.to(next(self.parameters()).dtype)
         levels = [Level(self.embedding(features), points[..., :3].contiguous())]

@@ -18,3 +18,16 @@ def enough_points(points: Tensor, min_points: int) -> None:
         f"points: expected at least {min_points} in each cloud (min_points of the model), got {points.shape[1]}; give "
         "more, or repeat some."
     )
+
+
+def check_channels(points: Tensor, in_channels: int) -> None:
+    """Require points ``(B, N, in_channels)``, of xyz or of xyz and normal.
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    if points.dim() != 3 or points.shape[-1] != in_channels:
+        kind = "xyz" if in_channels == 3 else "xyz and normal"
+        raise ValueError(
+            f"points: expected shape (B, N, {in_channels}) with {kind}, got {tuple(points.shape)}."
+        )

@@ -15,12 +15,16 @@ from bixt3d.models import (
     PointMLPDecoder,
     PointMLPEncoder,
     PointMLPSegmenter,
+    PointNet2Classifier,
+    PointNet2Encoder,
 )
 
 HALVING = partial(GroupRefinement, num_neighbors=4, width=8, reduction=2)
 DECODER = partial(PointMLPDecoder, widths=(12, 8), num_blocks=1, context_dim=6, category_dim=5, head_dim=16)
 POINTMLP = {"embedding_dim": 8, "width_factors": (2, 2), "num_neighbors": (6, 6), "reductions": (2, 2)}
 POINTMLP |= {"blocks_before": (1, 1), "blocks_after": (1, 1), "use_xyz": True}
+POINTNET2 = {"num_samples": (12, 5), "radii": (0.5, 1.0), "max_neighbors": (4, 6)}
+POINTNET2 |= {"widths": ((6, 8), (8, 10), (10, 16))}
 STEP = 1e-6
 
 
@@ -39,6 +43,7 @@ MODELS = {
         BiXTSegmenter, 7, 3, encoder={"dense": True, "refinement": HALVING}, decoder=DECODER
     ),
     "pointmlp": lambda: PointMLPClassifier(7, encoder=PointMLPEncoder(**POINTMLP), head_dims=(16, 8)),
+    "pointnet++": lambda: PointNet2Classifier(7, encoder=PointNet2Encoder(**POINTNET2), head_dims=(16, 8)),
     "pointmlp segmenter": lambda: PointMLPSegmenter(
         7, 3, encoder=PointMLPEncoder(**POINTMLP), decoder=DECODER
     ),
