@@ -133,9 +133,9 @@ def main() -> None:
     if options.no_write:
         return
     head = (
-        f"{origin('attention.py', options.device)} Medians of {options.rounds} interleaved rounds; the ratios say "
-        "how many times longer than the first backend. Peak memory is what a forward pass, and one with backward, adds "
-        "to what is in use before it. The error is the largest of results and gradients against float64, relative to "
+        f"{origin('attention.py', options.device)} Medians of {options.rounds} interleaved rounds. Ratios are "
+        "times as multiples of the first backend's. Peak memory is what a forward pass, and one with backward, adds to "
+        "the memory in use before it. The error is the largest of results and gradients against float64, relative to "
         "the largest number of each."
     )
     write("attention", "Bi-directional attention", "\n".join(["", head, "", *lines]), options.page)

@@ -43,7 +43,8 @@ def table(figures: list[Figures]) -> list[str]:
     if products:
         lines += [
             "",
-            f"In brackets the share of the {products:,.0f} GFLOP/s of square matrices, in turn with these.",
+            f"In brackets: the share of the {products:,.0f} GFLOP/s that square matrices reach, measured in turn "
+            "with these rows.",
         ]
     return [*lines, ""]
 

@@ -196,11 +196,10 @@ def main() -> None:
         return
     allocator = "the C library's default" if options.default_allocator else "told to keep freed memory"
     head = (
-        f"{origin('models.py', options.device)} Medians of up to {options.rounds} rounds in turn; allocator: "
+        f"{origin('models.py', options.device)} Medians of up to {options.rounds} rounds in turn. Allocator: "
         f"{allocator}. `reference` is the eager form that writes the similarities and both attention maps ("
-        f"{', '.join(PAIRED)} have one); the two columns after the time say how many times faster a row is than "
-        "another in its table. Peak memory is what a run needs above what is in use before it (weights and optimiser "
-        "state are)."
+        f"{', '.join(PAIRED)} have one). The two columns after the time are speed-ups over another row of the same "
+        "table. Peak memory is what a run needs above what is in use before it (weights and optimiser state)."
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     grown = [f for figures in tables.get("scaling", {}).values() for f in figures]

@@ -136,9 +136,9 @@ def main() -> None:
         return
     time_of = "processor time" if options.clock == "cpu" else "elapsed time"
     head = (
-        f"{origin('ops.py', options.device)} Medians of up to {options.rounds} interleaved rounds, {time_of}; the "
-        "third column is how many times longer than the fastest of ours, the last how much of the answer is that of "
-        "the torch backend."
+        f"{origin('ops.py', options.device)} Medians of up to {options.rounds} interleaved rounds, {time_of}. "
+        "The third column is the time as a multiple of our fastest backend's, the last the share of the result that "
+        "agrees with the torch backend."
     )
     options.page.parent.mkdir(exist_ok=True)
     plot(results, options.page.parent / PLOT)
