@@ -13,12 +13,13 @@ from .inference.loading import ANYWHERE, training_points
 # What a data set allows, by the name of the class that loads it.
 LICENCES = {
     "ModelNet40": "Trained on ModelNet40, whose terms allow academic research alone (the shapes belong to their "
-    "authors): take these weights as **research weights**.",
-    "ShapeNetPart": "Trained on ShapeNet, whose terms allow non-commercial research and education: take these "
+    "authors). Treat these weights as **research weights**.",
+    "ShapeNetPart": "Trained on ShapeNet, whose terms allow non-commercial research and education. Treat these "
     "weights as **research weights**.",
-    "ScanObjectNN": "Trained on ScanObjectNN, which its authors give on request, under terms of their own: see there "
+    "ScanObjectNN": "Trained on ScanObjectNN, which its authors give on request, under terms of their own. Read those "
     "before you use these weights for more than research.",
-    "Shapes": "Trained on procedural shapes that the toolkit makes itself: the licence of the toolkit (MIT) holds.",
+    "Shapes": "Trained on procedural shapes that the toolkit makes itself, so the licence of the toolkit (MIT) "
+    "applies.",
 }
 OTHER_LICENCE = "Trained on files of the person who published the weights: ask them what the data allows."
 # Settings that say where things lie or how long to work at a time, never what comes out.
@@ -118,13 +119,17 @@ def write_card(
         f"python scripts/evaluate.py {name}.safetensors" + (" data.root=DIR" if data.get("root") else ""),
         "```",
         "",
-        "## Trained on what",
+        "## Training data",
         "",
         f"{dataset}{root}: {', '.join(classes)}.",
-        *([f"{100 * held_out:g} % of the train split were held out, to select on."] if held_out else []),
+        *(
+            [f"{100 * held_out:g} % of the train split was held out, to select the weights."]
+            if held_out
+            else []
+        ),
         *([note] if note else []),
         "",
-        "## How",
+        "## Training",
         "",
     ]
     if "command" in facts:
@@ -132,18 +137,16 @@ def write_card(
         lines += ["```sh", facts["command"], "```", "", f"Commit {commit}, torch {facts['torch']}."]
         lines += [f"Device: {'; '.join(facts['devices'])}."]
     else:
-        lines += ["The command was not recorded; the config is in the file's metadata."]
+        lines += ["The command was not recorded. The config is in the file's metadata."]
     if config["train"].get("start_from"):
         origin = Path(config["train"]["start_from"]).name
-        lines += [
-            f"Started from the weights `{origin}`, not anew: what those were trained on counts as well."
-        ]
+        lines += [f"Started from the weights `{origin}`, so their training data counts as well."]
     seed = facts.get("seed", config["train"]["seed"])
     whole = (
-        f"; the whole run took {facts['minutes']:g} minutes, selecting included" if "minutes" in facts else ""
+        f" The whole run took {facts['minutes']:g} minutes, selection included." if "minutes" in facts else ""
     )
-    lines += [f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps{whole}.", ""]
-    lines += ["## Measured how", "", *_measured(facts, config), ""]
+    lines += [f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps.{whole}", ""]
+    lines += ["## Evaluation", "", *_measured(facts, config), ""]
     lines += [
         "## Intended use",
         "",
@@ -191,11 +194,11 @@ def _measured(facts: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     select_on = facts.get("select_on", config["train"].get("select_on"))
     if facts["weights"] == "selected":
         figures = ", ".join(f"{name} {value:.2f}" for name, value in facts["selection"].items())
-        lines = [f"These weights were best on the split `{select_on}` (epoch {facts['epoch']}: {figures})."]
+        lines = [f"These weights scored best on the split `{select_on}` (epoch {facts['epoch']}: {figures})."]
         if select_on == "test":
             lines.append("They were selected on the split they are measured on, so the figures are too high.")
     else:
-        lines = ["These weights are those of the end of training: no split selected them."]
+        lines = ["These are the weights of the end of training: no split selected them."]
     if not facts.get("results"):
         return [*lines, "They were not measured on the test split."]
     where = f"{facts['split']} ({facts['clouds']:,} clouds" + (
@@ -204,40 +207,40 @@ def _measured(facts: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     lines += ["", "| measured on | " + " | ".join(facts["results"]) + " |"]
     lines += ["|---|" + "---|" * len(facts["results"])]
     lines += [f"| {where} | " + " | ".join(f"{v:.2f}" for v in facts["results"].values()) + " |"]
-    lines += ["", "In percent, of the float32 weights, before any rounding of this file."]
+    lines += ["", "In percent, measured with the float32 weights, before any rounding in this file."]
     return lines
 
 
 def _use(config: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
-    what = "parts of single objects" if parts else "the class of single objects"
+    what = "labelling the parts of" if parts else "classifying"
     return [
-        f"Research on point clouds: {what} of the classes above, centred and scaled to the unit sphere (what "
-        "`scripts/predict.py` does by itself), and a start for further training."
+        f"Research on point clouds: {what} single objects of the classes above, and a start for further training. "
+        "Clouds have to be centred and scaled to the unit sphere, which `scripts/predict.py` does by itself."
     ]
 
 
 def _limits(config: Mapping[str, Any], facts: Mapping[str, Any], told: bool) -> list[str]:
     lines = [
-        "- An object of another class gets one of these all the same, and a high probability is no proof.",
+        "- An object of another class still gets one of these classes. A high probability is no proof.",
     ]
     if told:
         lines = [
-            "- It does not tell the class: say it (`--category`) or have it predicted (`--classifier CHECKPOINT`). "
-            "What is said is believed, and a high probability is no proof.",
+            "- It does not predict the class: name it (`--category`) or have it predicted (`--classifier CHECKPOINT`). "
+            "A named class is taken as true, and a high probability is no proof.",
         ]
     augment, points = json.dumps(config["augment"]), f"{training_points(config['data']):,} points a cloud"
     if "RandomCorruption" in augment:
         lines.append(
-            f"- Seen in training: {points} of single objects, in part corrupted by `RandomCorruption` as its config "
-            "says. Scans may be worse in other ways."
+            f"- Trained on {points} of single objects, in part corrupted by `RandomCorruption` as its config says. "
+            "Scans may be worse in other ways."
         )
     else:
         lines.append(
-            f"- Seen in training: {points}, whole surfaces of single objects. Scans with noise, holes or background "
-            "are another matter."
+            f"- Trained on {points}, from whole surfaces of single objects. Scans with noise, holes or background are "
+            "another matter."
         )
     if "RandomRotation" not in augment:
-        lines.append("- No free rotation in training: objects have to stand as they do in the training data.")
+        lines.append("- No free rotation in training: objects have to be oriented as in the training data.")
     if "robustness" in facts:
         cleaned = ", stray points dropped first" if facts["robustness"].get("drop_strays") else ""
         lines += [

@@ -66,7 +66,7 @@ def test_a_card_tells_how_the_weights_came_about(tiny, run):
     facts = gather_facts(run / "best.pt", {"progress": {"epoch": 5, "step": 4000}, "selection": {"OA": 33.0}})
     said = card(tiny(), **facts)
     assert "Commit first, torch 2.5.\nDevice: H200; some CPU." in said
-    assert "Seed 7, 5 epochs, 4,000 steps; the whole run took 61.5 minutes, selecting included." in said
+    assert "Seed 7, 5 epochs, 4,000 steps. The whole run took 61.5 minutes, selection included." in said
     assert "best on the split `val` (epoch 5: OA 33.00)" in said
     assert "| measured on | OA |\n|---|---|\n| test (1,234 clouds) | 22.00 |" in said
     assert "figures are too high" not in said
@@ -87,7 +87,7 @@ def test_a_card_falls_back_on_the_config(tiny):
         ("modelnet40", "ModelNet40, whose terms allow academic research alone"),
         ("shapenetpart", "ShapeNet, whose terms allow non-commercial research"),
         ("scanobjectnn", "ScanObjectNN, which its authors give on request"),
-        ("shapes", "the licence of the toolkit (MIT) holds"),
+        ("shapes", "the licence of the toolkit (MIT) applies"),
         ("folder", "ask them what the data allows"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_card_names_the_licence_of_the_data(tiny, data, said):
 
 def test_a_card_says_what_was_held_out_and_names_the_data_without_its_place(tiny):
     said = card(public_config(tiny("data=modelnet40", "data.root=/mnt/disk/mine")), ["bed", "cup"])
-    assert "ModelNet40, files of `mine`: bed, cup.\n10 % of the train split were held out" in said
+    assert "ModelNet40, files of `mine`: bed, cup.\n10 % of the train split was held out" in said
     assert "evaluate.py a.safetensors data.root=DIR" in said
     assert "held out" not in card(tiny())
 

@@ -236,4 +236,4 @@ def test_what_is_published_names_the_weights_but_not_the_place(tiny, tiny_run):
     )
     facts = {"weights": "last", "epoch": 1, "steps": 2, "selection": {}}
     card = write_card("a", config, ["one"], [], facts, dtype="float32", size=1)
-    assert "Started from the weights `best.pt`, not anew" in card
+    assert "Started from the weights `best.pt`, so" in card
