@@ -31,6 +31,7 @@ FIELDS = (
     ("bixt_grouping",),
     ("bixt_hierarchy",),
     ("bixt_sequential", "bixt_iterative"),
+    ("pointnet2", "pointnet"),
     ("bixt_seg_naive", "bixt_seg_encdec", "pointmlp_seg"),
 )
 MODELS = tuple(model for field in FIELDS for model in field)
