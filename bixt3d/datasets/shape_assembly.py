@@ -18,13 +18,12 @@ _MIN_PART_POINTS = 8
 def rotation(axis: str, degrees: float) -> np.ndarray:
     """Return the right-handed rotation matrix ``(3, 3)`` about an axis, to multiply column vectors with."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    if axis == "x":
-        return np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
-    if axis == "y":
-        return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
-    if axis == "z":
-        return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    raise ValueError(f"axis: got {axis!r}, expected one of 'x', 'y', 'z'.")
+    rows = {
+        "x": [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]],
+        "y": [[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]],
+        "z": [[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]],
+    }
+    return np.array(rows[axis])
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,7 @@ class Assembly:
         at: Vector | np.ndarray = (0.0, 0.0, 0.0),
         turn: np.ndarray | None = None,
     ) -> None:
-        """Place ``primitive`` as ``turn @ x + at`` and count it to ``part``.
-
-        Raises:
-            ValueError: ``part`` is not one of ``part_names``.
-        """
-        if part not in self.part_names:
-            raise ValueError(f"part: got {part!r}, expected one of {sorted(self.part_names)}.")
+        """Place ``primitive`` as ``turn @ x + at`` and count it to ``part``, one of ``part_names``."""
         self.pieces.append(_Piece(self.part_names.index(part), primitive, np.asarray(at), turn))
 
     def add_strut(

@@ -10,8 +10,6 @@ import numpy as np
 
 from bixt3d.datasets.shape_primitives import Samples, pick
 
-ProfilePoint = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class Lathe:
@@ -22,24 +20,10 @@ class Lathe:
     at its bottom, runs outwards, up and back to the axis. Discs, cylinders, cones and tubes are lathes.
 
     Args:
-        profile: at least two (radius, height) pairs; radius >= 0.
-
-    Raises:
-        ValueError: fewer than two pairs, a negative radius, or no area.
+        profile: at least two (radius, height) pairs; radius >= 0, and not 0 all along.
     """
 
-    profile: tuple[ProfilePoint, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.profile) < 2:
-            raise ValueError(
-                f"profile: expected at least 2 (radius, height) pairs, got {len(self.profile)}; add points."
-            )
-        lowest = min(r for r, _ in self.profile)
-        if lowest < 0.0:
-            raise ValueError(f"profile: got radius {lowest:g}, expected radii >= 0; mirror the profile.")
-        if self.area <= 0.0:
-            raise ValueError("profile: got a curve that sweeps no area; give one that leaves the axis.")
+    profile: tuple[tuple[float, float], ...]
 
     @property
     def area(self) -> float:

@@ -68,10 +68,3 @@ def test_rotations_are_right_handed(axis):
     basis = np.eye(3)
     np.testing.assert_allclose(turn @ basis[i], basis[i], atol=1e-12)
     np.testing.assert_allclose(turn @ basis[(i + 1) % 3], basis[(i + 2) % 3], atol=1e-12)
-
-
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="got 'wheel', expected one of"):
-        Assembly(("body", "wheels")).add("wheel", Box((1.0, 1.0, 1.0)))
-    with pytest.raises(ValueError, match="got 'w', expected one of 'x', 'y', 'z'"):
-        rotation("w", 1.0)
