@@ -18,6 +18,7 @@ from bixt3d.io.writing import atomic_file, naming, remove_leftovers
 # sampling of meshes or the draw of points has changed. Caches of another format are built anew.
 FORMAT = 2
 SHOWN = 10  # how many files that cannot be parsed a message names
+Built = tuple[tuple[int, ...], Iterable[np.ndarray]]  # shape of an array, and its blocks in order
 
 
 def cached_array(
@@ -53,18 +54,11 @@ def cached_array(
         RuntimeError: several files cannot be parsed; it names the first ten. Of a single one, or where none can be, it
             is what ``parse`` raised.
     """
-    target, subject = _target(name, root, files, settings, list(shape), folder)
-    cached = _open(target, shape)
-    if cached is not None:
-        return cached
-    _write(target, shape, (np.broadcast_to(row, shape[1:]) for row in _parsed(name, files, parse)))
-    _remove_stale(target, subject)
-    cached = _open(target, shape)
-    if cached is None:
-        raise RuntimeError(
-            f"{target}: the cache just written has another shape than {shape}; is the disk full?"
-        )
-    return cached
+
+    def build() -> Built:
+        return shape, (np.broadcast_to(row, shape[1:]) for row in _parsed(name, files, parse))
+
+    return _cached(name, root, files, settings, list(shape), folder, build)
 
 
 def cached_rows(
@@ -92,50 +86,40 @@ def cached_rows(
     Raises:
         OSError, RuntimeError: as in :func:`cached_array`.
     """
-    # one array in one file, so that rows and sizes cannot part: the first column is the cloud's number
-    target, subject = _target(name, root, files, settings, ["rows", channels], folder)
-    cached = _open_rows(target, channels, len(files))
-    if cached is None:
+
+    def build() -> Built:
+        # one array in one file, so that rows and sizes cannot part: the first column is the cloud's number
         parsed = enumerate(_parsed(name, files, parse))
         joined = np.concatenate([np.insert(rows, 0, i, axis=1).astype(np.float32) for i, rows in parsed])
-        _write(target, joined.shape, [joined])
-        _remove_stale(target, subject)
-        cached = _open_rows(target, channels, len(files))
-    if cached is None:
-        raise RuntimeError(f"{target}: the cache just written cannot be read; is the disk full?")
+        return joined.shape, [joined]
+
+    cached = _cached(name, root, files, settings, ["rows", channels], folder, build)
     sizes = np.bincount(cached[:, 0].astype(np.int64), minlength=len(files))
     return cached[:, 1:], np.concatenate([[0], np.cumsum(sizes)])
 
 
-def _open_rows(path: Path, channels: int, count: int) -> np.ndarray | None:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):  # absent, or cut short
-        return None
-    fits = array.ndim == 2 and array.shape[1] == channels + 1 and array.dtype == np.float32
-    return array if fits and len(array) and array[-1, 0] == count - 1 else None
-
-
-def _target(
+def _cached(
     name: str,
     root: Path,
     files: Sequence[Path],
     settings: dict[str, object],
     form: object,
     folder: str | os.PathLike[str] | None,
-) -> tuple[Path, str]:
-    """Return the cache's file, and the part of its name that outlives a change of the source."""
+    build: Callable[[], Built],
+) -> np.ndarray:
+    """Open the array of this form, which its name tells; where there is none, build it first."""
     stats = [(os.path.relpath(file, root), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    subject = f"{name}-{_digest([str(root.resolve()), settings])}"
-    return _cache_folder(root, folder) / f"{subject}-{_digest([FORMAT, stats, form])}.npy", subject
-
-
-def _remove_stale(target: Path, subject: str) -> None:
+    subject = f"{name}-{_digest([str(root.resolve()), settings])}"  # outlives a change of the files
+    target = _cache_folder(root, folder) / f"{subject}-{_digest([FORMAT, stats, form])}.npy"
+    with contextlib.suppress(OSError, ValueError, EOFError):  # absent, cut short or empty
+        return np.load(target, mmap_mode="r", allow_pickle=False)
+    _write(target, *build())
     remove_leftovers(target)
     for stale in target.parent.glob(f"{subject}-*.npy"):
         if stale != target:
             with contextlib.suppress(OSError):  # still mapped by another process on Windows
                 stale.unlink()
+    return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
 def _digest(value: object) -> str:
@@ -146,8 +130,10 @@ def _cache_folder(root: Path, folder: str | os.PathLike[str] | None) -> Path:
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         return Path(folder)
+    import pooch
+
     refused = []
-    for place in _default_folders(root.resolve()):
+    for place in (root.resolve().parent / f"{root.resolve().name}_cache", Path(pooch.os_cache("bixt3d"))):
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
@@ -158,21 +144,6 @@ def _cache_folder(root: Path, folder: str | os.PathLike[str] | None) -> Path:
         f"data.cache: the parsed clouds of {root} can be kept neither in {' nor in '.join(refused)}, which cannot be "
         "written; name a folder for them with data.cache=DIR."
     )
-
-
-def _default_folders(root: Path) -> Iterator[Path]:
-    yield root.parent / f"{root.name}_cache"
-    import pooch
-
-    yield Path(pooch.os_cache("bixt3d"))
-
-
-def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):  # absent, or cut short
-        return None
-    return array if array.shape == shape and array.dtype == np.float32 else None
 
 
 def _write(target: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
