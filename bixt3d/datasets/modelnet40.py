@@ -106,23 +106,7 @@ class ModelNet40:
         return PointClouds(found.points, found.labels, self.classes, found.names)
 
     def _load_text(self, official: str) -> PointClouds:
-        listing = self.root / f"modelnet40_{official}.txt"
-        if not listing.is_file():
-            raise FileNotFoundError(
-                f"{listing}: the split list is missing; fetch it: "
-                f"python scripts/prepare_data.py {TEXT_FOLDER}"
-            )
-        names = tuple(listing.read_text().split())
-        if not names:
-            raise RuntimeError(f"{listing}: expected one shape per line, got none; fetch it again.")
-        labels = np.array([self._label(listing, name) for name in names], dtype=np.int64)
-        files = [self.root / name.rsplit("_", 1)[0] / f"{name}.txt" for name in names]
-        missing = [file for file in files if not file.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{missing[0]}: {len(missing)} of {len(files)} shapes of {listing.name} are missing; fetch "
-                f"them: python scripts/prepare_data.py {TEXT_FOLDER}"
-            )
+        names, owners, files = text_shapes(self.root, official)
         stored = self.stored_points or len(read_rows(files[0]))
         check_stored(files[0], stored, self.num_points, None)
         # with the normals, so that one cache serves both settings
@@ -137,15 +121,8 @@ class ModelNet40:
         )
         if not self.normals:
             points = np.ascontiguousarray(points[..., :3])
+        labels = np.array([self.classes.index(owner) for owner in owners], dtype=np.int64)
         return PointClouds(points, labels, self.classes, names)
-
-    def _label(self, listing: Path, name: str) -> int:
-        try:
-            return self.classes.index(name.rsplit("_", 1)[0])
-        except ValueError:
-            raise RuntimeError(
-                f"{listing}: shape {name!r} is of no class in the list of classes; fetch it again."
-            ) from None
 
 
 def find_modelnet40(root: str | os.PathLike[str], *, normals: bool = False) -> tuple[Path, str]:
@@ -154,12 +131,10 @@ def find_modelnet40(root: str | os.PathLike[str], *, normals: bool = False) -> t
     Where both layouts lie side by side, HDF5 wins, unless normals are wanted.
     """
     root = Path(root)
-    order = ("text", "hdf5") if normals else ("hdf5", "text")
-    for layout in order:
-        for folder in (root, root / (HDF5_FOLDER if layout == "hdf5" else TEXT_FOLDER)):
-            if layout == "hdf5" and any(folder.glob("ply_data_train*.h5")):
-                return folder, layout
-            if layout == "text" and (folder / "modelnet40_train.txt").is_file():
+    layouts = [("hdf5", HDF5_FOLDER, "ply_data_train*.h5"), ("text", TEXT_FOLDER, "modelnet40_train.txt")]
+    for layout, name, files in reversed(layouts) if normals else layouts:
+        for folder in (root, root / name):
+            if any(folder.glob(files)):
                 return folder, layout
     name, brought = (TEXT_FOLDER, TEXT_FOLDER) if normals else ("modelnet40", HDF5_FOLDER)
     parent = root.parent if root.name == brought else root  # the archive brings that folder along
@@ -179,6 +154,33 @@ def read_class_names(folder: Path) -> tuple[str, ...]:
         f"{folder}: no list of class names (shape_names.txt or modelnet40_shape_names.txt); "
         "fetch it: python scripts/prepare_data.py modelnet40"
     )
+
+
+def text_shapes(folder: Path, split: str) -> tuple[tuple[str, ...], list[str], list[Path]]:
+    """List the shapes of a split of the text layout: names, classes and files, of which none is missing."""
+    listing = folder / f"modelnet40_{split}.txt"
+    if not listing.is_file():
+        raise FileNotFoundError(
+            f"{listing}: the split list is missing; fetch it: python scripts/prepare_data.py {TEXT_FOLDER}"
+        )
+    names = tuple(listing.read_text().split())
+    if not names:
+        raise RuntimeError(f"{listing}: expected one shape per line, got none; fetch it again.")
+    owners = [name.rsplit("_", 1)[0] for name in names]
+    unknown = set(owners) - set(read_class_names(folder))
+    if unknown:
+        name = names[owners.index(min(unknown))]
+        raise RuntimeError(
+            f"{listing}: shape {name!r} is of no class in the list of classes; fetch it again."
+        )
+    files = [folder / owner / f"{name}.txt" for owner, name in zip(owners, names, strict=True)]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]}: {len(missing)} of {len(files)} shapes are missing; fetch them: "
+            f"python scripts/prepare_data.py {TEXT_FOLDER}"
+        )
+    return names, owners, files
 
 
 def read_rows(path: Path, max_rows: int | None = None) -> np.ndarray:

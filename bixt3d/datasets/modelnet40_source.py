@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bixt3d.datasets.files import Mirror, RemoteArchive, check_file
-from bixt3d.datasets.modelnet40 import HDF5_FOLDER, TEXT_FOLDER, read_class_names, read_rows
+from bixt3d.datasets.modelnet40 import HDF5_FOLDER, TEXT_FOLDER, read_class_names, read_rows, text_shapes
 
 # Mirrors first: the original host has been unreachable for long stretches, and its certificate expired.
 # Checksums are those that public loaders of these files carry; None where none is published.
@@ -101,21 +101,14 @@ def _check_hdf5(folder: Path, split: str) -> str:
 
 
 def _check_text(folder: Path, split: str) -> str:
-    listing = folder / f"modelnet40_{split}.txt"
-    if not listing.is_file():
-        raise FileNotFoundError(f"{listing}: the split list is missing.")
-    names = listing.read_text().split()
-    _check_count(folder, split, len(names))
-    paths = [folder / name.rsplit("_", 1)[0] / f"{name}.txt" for name in names]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{missing[0]}: {len(missing)} of {len(paths)} shapes are missing.")
+    _, _, files = text_shapes(folder, split)
+    _check_count(folder, split, len(files))
     # reading every file takes minutes: all sizes, and the rows of one
-    smallest = min(paths, key=lambda path: path.stat().st_size)
+    smallest = min(files, key=lambda path: path.stat().st_size)
     rows = len(read_rows(smallest))
     if rows != 10_000:
         raise RuntimeError(f"{smallest}: expected 10000 rows, got {rows}; fetch it again.")
-    return f"{split}: {len(names)} clouds of {rows} points with normals"
+    return f"{split}: {len(files)} clouds of {rows} points with normals"
 
 
 def _check_count(folder: Path, split: str, count: int) -> None:
