@@ -129,13 +129,12 @@ class Folder:
         """
         own_val = self._has("val")
         check_split(split, 1.0 if own_val else self.val_fraction)
-        official = split if own_val or split == "test" else "train"
+        whole = own_val or split == "test"
+        official = split if whole else "train"
         if not self._has(official):
             raise FileNotFoundError(f"{self.root}: there is no {official} split here; {LAYOUT}.")
         clouds = self._load_hdf5(official) if self._hdf5 is not None else self._load_folders(official)
-        if own_val or split == "test":
-            return clouds
-        return hold_out(clouds, split, self.val_fraction, self.val_seed)
+        return clouds if whole else hold_out(clouds, split, self.val_fraction, self.val_seed)
 
     def _has(self, split: str) -> bool:
         if self._hdf5 is not None:

@@ -12,7 +12,7 @@ from bixt3d.datasets.cache import cached_rows
 from bixt3d.datasets.clouds import PointClouds
 from bixt3d.datasets.folder import cloud_seed
 from bixt3d.datasets.hdf5 import read_hdf5
-from bixt3d.datasets.split import SPLITS
+from bixt3d.datasets.split import check_split
 from bixt3d.io import unit_sphere
 
 TEXT_FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"
@@ -123,8 +123,7 @@ class ShapeNetPart:
             ValueError: the split is unknown, or ``"val"`` with ``trainval``.
             RuntimeError: a file is damaged; the message names it.
         """
-        if split not in SPLITS:
-            raise ValueError(f"split: unknown value {split!r}, expected one of {', '.join(sorted(SPLITS))}.")
+        check_split(split)
         if split == "val" and self.trainval:
             raise ValueError(
                 "split: 'val' is a part of train with trainval=true; set train.select_on=null or data.trainval=false."
@@ -161,10 +160,8 @@ class ShapeNetPart:
         points = np.empty((len(names), stored, channels), dtype=np.float32)
         part_labels = np.empty((len(names), stored), dtype=np.int64)
         for i, (start, count) in enumerate(zip(offsets[:-1], counts, strict=True)):
-            repeated = start + np.arange(stored) % count
-            own = rows[start : start + count]
-            points[i] = own[repeated - start, :channels]
-            part_labels[i] = own[repeated - start, 6]
+            repeated = np.resize(rows[start : start + count], (stored, 7))
+            points[i], part_labels[i] = repeated[:, :channels], repeated[:, 6]
         return PointClouds(
             points=points,
             labels=np.array([self._category[name.split("/")[0]] for name in names], dtype=np.int64),

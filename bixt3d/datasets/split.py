@@ -61,7 +61,7 @@ def check_fraction(fraction: float) -> None:
         raise ValueError(f"val_fraction: expected a number from 0 up to but not 1, got {fraction}.")
 
 
-def check_split(split: str, val_fraction: float) -> None:
+def check_split(split: str, val_fraction: float = 1.0) -> None:
     """Reject a split that is unknown, or a validation split that nothing was held out for."""
     if split not in SPLITS:
         raise ValueError(f"split: unknown value {split!r}, expected one of {', '.join(sorted(SPLITS))}.")
