@@ -12,8 +12,23 @@ from bixt3d.datasets.clouds import FILLER
 from bixt3d.datasets.transform_base import Drawn, Transform, take
 
 SEVERITIES = (1, 2, 3, 4, 5)
-Source = torch.Generator | None
 Draws = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the random numbers of a corruption come from: float32, of any shape."""
+
+    generator: torch.Generator | None
+    device: torch.device
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draw from [0, 1)."""
+        return torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Draw from the standard normal distribution."""
+        return torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -40,16 +55,16 @@ class Corruption(Transform):
         """What the severity means here."""
         return self.levels[self.severity - 1]
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        """Draw the random numbers for ``clouds`` clouds of ``count`` points: float32, clouds first."""
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
+        """Draw the random numbers for ``clouds`` clouds of ``count`` points, clouds first."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it draws.")
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         """Corrupt a batch ``(B, N, C)`` with what was drawn for it."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it does.")
 
-    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: Source) -> Drawn:
-        noise = self._draw(len(points), points.shape[1], generator, points.device)
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
+        noise = self._draw(len(points), points.shape[1], Source(generator, points.device))
         return self._corrupt(points, part_labels, *(n.to(points.dtype) for n in noise))
 
 
@@ -82,21 +97,6 @@ def append(points: Tensor, part_labels: Tensor | None, xyz: Tensor, normal: Tens
     return torch.cat([points, added], dim=1), part_labels
 
 
-def with_xyz(points: Tensor, xyz: Tensor) -> Tensor:
-    """Return ``(B, N, C)`` points with other coordinates ``(B, N, 3)``."""
-    return torch.cat([xyz, points[..., 3:]], dim=-1)
-
-
 def unit_vectors(vectors: Tensor) -> Tensor:
     """Scale ``(..., 3)`` vectors to length one."""
     return torch.nn.functional.normalize(vectors, dim=-1)
-
-
-def draw_uniform(shape: tuple[int, ...], generator: Source, device: torch.device) -> Tensor:
-    """Draw from [0, 1), float32."""
-    return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
-
-
-def draw_normal(shape: tuple[int, ...], generator: Source, device: torch.device) -> Tensor:
-    """Draw from the standard normal distribution, float32."""
-    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)

@@ -28,15 +28,13 @@ from bixt3d.datasets.corruption_base import (
     Draws,
     Source,
     append,
-    draw_normal,
-    draw_uniform,
     keep_least,
     remaining,
     unit_vectors,
-    with_xyz,
 )
 from bixt3d.datasets.rotation import rotation_matrices
 from bixt3d.datasets.transform_base import Drawn, take
+from bixt3d.datasets.transforms import move, stretch
 
 
 class Noise(Corruption):
@@ -44,11 +42,11 @@ class Noise(Corruption):
 
     levels = (0.01, 0.02, 0.03, 0.04, 0.05)
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (draw_normal((clouds, count, 3), generator, device),)
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
+        return (source.normal(clouds, count, 3),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
-        return with_xyz(points, points[..., :3] + self.level * noise[0]), part_labels
+        return move(points, self.level * noise[0]), part_labels
 
 
 class Rotation(Corruption):
@@ -56,9 +54,9 @@ class Rotation(Corruption):
 
     levels = (6, 12, 18, 24, 30)
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        axis = unit_vectors(draw_normal((clouds, 3), generator, device))
-        half = math.radians(self.level) * (2 * draw_uniform((clouds, 1), generator, device) - 1) / 2
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
+        axis = unit_vectors(source.normal(clouds, 3))
+        half = math.radians(self.level) * (2 * source.uniform(clouds, 1) - 1) / 2
         return (torch.cat([half.cos(), half.sin() * axis], dim=1),)  # a unit quaternion
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
@@ -73,15 +71,12 @@ class Scale(Corruption):
 
     levels = (1.6, 1.7, 1.8, 1.9, 2.0)
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (draw_uniform((clouds, 1, 3), generator, device),)
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
+        return (source.uniform(clouds, 1, 3),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         factor = 1 / self.level + (self.level - 1 / self.level) * noise[0]
-        stretched = [points[..., :3] * factor]
-        if points.shape[-1] == 6:  # a normal keeps at right angles to its surface under the inverse
-            stretched.append(unit_vectors(points[..., 3:] / factor))
-        return torch.cat(stretched, dim=-1), part_labels
+        return stretch(points, factor), part_labels
 
 
 class GlobalDrop(Corruption):
@@ -89,8 +84,8 @@ class GlobalDrop(Corruption):
 
     levels = (0.25, 0.375, 0.5, 0.625, 0.75)
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (draw_uniform((clouds, count), generator, device),)
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
+        return (source.uniform(clouds, count),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         return keep_least(points, part_labels, noise[0], self.level)
@@ -102,8 +97,8 @@ class LocalDrop(Corruption):
     levels = (0.1, 0.2, 0.3, 0.4, 0.5)
     patches: ClassVar[int] = 3
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (draw_uniform((clouds, self.patches), generator, device),)
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
+        return (source.uniform(clouds, self.patches),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         left, count = points.shape[1], points.shape[1]
@@ -122,13 +117,10 @@ class Clutter(Corruption):
 
     levels = (0.01, 0.02, 0.03, 0.04, 0.05)
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
         added = max(1, round(self.level * count))
-        return (
-            draw_normal((clouds, added, 3), generator, device),
-            draw_uniform((clouds, added, 3), generator, device),
-            draw_normal((clouds, added, 3), generator, device),
-        )
+        shape = (clouds, added, 3)
+        return source.normal(*shape), source.uniform(*shape), source.normal(*shape)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         direction, unit, normal = noise
@@ -143,13 +135,10 @@ class LocalClutter(Corruption):
     blobs: ClassVar[int] = 4
     std: ClassVar[float] = 0.1
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
         added = max(1, round(self.level * count))
-        return (
-            draw_uniform((clouds, self.blobs), generator, device),
-            draw_normal((clouds, added, 3), generator, device),
-            draw_normal((clouds, added, 3), generator, device),
-        )
+        shape = (clouds, added, 3)
+        return source.uniform(clouds, self.blobs), source.normal(*shape), source.normal(*shape)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         unit, offset, normal = noise
@@ -169,9 +158,9 @@ class DensityGradient(Corruption):
     levels = (4, 16, 64, 256, 1024)
     share: ClassVar[float] = 0.5
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        unit = draw_uniform((clouds, count), generator, device).clamp(min=torch.finfo(torch.float32).tiny)
-        return draw_normal((clouds, 1, 3), generator, device), (-unit.log()).log()
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
+        unit = source.uniform(clouds, count).clamp(min=torch.finfo(torch.float32).tiny)
+        return source.normal(clouds, 1, 3), (-unit.log()).log()
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         direction, waiting = noise
@@ -193,8 +182,8 @@ class Occlusion(Corruption):
 
     levels = (0.15, 0.3, 0.45, 0.6, 0.75)
 
-    def _draw(self, clouds: int, count: int, generator: Source, device: torch.device) -> Draws:
-        return (draw_normal((clouds, 2, 3), generator, device),)
+    def _draw(self, clouds: int, count: int, source: Source) -> Draws:
+        return (source.normal(clouds, 2, 3),)
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         view = unit_vectors(noise[0][:, :1])
@@ -235,11 +224,10 @@ def corrupt_each(corruption: Corruption, points: Tensor, index: Sequence[int], s
         ``(B, N', C)``, with ``N'`` as the corruption has it, of the same dtype and device.
     """
     kind = zlib.crc32(type(corruption).__name__.encode())  # Python's own hash differs from run to run
-    cpu = torch.device("cpu")
     drawn = []
     for cloud in index:
         state = np.random.SeedSequence((seed, cloud, kind, corruption.severity)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0]) >> 1)  # below 2**63
-        drawn.append(corruption._draw(1, points.shape[1], generator, cpu))
+        drawn.append(corruption._draw(1, points.shape[1], Source(generator, generator.device)))
     noise = [torch.cat(one).to(points.device, points.dtype) for one in zip(*drawn, strict=True)]
     return corruption._corrupt(points, None, *noise)[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bixt3d.datasets.corruption_base import SEVERITIES, Source, repeat_to
+from bixt3d.datasets.corruption_base import SEVERITIES, repeat_to
 from bixt3d.datasets.corruptions import CORRUPTIONS
 from bixt3d.datasets.transform_base import Drawn, Transform
 
@@ -54,7 +54,7 @@ class RandomCorruption(Transform):
         """Return the transform that leaves as many points as the model needs."""
         return replace(self, least=max(self.least, min_points))
 
-    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: Source) -> Drawn:
+    def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         assert self.corruptions is not None
         draws = torch.rand(3, generator=generator, device=points.device, dtype=torch.float64).tolist()
         if draws[0] >= self.probability:

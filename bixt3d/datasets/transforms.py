@@ -170,7 +170,7 @@ class RandomShift(Transform):
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         shift = self.max_shift * (2 * _uniform(points, (len(points), 1, 3), generator) - 1)
-        return _move(points, shift), part_labels
+        return move(points, shift), part_labels
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Jitter(Transform):
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         shape = (*points.shape[:2], 3)
         noise = torch.randn(shape, generator=generator, dtype=points.dtype, device=points.device)
-        return _move(points, (self.std * noise).clamp(-self.clip, self.clip)), part_labels
+        return move(points, (self.std * noise).clamp(-self.clip, self.clip)), part_labels
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,8 @@ class Resample(Transform):
         return take(points, part_labels, torch.cat(drawn, dim=1)[:, : self.num_points])
 
 
-def _move(points: Tensor, shift: Tensor) -> Tensor:
+def move(points: Tensor, shift: Tensor) -> Tensor:
+    """Add ``(B, 1 or N, 3)`` to the coordinates of points ``(B, N, C)``; normals stay."""
     if points.shape[-1] == 3:
         return points + shift
     return torch.cat([points[..., :3] + shift, points[..., 3:]], dim=-1)
