@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bixt3d.datasets.transform_base import Drawn, Mixed, Transform, take
+from bixt3d.datasets.transform_base import Drawn, Mixed, Transform, check_range, take
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,8 @@ class SubsetMix(Transform):
     mixes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("probability", "max_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}.")
+        check_range("probability", self.probability, 0, 1)
+        check_range("max_share", self.max_share, 0, 1)
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         return points, part_labels

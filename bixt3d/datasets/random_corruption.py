@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bixt3d.datasets.corruption_base import SEVERITIES, repeat_to
 from bixt3d.datasets.corruptions import CORRUPTIONS
-from bixt3d.datasets.transform_base import Drawn, Transform
+from bixt3d.datasets.transform_base import Drawn, Transform, check_range
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class RandomCorruption(Transform):
             raise ValueError(f"corruptions: expected some of {', '.join(CORRUPTIONS)}, got {got}.")
         if not self.severities or not set(self.severities) <= set(SEVERITIES):
             raise ValueError(f"severities: expected some of 1 to 5, got {list(self.severities)}.")
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability: expected a number from 0 to 1, got {self.probability:g}.")
+        check_range("probability", self.probability, 0, 1)
 
     def for_model(self, min_points: int) -> RandomCorruption:
         """Return the transform that leaves as many points as the model needs."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bixt3d.datasets.transform_base import Drawn, Transform
+from bixt3d.datasets.transform_base import Drawn, Transform, check_range
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class RandomRotation(Transform):
     def __post_init__(self) -> None:
         if self.axis not in ("any", "x", "y", "z"):
             raise ValueError(f"axis: unknown value {self.axis!r}, expected one of any, x, y, z.")
-        if not 0 <= self.max_degrees <= 180:
-            raise ValueError(f"max_degrees: expected a number from 0 to 180, got {self.max_degrees}.")
+        check_range("max_degrees", self.max_degrees, 0, 180)
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         # the angles in at least single precision: in half precision a rotation would stretch the cloud

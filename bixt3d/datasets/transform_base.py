@@ -135,6 +135,12 @@ def take(points: Tensor, part_labels: Tensor | None, index: Tensor) -> Drawn:
     return picked, part_labels.flatten().index_select(0, rows).view(index.shape)
 
 
+def check_range(argument: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless a number is one from ``low`` to ``high``."""
+    if not low <= value <= high:
+        raise ValueError(f"{argument}: expected a number from {low} to {high}, got {value}.")
+
+
 def _check(points: Tensor, part_labels: Tensor | None) -> None:
     if not points.is_floating_point():
         raise TypeError(f"points: expected a floating point dtype, got {points.dtype}.")

@@ -28,6 +28,7 @@ from bixt3d.datasets.transform_base import (
     Transform,
     call,
     check_callable,
+    check_range,
     mix_of,
     permutations,
     take,
@@ -166,7 +167,7 @@ class RandomShift(Transform):
     max_shift: float = 0.2
 
     def __post_init__(self) -> None:
-        _check_range("max_shift", self.max_shift, 0, math.inf)
+        check_range("max_shift", self.max_shift, 0, math.inf)
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         shift = self.max_shift * (2 * _uniform(points, (len(points), 1, 3), generator) - 1)
@@ -188,8 +189,8 @@ class Jitter(Transform):
     clip: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_range("std", self.std, 0, math.inf)
-        _check_range("clip", self.clip, 0, math.inf)
+        check_range("std", self.std, 0, math.inf)
+        check_range("clip", self.clip, 0, math.inf)
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         shape = (*points.shape[:2], 3)
@@ -213,7 +214,7 @@ class PointDropout(Transform):
     max_ratio: float = 0.875
 
     def __post_init__(self) -> None:
-        _check_range("max_ratio", self.max_ratio, 0, 1)
+        check_range("max_ratio", self.max_ratio, 0, 1)
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         ratio = self.max_ratio * _uniform(points, (len(points), 1), generator)
@@ -267,8 +268,3 @@ def move(points: Tensor, shift: Tensor) -> Tensor:
 
 def _uniform(points: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
     return torch.rand(tuple(shape), generator=generator, dtype=points.dtype, device=points.device)
-
-
-def _check_range(argument: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{argument}: expected a number from {low} to {high}, got {value}.")
