@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -88,10 +89,9 @@ def fetch_archive(
                 _unpack(packed, target, verify)
             finally:
                 packed.unlink()  # unpacked, or worthless
+            return target
         except (requests.RequestException, RuntimeError, FileNotFoundError, ValueError) as error:
             failures.append(f"{mirror.url}: {error}")
-            continue
-        return target
     raise RuntimeError(f"{target}: every mirror failed. " + " | ".join(failures))
 
 
@@ -140,11 +140,11 @@ def _transfer(url: str, part: Path, timeout: float) -> None:
     # identity: with a compressed transfer the announced length would not be that of the file
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
-        if have and answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
-            return None  # an earlier call fetched all of it and was stopped right after
         if have and answer.status_code == 416:
-            part.unlink()
-            return _transfer(url, part, timeout)
+            if answer.headers.get("Content-Range") != f"bytes */{have}":
+                part.unlink()
+                _transfer(url, part, timeout)
+            return  # else an earlier call fetched all of it and was stopped right after
         answer.raise_for_status()
         if answer.status_code != 206:  # the server starts over, and so must the file
             have = 0
@@ -164,19 +164,16 @@ def _transfer(url: str, part: Path, timeout: float) -> None:
         raise RuntimeError(
             f"{part}: expected {total} bytes, got {part.stat().st_size}; run the command again to resume."
         )
-    return None
 
 
 def _unpack(packed: Path, target: Path, verify: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.") as temporary:
-        extract(packed, Path(temporary))
-        folder = Path(temporary) / target.name
-        if not folder.is_dir():  # some archives have the folder, some only its content
-            folder = Path(temporary) / "content"
-            extracted = [path for path in Path(temporary).iterdir() if path.name != "__MACOSX"]
-            folder.mkdir()
-            for path in extracted:
-                os.replace(path, folder / path.name)
+        folder = Path(temporary) / "content"
+        folder.mkdir()
+        extract(packed, folder)
+        if (folder / target.name).is_dir():  # some archives have the folder, some only its content
+            folder /= target.name
+        shutil.rmtree(folder / "__MACOSX", ignore_errors=True)
         verify(folder)
         os.replace(folder, target)
 
