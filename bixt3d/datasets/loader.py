@@ -121,11 +121,9 @@ class CloudLoader:
         self.device = torch.device(device)
         self.rank = rank
         self.world_size = world_size
-        held = self._fits(device_budget)
-        self._points = _hold(clouds.points, self.device if held else None)
-        self._part_labels = (
-            None if clouds.part_labels is None else _hold(clouds.part_labels, self.device if held else None)
-        )
+        place = self._place(device_budget)
+        self._points = _hold(clouds.points, place)
+        self._part_labels = None if clouds.part_labels is None else _hold(clouds.part_labels, place)
         self._labels = torch.tensor(clouds.labels, device=self.device)
 
     def __len__(self) -> int:
@@ -189,20 +187,18 @@ class CloudLoader:
             picked = source[:, :limit][index.to(source.device)]
         return picked.to(self.device)
 
-    def _fits(self, device_budget: int | None) -> bool:
-        if self.device.type == "cpu":
-            return True
+    def _place(self, device_budget: int | None) -> torch.device:
+        """Return where the arrays are held: on the device if they fit, else in host memory."""
         part_labels = self.clouds.part_labels
         size = self.clouds.points.nbytes + (0 if part_labels is None else part_labels.nbytes)
         if device_budget is None:
-            if self.device.type != "cuda":
-                return False
-            device_budget = torch.cuda.mem_get_info(self.device)[0] // 4
-        return size <= device_budget
+            is_cuda = self.device.type == "cuda"
+            device_budget = torch.cuda.mem_get_info(self.device)[0] // 4 if is_cuda else 0
+        return self.device if size <= device_budget else torch.device("cpu")
 
 
-def _hold(array: np.ndarray, device: torch.device | None) -> Tensor | np.ndarray:
-    if device is not None and device.type != "cpu":
+def _hold(array: np.ndarray, device: torch.device) -> Tensor | np.ndarray:
+    if device.type != "cpu":
         return torch.tensor(array, device=device)
     if isinstance(array, np.memmap):
         return array
