@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +72,7 @@ class PointClouds:
             self._check_parts_of_class(self.part_labels)
         if self.counts is not None:
             _check_dtype("counts", self.counts, np.int64)
-            outside = self.counts.shape != (n,) or ((self.counts < 1) | (self.counts > num_points)).any()
-            if outside:
+            if self.counts.shape != (n,) or ((self.counts < 1) | (self.counts > num_points)).any():
                 raise ValueError(f"counts: expected shape ({n},) with values from 1 to {num_points}.")
 
     def __len__(self) -> int:
@@ -88,13 +87,12 @@ class PointClouds:
 
     def select(self, index: np.ndarray) -> PointClouds:
         """Pick clouds by an integer index ``(n,)``, as a copy."""
-        return PointClouds(
+        return replace(
+            self,
             points=self.points[index],
             labels=self.labels[index],
-            classes=self.classes,
             names=tuple(self.names[i] for i in index),
             part_labels=None if self.part_labels is None else self.part_labels[index],
-            parts=self.parts,
             counts=None if self.counts is None else self.counts[index],
         )
 
