@@ -6,7 +6,6 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -62,53 +61,42 @@ def read_mesh(path: Path) -> Cloud | Mesh:
     import trimesh
 
     suffix = path.suffix.lower()
-    with _stream(path) as stream:
-        # several materials or solids make several meshes: join them (which would drop loose points)
-        force = "mesh" if suffix == ".stl" or (suffix == ".obj" and _has_faces(stream)) else None
-        try:
-            with np.errstate(invalid="ignore"):  # a colour may be NaN
-                loaded = trimesh.load(stream, suffix[1:], process=False, force=force, skip_materials=True)
-            vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64)
-        except Exception as error:
-            raise damaged(path, suffix, error) from error
+    content = path.read_bytes()
+    if suffix == ".obj":  # the parser looks for keywords at the start of a line, with a space behind them
+        content = re.sub(rb"(?m)^ +", b"", content.replace(b"\t", b" "))
+    # several materials or solids make several meshes: join them (which would drop loose points)
+    force = "mesh" if suffix == ".stl" or (suffix == ".obj" and re.search(rb"(?m)^f ", content)) else None
+    try:
+        with np.errstate(invalid="ignore"):  # a colour may be NaN
+            loaded = trimesh.load(
+                io.BytesIO(content), suffix[1:], process=False, force=force, skip_materials=True
+            )
+        vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64)
+    except Exception as error:
+        raise damaged(path, suffix, error) from error
     if vertices.ndim != 2 or vertices.shape[1] != 3:  # the parser cuts all rows to the length of the shortest
         raise RuntimeError(
             f"{path}: expected points of three coordinates, got an array of shape {vertices.shape}; it may be "
             "truncated or damaged."
         )
     faces = np.array(getattr(loaded, "faces", np.zeros((0, 3))), dtype=np.int64).reshape(-1, 3)
-    _check_counts(path, len(vertices), len(faces))
+    _check_counts(path, content, len(vertices), len(faces))
     if len(faces):
         return Mesh(path, vertices, faces)
-    if len(vertices) == 0 and path.suffix.lower() in (".stl", ".obj"):
+    if len(vertices) == 0 and suffix in (".stl", ".obj"):
         raise RuntimeError(f"{path}: no face and no point could be read; it may be truncated or damaged.")
     return Cloud(path, vertices)
 
 
-def _stream(path: Path) -> IO[bytes]:
-    """Open a file, in the form that trimesh reads."""
-    suffix = path.suffix.lower()
-    if suffix == ".obj":  # it looks for keywords at the start of a line, with a space behind them
-        return io.BytesIO(re.sub(rb"(?m)^ +", b"", path.read_bytes().replace(b"\t", b" ")))
-    return path.open("rb")
-
-
-def _has_faces(stream: IO[bytes]) -> bool:
-    found = any(line.startswith(b"f ") for line in stream)
-    stream.seek(0)
-    return found
-
-
-def _check_counts(path: Path, num_vertices: int, num_faces: int) -> None:
+def _check_counts(path: Path, content: bytes, num_vertices: int, num_faces: int) -> None:
     """Compare with what the file announces: the parsers take a file that ends early for a smaller one."""
-    if path.suffix.lower() == ".off":
+    suffix = path.suffix.lower()
+    if suffix == ".off":
         text = path.read_text(encoding="utf-8", errors="replace")
         header = re.match(r"\s*[A-Z]*OFF\s*(\d+)\s+(\d+)", re.sub(r"#.*", "", text))
         expected = [int(number) for number in header.groups()] if header else [0, 0]
-    elif (
-        path.suffix.lower() == ".stl" and path.stat().st_size != 84 + 50 * num_faces
-    ):  # not a whole binary file
-        facets = len(re.findall(rb"(?im)^[ \t]*facet\s+normal\s", path.read_bytes()))
+    elif suffix == ".stl" and len(content) != 84 + 50 * num_faces:  # not a whole binary file
+        facets = len(re.findall(rb"(?im)^[ \t]*facet\s+normal\s", content))
         expected = [3 * facets, facets]
     else:
         return
