@@ -18,27 +18,15 @@ from bixt3d.io.ply import read_ply
 from bixt3d.io.text import read_text
 
 _READERS: dict[str, Callable[..., Cloud | Mesh]] = {
-    ".asc": read_text,
-    ".csv": read_text,
-    ".glb": read_gltf,
-    ".gltf": read_gltf,
-    ".las": read_las,
-    ".laz": read_las,
+    **dict.fromkeys((".glb", ".gltf"), read_gltf),
+    **dict.fromkeys((".las", ".laz"), read_las),
+    **dict.fromkeys((".obj", ".off", ".stl"), read_mesh),
     ".npy": read_npy,
     ".npz": read_npz,
-    ".obj": read_mesh,
-    ".off": read_mesh,
     ".pcd": read_pcd,
     ".ply": read_ply,
-    ".pts": read_text,
-    ".stl": read_mesh,
-    ".txt": read_text,
-    ".xyz": read_text,
-    ".xyzn": read_text,
-    ".xyzrgb": read_text,
+    **dict.fromkeys((".asc", ".csv", ".pts", ".txt", ".xyz", ".xyzn", ".xyzrgb"), read_text),
 }
-
-_WITH_LABELS = (read_las, read_npy, read_npz, read_pcd, read_ply, read_text)
 
 FORMATS: tuple[str, ...] = tuple(sorted(_READERS))
 """The suffixes that :func:`read_points` reads."""
@@ -101,7 +89,7 @@ def read_points(
         raise ValueError(f"{path}: unknown format {path.suffix!r}, expected one of {', '.join(FORMATS)}.")
     if path.stat().st_size == 0:
         raise RuntimeError(f"{path}: the file is empty (0 bytes); fetch or export it again.")
-    found = reader(path, labels=True) if labels and reader in _WITH_LABELS else reader(path)
+    found = reader(path) if reader in (read_gltf, read_mesh) else reader(path, labels=labels)
     if isinstance(found, Mesh):
         return found.sample(num_samples or DEFAULT_SAMPLES, np.random.default_rng(seed))
     return found
