@@ -100,8 +100,12 @@ def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
                 )
             for split in matches:
                 found[split].append(path)
-        for paths in found.values():
-            _check_variants(root, paths)
+        for paths in found.values():  # the variants of ScanObjectNN show the same objects
+            variants = [path.name for path in paths if "objectdataset" in path.name]
+            if len(variants) > 1:
+                raise ValueError(
+                    f"{root}: {' and '.join(variants)} are variants of one data set; keep one of them in the folder."
+                )
         return {split: (paths, "") for split, paths in found.items() if paths}
     import h5py
 
@@ -113,15 +117,6 @@ def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
     if "data" in keys:
         return {"train": ([root], "")}
     return {split: ([root], split) for split in SPLITS if split in keys}
-
-
-def _check_variants(root: Path, paths: Sequence[Path]) -> None:
-    """Refuse the variants of ScanObjectNN, which show the same objects, in one split."""
-    variants = [path.name for path in paths if "objectdataset" in path.name]
-    if len(variants) > 1:
-        raise ValueError(
-            f"{root}: {' and '.join(variants)} are variants of one data set; keep one of them in the folder."
-        )
 
 
 def _checked(root: Path, key: str, count: int) -> int:
