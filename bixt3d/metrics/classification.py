@@ -87,9 +87,7 @@ class ClassificationResult:
             return {}
         if len(self.truth) != len(names):
             return {}
-        table: list[list] = [
-            ["cloud", "truth", "predicted", "probability", "second", "probability_second"],
-        ]
+        table: list[list] = [["cloud", "truth", "predicted", "probability", "second", "probability_second"]]
         for name, truth, (first, second), (sure, less) in zip(
             names, self.truth.tolist(), self.predicted.tolist(), self.probabilities.tolist(), strict=True
         ):
