@@ -58,11 +58,11 @@ class RandomRotation(Transform):
 
 
 def rotation_matrices(quaternions: Tensor) -> Tensor:
-    """Turn unit quaternions ``(B, 4)``, real part first, into rotation matrices ``(B, 3, 3)``."""
-    w, x, y, z = quaternions.unbind(dim=1)
+    """Turn unit quaternions ``(..., 4)``, real part first, into rotation matrices ``(..., 3, 3)``."""
+    w, x, y, z = quaternions.unbind(dim=-1)
     entries = [
         1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
         2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
         2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
-    return torch.stack(entries, dim=1).reshape(-1, 3, 3)
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))

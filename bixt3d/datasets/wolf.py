@@ -90,13 +90,10 @@ class PointWOLF(Transform):
 
     def _rotations(self, unit: Tensor) -> Tensor:
         """Make rotations about x, then y, then z from numbers in [0, 1): ``(B, M, 3, 3)``."""
-        half = math.radians(self.max_degrees) * (2 * unit - 1) / 2
-        matrix = torch.eye(3, dtype=unit.dtype, device=unit.device)
-        for axis in range(3):
-            quaternion = torch.zeros(*half.shape[:2], 4, dtype=unit.dtype, device=unit.device)
-            quaternion[..., 0], quaternion[..., 1 + axis] = half[..., axis].cos(), half[..., axis].sin()
-            matrix = rotation_matrices(quaternion.flatten(0, 1)).unflatten(0, half.shape[:2]) @ matrix
-        return matrix
+        half = (math.radians(self.max_degrees) * (2 * unit - 1) / 2)[..., None]
+        axes = torch.eye(3, dtype=unit.dtype, device=unit.device)
+        x, y, z = rotation_matrices(torch.cat([half.cos(), half.sin() * axes], dim=-1)).unbind(dim=2)
+        return z @ (y @ x)
 
 
 def _as_before(xyz: Tensor, before: Tensor) -> Tensor:
