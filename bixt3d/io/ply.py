@@ -15,9 +15,9 @@ from bixt3d.io.labels import label_name, whole_labels
 from bixt3d.io.mesh import Mesh
 
 # name in a header -> type as struct and numpy write it
-_TYPES = {"char": "b", "uchar": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "float": "f"}
-_TYPES |= {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I"}
-_TYPES |= {"double": "d", "float32": "f", "float64": "d", "float16": "e", "int64": "q", "uint64": "Q"}
+TYPES = {"char": "b", "uchar": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "float": "f"}
+TYPES |= {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I"}
+TYPES |= {"double": "d", "float32": "f", "float64": "d", "float16": "e", "int64": "q", "uint64": "Q"}
 _ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 _Property = tuple[str, str, str]  # name, type, and of a list the type of its length
@@ -95,10 +95,10 @@ def _header(text: str) -> tuple[str, list[tuple[str, int, list[_Property]]]]:
                 pass
             case ["element", name, count] if count.isdecimal():
                 elements.append((name, int(count), []))
-            case ["property", "list", length, kind, name] if elements and {length, kind} <= set(_TYPES):
-                elements[-1][2].append((name.lower(), _TYPES[kind], _TYPES[length]))
-            case ["property", kind, name] if elements and kind in _TYPES:
-                elements[-1][2].append((name.lower(), _TYPES[kind], ""))
+            case ["property", "list", length, kind, name] if elements and {length, kind} <= set(TYPES):
+                elements[-1][2].append((name.lower(), TYPES[kind], TYPES[length]))
+            case ["property", kind, name] if elements and kind in TYPES:
+                elements[-1][2].append((name.lower(), TYPES[kind], ""))
             case _:
                 raise ValueError(f"the header has a line {line!r}")
     if form not in _ORDERS:

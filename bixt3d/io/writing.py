@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from bixt3d.io.ply import TYPES
+
 ABANDONED = 3600.0  # seconds without a write after which a temporary file is one of a killed process
 
 
@@ -167,18 +169,17 @@ def write_ply(
     with np.errstate(over="ignore"):
         single = points.astype(np.float32)
     exact = np.array_equal(single.astype(np.float64), points.astype(np.float64))
-    kind, real = ("float", "<f4") if exact else ("double", "<f8")
-    columns: list[tuple[str, str, str, np.ndarray]] = []
-    columns += [(axis, kind, real, points[:, i]) for i, axis in enumerate("xyz")]
+    real = "float" if exact else "double"
+    columns = [(axis, real, points[:, i]) for i, axis in enumerate("xyz")]
     if normals is not None:
-        columns += [(f"n{axis}", "float", "<f4", normals[:, i]) for i, axis in enumerate("xyz")]
-    columns += [(name, "uchar", "u1", colors[:, i]) for i, name in enumerate(("red", "green", "blue"))]
+        columns += [(f"n{axis}", "float", normals[:, i]) for i, axis in enumerate("xyz")]
+    columns += [(name, "uchar", colors[:, i]) for i, name in enumerate(("red", "green", "blue"))]
     if labels is not None:
-        columns.append(("label", "int", "<i4", labels))
-    rows = np.empty(len(points), dtype=[(name, form) for name, _, form, _ in columns])
-    for name, _, _, values in columns:
+        columns.append(("label", "int", labels))
+    rows = np.empty(len(points), dtype=[(name, "<" + TYPES[kind]) for name, kind, _ in columns])
+    for name, _, values in columns:
         rows[name] = values
-    properties = [f"property {kind} {name}" for name, kind, _, _ in columns]
+    properties = [f"property {kind} {name}" for name, kind, _ in columns]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *properties]
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(("\n".join(header) + "\nend_header\n").encode("ascii"))
