@@ -39,16 +39,15 @@ def classes_of_parts(parts: Sequence[str], folders: Collection[str]) -> tuple[st
             f"part_names: expected names 'class/part', got {parts[owners.index('')]!r}; the classes are "
             f"{', '.join(sorted(folders))}."
         )
-    twice = next((name for i, name in enumerate(parts) if name in parts[:i]), None)
-    if twice is not None:
-        raise ValueError(f"part_names: expected each part once, got {twice!r} again.")
-    again = (i for i, owner in enumerate(owners) if owner in owners[:i] and owner != owners[i - 1])
-    broken = next(again, None)
-    if broken is not None:
-        raise ValueError(
-            f"part_names: expected the parts of a class to follow each other, got {parts[broken]!r} after "
-            f"{parts[broken - 1]!r}; number the labels so."
-        )
+    for i, name in enumerate(parts):
+        if name in parts[:i]:
+            raise ValueError(f"part_names: expected each part once, got {name!r} again.")
+    for i, owner in enumerate(owners):
+        if owner in owners[:i] and owner != owners[i - 1]:
+            raise ValueError(
+                f"part_names: expected the parts of a class to follow each other, got {parts[i]!r} after "
+                f"{parts[i - 1]!r}; number the labels so."
+            )
     without = sorted(set(folders) - set(classes))
     if without:
         raise ValueError(
