@@ -168,11 +168,10 @@ class PartMeter(nn.Module):
             logits.masked_fill(outside.unsqueeze(1), -torch.inf).argmax(dim=-1),
             logits.argmax(dim=-1),
         )
-        truth = target.part_labels
-        counts = [self._count(truth, truth != IGNORED)]
+        truth, counted = target.part_labels, target.part_labels != IGNORED
+        counts = [self._count(truth, counted)]
         for guess in guesses:
-            counts.append(self._count(guess, truth != IGNORED))
-            counts.append(self._count(truth, truth == guess))
+            counts += [self._count(guess, counted), self._count(truth, truth == guess)]
         self.rows.update(torch.cat((target.clouds[:, None], target.categories[:, None], *counts), dim=1))
 
     def _count(self, labels: Tensor, counted: Tensor) -> Tensor:
