@@ -33,7 +33,7 @@ from bixt3d.datasets.corruption_base import (
     unit_vectors,
 )
 from bixt3d.datasets.rotation import rotation_matrices
-from bixt3d.datasets.transform_base import Drawn, take
+from bixt3d.datasets.transform_base import Drawn, pick
 from bixt3d.datasets.transforms import move, stretch
 
 
@@ -104,7 +104,7 @@ class LocalDrop(Corruption):
         left, count = points.shape[1], points.shape[1]
         for i in range(self.patches):
             center = (noise[0][:, i : i + 1] * left).long().clamp(max=left - 1)
-            picked = take(points, None, center)[0][..., :3]
+            picked = pick(points, center)[..., :3]
             nearness = -(points[..., :3] - picked).square().sum(dim=-1)
             after = remaining(count, self.level * (i + 1) / self.patches)
             points, part_labels = keep_least(points, part_labels, nearness, 1 - after / left)
@@ -143,7 +143,7 @@ class LocalClutter(Corruption):
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         unit, offset, normal = noise
         count = points.shape[1]
-        centers = take(points, None, (unit * count).long().clamp(max=count - 1))[0][..., :3]
+        centers = pick(points, (unit * count).long().clamp(max=count - 1))[..., :3]
         owner = torch.arange(offset.shape[1], device=points.device) % self.blobs
         return append(points, part_labels, centers[:, owner] + self.std * offset, normal)
 

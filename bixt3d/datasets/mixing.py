@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bixt3d.datasets.transform_base import Drawn, Mixed, Transform, check_range, take
+from bixt3d.datasets.transform_base import Drawn, Mixed, Transform, check_range, pick
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,20 @@ class SubsetMix(Transform):
         replaced = (share * count).long()  # (B,) points
         place = (unit[:, :2] * count).long().clamp(max=count - 1)
 
-        other, other_parts = points.roll(1, 0), None if part_labels is None else part_labels.roll(1, 0)
-        here, there = take(points, None, place[:, :1])[0], take(other, None, place[:, 1:])[0]
-        by_distance = _by_distance(points, here)
-        brought, brought_parts = take(other, other_parts, _by_distance(other, there))
+        other = points.roll(1, 0)
+        here, there = pick(points, place[:, :1]), pick(other, place[:, 1:])
+        order, other_order = _by_distance(points, here), _by_distance(other, there)
+        brought = pick(other, other_order)
         moved = torch.cat([brought[..., :3] - there[..., :3] + here[..., :3], brought[..., 3:]], dim=-1)
         # the nearest first: the first k places of the one order take the first k of the other
-        gives_way = torch.arange(count, device=points.device) < replaced[:, None]
-        own, own_parts = take(points, part_labels, by_distance)
-        rows = by_distance[..., None].expand_as(points)
-        mixed = torch.empty_like(points).scatter(1, rows, torch.where(gives_way[..., None], moved, own))
+        first = torch.arange(count, device=points.device) < replaced[:, None]
+        gives_way = torch.empty_like(first).scatter(1, order, first)
+        moved = torch.empty_like(points).scatter(1, order[..., None].expand_as(points), moved)
+        mixed = torch.where(gives_way[..., None], moved, points)
         if part_labels is not None:
-            assert own_parts is not None
-            assert brought_parts is not None
-            kept = torch.where(gives_way, brought_parts, own_parts)
-            part_labels = torch.empty_like(part_labels).scatter(1, by_distance, kept)
+            brought_parts = part_labels.roll(1, 0).gather(1, other_order)
+            brought_parts = torch.empty_like(part_labels).scatter(1, order, brought_parts)
+            part_labels = torch.where(gives_way, brought_parts, part_labels)
 
         taken = (replaced.float() / count)[:, None]
         target = torch.zeros(len(points), num_classes, device=points.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bixt3d.datasets.rotation import rotation_matrices
-from bixt3d.datasets.transform_base import Drawn, Transform, take
+from bixt3d.datasets.transform_base import Drawn, Transform, pick
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class PointWOLF(Transform):
         """Pick farthest points of each cloud: ``(B, anchors, 3)``."""
         index = (unit * xyz.shape[1]).long().clamp(max=xyz.shape[1] - 1)  # (B, 1)
         nearest = torch.full_like(xyz[..., 0], math.inf)
-        picked = [take(xyz, None, index)[0]]
+        picked = [pick(xyz, index)]
         for _ in range(self.anchors - 1):
             nearest = torch.minimum(nearest, (xyz - picked[-1]).square().sum(dim=-1))
-            picked.append(take(xyz, None, nearest.argmax(dim=1, keepdim=True))[0])
+            picked.append(pick(xyz, nearest.argmax(dim=1, keepdim=True)))
         return torch.cat(picked, dim=1)
 
     def _rotations(self, unit: Tensor) -> Tensor:
