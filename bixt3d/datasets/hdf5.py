@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bixt3d.io.damage import damaged
+from bixt3d.io.damage import Parsing
 
 _MOST_A_BYTE = 2000  # bytes that one byte may stand for; deflate reaches 1032
 _ALWAYS_READ = 1 << 28  # bytes
@@ -95,11 +95,9 @@ def _read_one(
             f"{path}: expected an HDF5 file, got one that cannot be opened ({error}); fetch it again."
         ) from error
     with file:
-        try:
+        with Parsing(where, "HDF5"):
             node = file[group] if group else file
             keys = set(node) if isinstance(node, h5py.Group) else set()
-        except Exception as error:
-            raise damaged(where, "HDF5", error) from error
         if not {"data", "label"} <= keys:
             raise ValueError(
                 f"{where}: expected data sets 'data' and 'label', got {', '.join(sorted(map(str, keys))) or 'none'}."
@@ -153,13 +151,11 @@ def _find(where: str, node: Any, key: str) -> Any:
     """Return an array that is still in the file, if it can be as large as it says."""
     import h5py
 
-    try:
+    with Parsing(where, f"HDF5 ({key})"):  # damage, or a link to nowhere
         found = node[key]
         is_array = isinstance(found, h5py.Dataset) and found.shape is not None
         stored = found.id.get_storage_size() if is_array and not found.is_virtual else None
         _ = found.dtype if is_array else None  # which may be damaged too
-    except Exception as error:  # damage, or a link to nowhere
-        raise damaged(where, f"HDF5 ({key})", error) from error
     if not is_array:
         raise ValueError(f"{where}: {key}: expected an array, got a group or nothing; fetch it again.")
     if stored is not None and found.nbytes > max(_ALWAYS_READ, _MOST_A_BYTE * stored):

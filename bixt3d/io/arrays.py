@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, split_columns, unit_normals
-from bixt3d.io.damage import damaged
+from bixt3d.io.damage import Parsing
 from bixt3d.io.labels import label_name, whole_labels
 
 _POINT_KEYS = ("points", "pos", "xyz", "data")
@@ -32,13 +32,11 @@ def read_npz(path: Path, *, labels: bool = False) -> Cloud:
                 f"{path}: expected an array named one of {', '.join(sorted(_POINT_KEYS))}, "
                 f"got {', '.join(sorted(keys)) or 'none'}."
             )
-        try:
+        with Parsing(path, "a numpy archive"):
             points = archive[key]
             normals = archive["normals"] if "normals" in keys else None
             name = label_name(keys) if labels else None
             found = None if name is None else archive[name]
-        except Exception as error:
-            raise damaged(path, "a numpy archive", error) from error
     cloud = split_columns(path, _numbers(path, points), labels=labels and name is None)
     if name is not None and found is not None:
         cloud = replace(cloud, labels=whole_labels(path, name, found, len(cloud)))
@@ -51,10 +49,8 @@ def read_npz(path: Path, *, labels: bool = False) -> Cloud:
 
 
 def _load(path: Path):
-    try:
+    with Parsing(path, "a numpy file"):
         return np.load(path, allow_pickle=False)  # a pickle can run code
-    except Exception as error:
-        raise damaged(path, "a numpy file", error) from error
 
 
 def _numbers(path: Path, array: np.ndarray) -> np.ndarray:

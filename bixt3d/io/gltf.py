@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from bixt3d.io.cloud import Cloud
-from bixt3d.io.damage import damaged
+from bixt3d.io.damage import Parsing
 from bixt3d.io.mesh import Mesh
 
 _BINARY = b"glTF"
@@ -34,30 +34,24 @@ def read_gltf(path: Path) -> Cloud | Mesh:
     import trimesh
 
     content = path.read_bytes()
-    try:
+    with Parsing(path, path.suffix):
         tree = _tree(content)
         reason = _why_not(tree)
         lengths = {b["uri"]: int(b["byteLength"]) for b in tree.get("buffers", []) if "uri" in b}
         files = {uri: length for uri, length in lengths.items() if not uri.startswith("data:")}
-    except Exception as error:
-        raise damaged(path, path.suffix, error) from error
     if reason:
         raise ValueError(
             f"{path}: {reason}; export it anew, uncompressed and as triangles, or convert it to .ply."
         )
     buffers = {uri: _buffer(path, uri, length) for uri, length in files.items()}
-    try:
-        kind = "glb" if content.startswith(_BINARY) else "gltf"
-        with np.errstate(invalid="ignore", over="ignore"):  # a colour may be NaN, and a place too far away
-            scene: Any = trimesh.load(
-                io.BytesIO(content), kind, resolver=buffers, process=False, skip_materials=True
-            )
-            placed = scene.dump()
+    # a colour may be NaN, and a place too far away
+    with Parsing(path, path.suffix), np.errstate(invalid="ignore", over="ignore"):
+        kind, stream = "glb" if content.startswith(_BINARY) else "gltf", io.BytesIO(content)
+        scene: Any = trimesh.load(stream, kind, resolver=buffers, process=False, skip_materials=True)
+        placed = scene.dump()
         parts = [part for part in placed if isinstance(part, trimesh.PointCloud | trimesh.Trimesh)]
         vertices = [np.array(part.vertices, dtype=np.float64).reshape(-1, 3) for part in parts]
         faces = [np.array(getattr(part, "faces", ()), dtype=np.int64).reshape(-1, 3) for part in parts]
-    except Exception as error:
-        raise damaged(path, path.suffix, error) from error
     meshes = [Mesh(path, *part) for part in zip(vertices, faces, strict=True) if len(part[1])]
     if not meshes:
         return Cloud(path, np.concatenate([np.zeros((0, 3)), *vertices]))

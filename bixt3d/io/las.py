@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from bixt3d.io.cloud import Cloud
-from bixt3d.io.damage import damaged
+from bixt3d.io.damage import Parsing
 from bixt3d.io.labels import label_name, whole_labels
 
 _INSTALL = "pip install 'laspy[lazrs]', or pip install -e '.[las]'"
@@ -37,33 +37,30 @@ def read_las(path: Path, *, labels: bool = False) -> Cloud:
     name, found = None, None
     if labels:
         wanted = wanted.decompress_classification().decompress_all_extra_bytes()
-    try:
-        with path.open("rb") as stream:
-            _check_header(stream)
-            # unpacked by one thread: several take memory for whatever a damaged file announces, and end the process
-            # where there is not as much
-            with laspy.open(
-                stream,
-                closefd=False,
-                laz_backend=laspy.LazBackend.Lazrs,
-                read_evlrs=False,
-                decompression_selection=wanted,
-            ) as file:
-                _check_points(stream, file.header)
-                points = np.empty((file.header.point_count, 3))
-                if labels:
-                    name = label_name(file.header.point_format.dimension_names)
-                    found = np.empty(len(points))
-                at = 0
-                for chunk in file.chunk_iterator(_AT_ONCE):
-                    with np.errstate(over="ignore", invalid="ignore"):  # the cloud says what is not finite
-                        for axis, values in enumerate((chunk.x, chunk.y, chunk.z)):
-                            points[at : at + len(chunk), axis] = values
-                    if name is not None and found is not None:
-                        found[at : at + len(chunk)] = chunk[name]
-                    at += len(chunk)
-    except Exception as error:
-        raise damaged(path, path.suffix, error) from error
+    with Parsing(path, path.suffix), path.open("rb") as stream:
+        _check_header(stream)
+        # unpacked by one thread: several take memory for whatever a damaged file announces, and end the process
+        # where there is not as much
+        with laspy.open(
+            stream,
+            closefd=False,
+            laz_backend=laspy.LazBackend.Lazrs,
+            read_evlrs=False,
+            decompression_selection=wanted,
+        ) as file:
+            _check_points(stream, file.header)
+            points = np.empty((file.header.point_count, 3))
+            if labels:
+                name = label_name(file.header.point_format.dimension_names)
+                found = np.empty(len(points))
+            at = 0
+            for chunk in file.chunk_iterator(_AT_ONCE):
+                with np.errstate(over="ignore", invalid="ignore"):  # the cloud says what is not finite
+                    for axis, values in enumerate((chunk.x, chunk.y, chunk.z)):
+                        points[at : at + len(chunk), axis] = values
+                if name is not None and found is not None:
+                    found[at : at + len(chunk)] = chunk[name]
+                at += len(chunk)
     if name is not None and found is not None:
         found = whole_labels(path, name, found, len(points))
     return Cloud(path, points, labels=found)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, scale_to_one
-from bixt3d.io.damage import damaged
+from bixt3d.io.damage import Parsing
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,10 @@ def read_mesh(path: Path) -> Cloud | Mesh:
         content = re.sub(rb"(?m)^ +", b"", content.replace(b"\t", b" "))
     # several materials or solids make several meshes: join them (which would drop loose points)
     force = "mesh" if suffix == ".stl" or (suffix == ".obj" and re.search(rb"(?m)^f ", content)) else None
-    try:
-        with np.errstate(invalid="ignore"):  # a colour may be NaN
-            loaded = trimesh.load(
-                io.BytesIO(content), suffix[1:], process=False, force=force, skip_materials=True
-            )
+    with Parsing(path, suffix), np.errstate(invalid="ignore"):  # a colour may be NaN
+        stream = io.BytesIO(content)
+        loaded = trimesh.load(stream, suffix[1:], process=False, force=force, skip_materials=True)
         vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64)
-    except Exception as error:
-        raise damaged(path, suffix, error) from error
     if vertices.ndim != 2 or vertices.shape[1] != 3:  # the parser cuts all rows to the length of the shortest
         raise RuntimeError(
             f"{path}: expected points of three coordinates, got an array of shape {vertices.shape}; it may be "

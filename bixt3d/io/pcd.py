@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, unit_normals
-from bixt3d.io.damage import damaged
+from bixt3d.io.damage import Parsing
 from bixt3d.io.labels import label_name, whole_labels
 
 logger = logging.getLogger(__name__)
@@ -28,13 +28,11 @@ def read_pcd(path: Path, *, labels: bool = False) -> Cloud:
         from pypcd4 import PointCloud
     except ImportError as error:
         raise ImportError("Reading .pcd files needs pypcd4: pip install pypcd4") from error
-    try:
+    with Parsing(path, "PCD"):
         _check_size(path)
         content = _with_count(path.read_bytes())
         cloud = PointCloud.from_fileobj(io.BufferedReader(io.BytesIO(content)))
         _check_unpacked(content, cloud.metadata.points * cloud.pc_data.dtype.itemsize)
-    except Exception as error:
-        raise damaged(path, "PCD", error) from error
     missing = {"x", "y", "z"} - set(cloud.fields)
     if missing:
         raise ValueError(f"{path}: expected fields x, y and z, got {', '.join(cloud.fields)[:300]}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bixt3d.io.cloud import Cloud, unit_normals
-from bixt3d.io.damage import damaged
+from bixt3d.io.damage import Parsing
 from bixt3d.io.labels import label_name, whole_labels
 from bixt3d.io.mesh import Mesh
 
@@ -32,7 +32,7 @@ def read_ply(path: Path, *, labels: bool = False) -> Cloud | Mesh:
         ValueError: there are no points, or one is not finite, or a label that was asked for is no whole number.
     """
     normals, found_labels = None, None
-    try:
+    with Parsing(path, ".ply"):
         found = _read(path.read_bytes())
         vertex = found.get("vertex", {})
         points = _numbers(vertex, ("x", "y", "z"))
@@ -48,8 +48,6 @@ def read_ply(path: Path, *, labels: bool = False) -> Cloud | Mesh:
         name = label_name(vertex) if labels and not triangles else None
         if name is not None:
             found_labels = _numbers(vertex, (name,))
-    except Exception as error:
-        raise damaged(path, ".ply", error) from error
     if triangles:
         return Mesh(path, points, np.concatenate(triangles))
     if name is not None and found_labels is not None:
