@@ -132,15 +132,14 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
     scheduler = build(optim["schedule"], "optim.schedule")(
         optimizer, epochs=settings.epochs, steps_per_epoch=steps_per_epoch
     )
-
     ema = None if settings.ema_decay is None else ExponentialAverage(model, settings.ema_decay)
-
     # how to make such a run again; that this is a continuation of one is no part of it
     recipe = to_yaml({**config, "train": {**config["train"], "resume": None}})
-    rank_zero = fabric.is_global_zero
+
     folder = place.make()
     step = 0 if resumed is None else resumed["progress"]["step"]
-    if rank_zero:
+    observer: Any = contextlib.nullcontext()
+    if fabric.is_global_zero:
         if resumed is None:
             write_text(folder / "config.yaml", recipe)
         for name in ("best.pt", "last.pt"):
@@ -160,13 +159,9 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
                 f"epochs, such as train.epochs={-(-FEW_STEPS // steps_per_epoch)} (data/README.md, a few dozen files)",
                 flush=True,
             )
-    with contextlib.ExitStack() as stack:
-        observer = None
-        if rank_zero:
-            per_step = settings.batch_size * settings.accumulate * fabric.world_size
-            observer = stack.enter_context(
-                ConsoleObserver(folder, step=step, samples_per_step=per_step, split=settings.select_on)
-            )
+        per_step = settings.batch_size * settings.accumulate * fabric.world_size
+        observer = ConsoleObserver(folder, step=step, samples_per_step=per_step, split=settings.select_on)
+    with observer as shown:
         trainer = Trainer(
             fabric=fabric,
             model=model,
@@ -182,25 +177,15 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
                 "trained_on": trained_on,
             },
             ema=ema,
-            observer=observer,
+            observer=shown,
             compile_mode=settings.compile_mode,
         )
         if resumed is not None:
             trainer.load(resumed, place.last)
-        try:
-            with StopRequest() as stop:
-                trainer.fit(train_loader, selection, stop)
-        except Stopped:
-            if rank_zero:
-                more = "" if settings.resume == AUTO else f" and train.resume={folder}"
-                print(
-                    f"stopped and saved at step {trainer.progress.step}; continue with the same command{more}",
-                    flush=True,
-                )
-            raise
+        _fit(settings, trainer, train_loader, selection)
     if measured is not None:
         try:
-            _measure(config, settings, fabric, measured, trainer, folder)
+            _measure(config["name"], settings, trainer, measured)
         except KeyboardInterrupt:
             fabric.print(
                 f"trained and saved, but not measured; measure with train.resume={folder}", flush=True
@@ -209,16 +194,24 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
     return folder
 
 
-def _measure(
-    config: Mapping[str, Any],
-    settings: TrainSettings,
-    fabric: Any,
-    loader: Any,
-    trainer: Trainer,
-    folder: Path,
-) -> None:
+def _fit(settings: TrainSettings, trainer: Trainer, train_loader: Any, selection: Any) -> None:
+    """Train to the end, or say how to continue where the run was stopped."""
+    try:
+        with StopRequest() as stop:
+            trainer.fit(train_loader, selection, stop)
+    except Stopped:
+        if trainer.fabric.is_global_zero:
+            more = "" if settings.resume == AUTO else f" and train.resume={trainer.folder}"
+            print(
+                f"stopped and saved at step {trainer.progress.step}; continue with the same command{more}",
+                flush=True,
+            )
+        raise
+
+
+def _measure(name: str, settings: TrainSettings, trainer: Trainer, loader: Any) -> None:
     """Evaluate the last and the selected weights on the test split, once each, and report them."""
-    p = trainer.progress
+    p, fabric, folder = trainer.progress, trainer.fabric, trainer.folder
     results = {"last": evaluate(fabric, trainer.result_model, trainer.task, loader)}
     if settings.select_on is not None:
         best = load_checkpoint(folder / "best.pt")
@@ -227,7 +220,7 @@ def _measure(
     if not fabric.is_global_zero:
         return
     facts = {
-        "name": config["name"],
+        "name": name,
         "split": "test",
         "clouds": len(loader.clouds),
         "points": points_measured(loader, settings),
@@ -242,14 +235,14 @@ def _measure(
         **run_cost(trainer.result_model, trainer.task, loader, folder),
     }
     written = write_report(folder, results, facts, loader.clouds.names)
-    draw_curves({config["name"]: read_curves(folder)}, folder / "curves.png", against="epoch")
+    draw_curves({name: read_curves(folder)}, folder / "curves.png", against="epoch")
     print_result(results, facts)
-    shown = "best.pt" if settings.select_on else "last.pt"
+    shown = folder / ("best.pt" if settings.select_on else "last.pt")
     print(
-        f"checkpoint:       {folder / shown}\n"
+        f"checkpoint:       {shown}\n"
         f"curves:           {folder / 'curves.png'}, of train.csv and selection.csv; tensorboard --logdir {folder}\n"
-        f"tables, picture:  {', '.join(str(path) for path in written)}\n"
-        f"next:             python scripts/evaluate.py {folder / shown} split=test",
+        f"tables, picture:  {', '.join(map(str, written))}\n"
+        f"next:             python scripts/evaluate.py {shown} split=test",
         flush=True,
     )
 
