@@ -52,11 +52,9 @@ def gather_facts(
         "steps": progress.get("step"),
         "selection": dict(content.get("selection", {})),
     }
-    environments = [
-        _read(path) for path in sorted(folder.glob("environment*.json"))
-    ]  # that of the start is first
+    environments = [_read(path) for path in sorted(folder.glob("environment*.json"))]
     if environments:
-        first = environments[0]
+        first = environments[0]  # that of the start
         facts["command"] = public_command(first["command"])
         for key in ("git_commit", "torch", "bixt3d"):
             facts[key] = first[key]
@@ -73,8 +71,11 @@ def gather_facts(
                 "out=DIR'."
             )
         measured = _read(robustness)
-        facts["robustness"] = {"clean": measured["clean"], "mean": measured["mean_over_severities"]}
-        facts["robustness"]["drop_strays"] = measured.get("drop_strays", False)
+        facts["robustness"] = {
+            "clean": measured["clean"],
+            "mean": measured["mean_over_severities"],
+            "drop_strays": measured.get("drop_strays", False),
+        }
     return facts
 
 
@@ -100,65 +101,46 @@ def write_card(
         size: of the file, in bytes.
         note: a sentence about the data that the files cannot know.
     """
-    data, model = config["data"], config["model"]
+    data, held_out = config["data"], config["data"].get("val_fraction")
     dataset = data["_target_"].rpartition(".")[2]
-    task = "segments parts" if parts else "classifies shapes"
-    root = f", files of `{Path(data['root']).name}`" if data.get("root") else ""
-    held_out = data.get("val_fraction")
+    task, what = "classifies shapes", f"{len(classes)} classes"
+    if parts:
+        task, what = "segments parts", f"{what}, {len(parts)} parts"
     told = bool(parts) and len(classes) > 1
-    lines = [
-        f"# {name}",
-        "",
-        f"A `{model['_target_'].rpartition('.')[2]}` that {task}: {len(classes)} classes"
-        + (f", {len(parts)} parts" if parts else "")
-        + f", {training_points(data):,} points a cloud. {size:,} bytes, matrices in {dtype}.",
-        "",
-        "```sh",
-        f"python scripts/predict.py {name}.safetensors FILES..."
-        + (f" --category {classes[0]}" if told else ""),
-        f"python scripts/evaluate.py {name}.safetensors" + (" data.root=DIR" if data.get("root") else ""),
-        "```",
-        "",
-        "## Training data",
-        "",
-        f"{dataset}{root}: {', '.join(classes)}.",
-        *(
-            [f"{100 * held_out:g} % of the train split was held out, to select the weights."]
-            if held_out
-            else []
-        ),
-        *([note] if note else []),
-        "",
-        "## Training",
-        "",
-    ]
-    if "command" in facts:
-        commit = facts["git_commit"] or "unknown"
-        lines += ["```sh", facts["command"], "```", "", f"Commit {commit}, torch {facts['torch']}."]
-        lines += [f"Device: {'; '.join(facts['devices'])}."]
-    else:
-        lines += ["The command was not recorded. The config is in the file's metadata."]
-    if config["train"].get("start_from"):
-        origin = Path(config["train"]["start_from"]).name
-        lines += [f"Started from the weights `{origin}`, so their training data counts as well."]
-    seed = facts.get("seed", config["train"]["seed"])
-    whole = (
-        f" The whole run took {facts['minutes']:g} minutes, selection included." if "minutes" in facts else ""
-    )
-    lines += [f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps.{whole}", ""]
-    lines += ["## Evaluation", "", *_measured(facts, config), ""]
-    lines += [
-        "## Intended use",
-        "",
-        *_use(config, parts),
-        "",
-        "## Limits",
-        "",
-        *_limits(config, facts, told),
-        "",
-    ]
-    lines += ["## Licence", "", LICENCES.get(dataset, OTHER_LICENCE), ""]
-    return "\n".join(lines)
+    category = f" --category {classes[0]}" if told else ""
+    files, root = "", ""
+    if data.get("root"):
+        files, root = f", files of `{Path(data['root']).name}`", " data.root=DIR"
+    sections = {
+        f"# {name}": [
+            f"A `{config['model']['_target_'].rpartition('.')[2]}` that {task}: {what}, "
+            f"{training_points(data):,} points a cloud. {size:,} bytes, matrices in {dtype}.",
+            "",
+            "```sh",
+            f"python scripts/predict.py {name}.safetensors FILES...{category}",
+            f"python scripts/evaluate.py {name}.safetensors{root}",
+            "```",
+        ],
+        "## Training data": [
+            f"{dataset}{files}: {', '.join(classes)}.",
+            *(
+                [f"{100 * held_out:g} % of the train split was held out, to select the weights."]
+                if held_out
+                else []
+            ),
+            *([note] if note else []),
+        ],
+        "## Training": _how(facts, config["train"]),
+        "## Evaluation": _measured(facts, config),
+        "## Intended use": [
+            f"Research on point clouds: {'labelling the parts of' if parts else 'classifying'} single objects of the "
+            "classes above, and a start for further training. Clouds have to be centred and scaled to the unit sphere, "
+            "which `scripts/predict.py` does by itself."
+        ],
+        "## Limits": _limits(config, facts, told),
+        "## Licence": [LICENCES.get(dataset, OTHER_LICENCE)],
+    }
+    return "\n".join(line for heading, lines in sections.items() for line in (heading, "", *lines, ""))
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,71 +172,81 @@ def public_command(command: str) -> str:
     return shlex.join(shown)
 
 
+def _how(facts: Mapping[str, Any], train: Mapping[str, Any]) -> list[str]:
+    lines = ["The command was not recorded. The config is in the file's metadata."]
+    if "command" in facts:
+        commit = facts["git_commit"] or "unknown"
+        lines = ["```sh", facts["command"], "```", "", f"Commit {commit}, torch {facts['torch']}."]
+        lines += [f"Device: {'; '.join(facts['devices'])}."]
+    if train.get("start_from"):
+        origin = Path(train["start_from"]).name
+        lines += [f"Started from the weights `{origin}`, so their training data counts as well."]
+    whole = ""
+    if "minutes" in facts:
+        whole = f" The whole run took {facts['minutes']:g} minutes, selection included."
+    seed = facts.get("seed", train["seed"])
+    return [*lines, f"Seed {seed}, {facts['epoch']} epochs, {facts['steps']:,} steps.{whole}"]
+
+
 def _measured(facts: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     select_on = facts.get("select_on", config["train"].get("select_on"))
+    lines = ["These are the weights of the end of training: no split selected them."]
     if facts["weights"] == "selected":
         figures = ", ".join(f"{name} {value:.2f}" for name, value in facts["selection"].items())
         lines = [f"These weights scored best on the split `{select_on}` (epoch {facts['epoch']}: {figures})."]
         if select_on == "test":
-            lines.append("They were selected on the split they are measured on, so the figures are too high.")
-    else:
-        lines = ["These are the weights of the end of training: no split selected them."]
+            lines += ["They were selected on the split they are measured on, so the figures are too high."]
     if not facts.get("results"):
         return [*lines, "They were not measured on the test split."]
-    where = f"{facts['split']} ({facts['clouds']:,} clouds" + (
-        f", {facts['points']})" if "points" in facts else ")"
-    )
-    lines += ["", "| measured on | " + " | ".join(facts["results"]) + " |"]
-    lines += ["|---|" + "---|" * len(facts["results"])]
-    lines += [f"| {where} | " + " | ".join(f"{v:.2f}" for v in facts["results"].values()) + " |"]
-    lines += ["", "In percent, measured with the float32 weights, before any rounding in this file."]
-    return lines
-
-
-def _use(config: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
-    what = "labelling the parts of" if parts else "classifying"
+    points = f", {facts['points']}" if "points" in facts else ""
+    figures = " | ".join(f"{value:.2f}" for value in facts["results"].values())
     return [
-        f"Research on point clouds: {what} single objects of the classes above, and a start for further training. "
-        "Clouds have to be centred and scaled to the unit sphere, which `scripts/predict.py` does by itself."
+        *lines,
+        "",
+        f"| measured on | {' | '.join(facts['results'])} |",
+        "|---|" + "---|" * len(facts["results"]),
+        f"| {facts['split']} ({facts['clouds']:,} clouds{points}) | {figures} |",
+        "",
+        "In percent, measured with the float32 weights, before any rounding in this file.",
     ]
 
 
 def _limits(config: Mapping[str, Any], facts: Mapping[str, Any], told: bool) -> list[str]:
-    lines = [
-        "- An object of another class still gets one of these classes. A high probability is no proof.",
-    ]
+    lines = ["- An object of another class still gets one of these classes. A high probability is no proof."]
     if told:
         lines = [
             "- It does not predict the class: name it (`--category`) or have it predicted (`--classifier CHECKPOINT`). "
             "A named class is taken as true, and a high probability is no proof.",
         ]
-    augment, points = json.dumps(config["augment"]), f"{training_points(config['data']):,} points a cloud"
+    augment = json.dumps(config["augment"])
+    seen = (
+        ", from whole surfaces of single objects. Scans with noise, holes or background are another matter."
+    )
     if "RandomCorruption" in augment:
-        lines.append(
-            f"- Trained on {points} of single objects, in part corrupted by `RandomCorruption` as its config says. "
-            "Scans may be worse in other ways."
+        seen = (
+            " of single objects, in part corrupted by `RandomCorruption` as its config says. Scans may be worse in "
+            "other ways."
         )
-    else:
-        lines.append(
-            f"- Trained on {points}, from whole surfaces of single objects. Scans with noise, holes or background are "
-            "another matter."
-        )
+    lines += [f"- Trained on {training_points(config['data']):,} points a cloud{seen}"]
     if "RandomRotation" not in augment:
-        lines.append("- No free rotation in training: objects have to be oriented as in the training data.")
-    if "robustness" in facts:
-        cleaned = ", stray points dropped first" if facts["robustness"].get("drop_strays") else ""
-        lines += [
-            "",
-            f"OA on corrupted test clouds{cleaned}, mean over five severities (`docs/robustness.md`):",
-            "",
-        ]
-        lines += ["| corruption | OA | relative to clean |", "|---|---|---|"]
-        lines += [f"| none | {facts['robustness']['clean']['OA']:.2f} | |"]
-        lines += [
+        lines += ["- No free rotation in training: objects have to be oriented as in the training data."]
+    if "robustness" not in facts:
+        return lines
+    robustness = facts["robustness"]
+    cleaned = ", stray points dropped first" if robustness.get("drop_strays") else ""
+    return [
+        *lines,
+        "",
+        f"OA on corrupted test clouds{cleaned}, mean over five severities (`docs/robustness.md`):",
+        "",
+        "| corruption | OA | relative to clean |",
+        "|---|---|---|",
+        f"| none | {robustness['clean']['OA']:.2f} | |",
+        *(
             f"| {name} | {figures['OA']:.2f} | {figures['OA relative']:.1f} % |"
-            for name, figures in facts["robustness"]["mean"].items()
-        ]
-    return lines
+            for name, figures in robustness["mean"].items()
+        ),
+    ]
 
 
 def _read(path: Path) -> dict[str, Any]:
