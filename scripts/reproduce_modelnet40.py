@@ -19,7 +19,6 @@ import json
 import os
 import shlex
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -28,20 +27,23 @@ from typing import NamedTuple
 
 from bixt3d.errors import report_errors
 from bixt3d.io.writing import write_text
+from bixt3d.training.seeds import markdown, mean_and_deviation
 from bixt3d.training.signals import STOPS
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("naive", "grouping", "hierarchy", "speedrun", "cpu", "cpu_hierarchy")
+HEADS = "variant | seed | last OA / mAcc | selected OA / mAcc | epoch | minutes | minutes to | OA corrupted"
 CUT = tuple(128 + number for number in STOPS)
 SPARE = 1.0  # minutes that a stretch needs besides training: to start, to save, to measure
 LEAST = 1.0  # minutes of training below which no stretch is begun: compiling would take them all
 
 
 class Step(NamedTuple):
-    """One command, the file that shows that it is done, and whether the rest can do without it."""
+    """One command, the file that shows that it is done, what it does, and whether the rest can do without it."""
 
     result: Path
     command: list[str]
+    trains: bool = False
     optional: bool = False
 
 
@@ -91,17 +93,19 @@ def reproduce(options: argparse.Namespace) -> int:
 
 def run(variant: str, seed: int, options: argparse.Namespace, deadline: float | None) -> int:
     """Do what is left of one run; 0 when nothing is."""
-    for number in range(len(steps(variant, seed, options, None))):
-        left = None if deadline is None else (deadline - time.monotonic()) / 60 - SPARE
-        step = steps(variant, seed, options, left)[number]
+    for step in steps(variant, seed, options):
         if step.result.exists():
             continue
-        print(f"+ {shlex.join(['python', *step.command])}", flush=True)
+        command, least = step.command, 0.0
+        left = None if deadline is None else (deadline - time.monotonic()) / 60 - SPARE
+        if step.trains and left is not None:
+            command, least = [*command, f"train.max_minutes={max(left, 0.01):.2f}"], LEAST
+        print(f"+ {shlex.join(['python', *command])}", flush=True)
         if options.dry_run:
             continue
-        if left is not None and left <= (LEAST if number == 0 else 0):
+        if left is not None and left <= least:
             return time_is_up(options)
-        status = call(step.command)
+        status = call(command)
         if status in CUT:
             return time_is_up(options)
         if status and step.optional:
@@ -111,8 +115,8 @@ def run(variant: str, seed: int, options: argparse.Namespace, deadline: float | 
     return 0
 
 
-def steps(variant: str, seed: int, options: argparse.Namespace, minutes: float | None) -> list[Step]:
-    """List the commands of one run, in order; how they read depends on what is there already."""
+def steps(variant: str, seed: int, options: argparse.Namespace) -> list[Step]:
+    """List the commands of one run, in order."""
     name = f"modelnet40_{variant}"
     folder = options.out / f"{name}_seed{seed}"
     scripts = Path(os.path.relpath(ROOT / "scripts"))
@@ -127,15 +131,13 @@ def steps(variant: str, seed: int, options: argparse.Namespace, minutes: float |
         "train.resume=auto",
         *options.overrides,
     ]
-    if minutes is not None:
-        train.append(f"train.max_minutes={max(minutes, 0.01):.2f}")
     best, robustness = folder / "best.pt", folder / "robustness"
     measure = [str(scripts / "evaluate.py"), str(best), "corruption=all", "points=all", f"out={robustness}"]
     weights = options.out / "weights" / f"{name}_seed{seed}.safetensors"
     publish = [str(scripts / "publish.py"), str(best), str(weights.parent), "--name", weights.stem]
     publish += ["--robustness", str(robustness / "robustness.json"), "--max-mb", f"{options.max_mb:g}"]
     return [
-        Step(folder / "results.json", train),
+        Step(folder / "results.json", train, trains=True),
         Step(robustness / "robustness.json", measure),
         Step(weights, publish, optional=True),
     ]
@@ -166,55 +168,46 @@ def time_is_up(options: argparse.Namespace) -> int:
 
 def write_table(options: argparse.Namespace) -> None:
     """Write ``results.md``: what the runs' files say, and nothing else."""
-    lines = [
-        "| variant | seed | last OA / mAcc | selected OA / mAcc | epoch | minutes | minutes to | OA corrupted |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    means = []
+    rows, means = [HEADS.split(" | ")], []
     for variant in VARIANTS:
         found = []
         for path in sorted(options.out.glob(f"modelnet40_{variant}_seed*/results.json")):
             facts = json.loads(path.read_text(encoding="utf-8"))
             found.append(facts["results"])
-            lines.append(row(variant, facts, path.parent / "robustness" / "robustness.json"))
+            rows.append(row(variant, facts, path.parent / "robustness" / "robustness.json"))
         for which in ("last", "selected"):
-            figures = [(r[which]["OA"], r[which]["mAcc"]) for r in found if which in r]
-            if len(figures) > 1:
-                texts = (
-                    f"{statistics.mean(v):.2f} ± {statistics.stdev(v):.2f}"
-                    for v in zip(*figures, strict=True)
-                )
-                means.append(f"{variant}, {which}, {len(figures)} seeds: OA {', mAcc '.join(texts)}")
-    if len(lines) == 2:
+            runs = [results[which] for results in found if which in results]
+            if len(runs) > 1:
+                oa, macc = (mean_and_deviation(run[figure] for run in runs) for figure in ("OA", "mAcc"))
+                means.append(f"- {variant}, {which}, {len(runs)} seeds: OA {oa}, mAcc {macc}")
+    if len(rows) == 1:
         print("no run is finished yet")
         return
     note = "In percent, on the test split; minutes of training and selecting; OA corrupted: the mean over corruptions "
     note += "and severities of the selected weights. Means come with the standard deviation over seeds."
-    text = "\n".join([*lines, "", *(f"- {mean}" for mean in means), *([""] if means else []), note, ""])
+    text = "\n".join([*markdown(rows), "", *means, *([""] if means else []), note, ""])
     write_text(options.out / "results.md", text)
     print(f"{text}\nwritten: {options.out / 'results.md'}", flush=True)
 
 
-def row(variant: str, facts: dict, robustness: Path) -> str:
-    last, selected = (facts["results"].get(which) for which in ("last", "selected"))
+def row(variant: str, facts: dict, robustness: Path) -> list[str]:
     corrupted = ""
     if robustness.exists():
-        corrupted = (
-            f"{json.loads(robustness.read_text(encoding='utf-8'))['mean_over_severities']['mean']['OA']:.2f}"
-        )
+        measured = json.loads(robustness.read_text(encoding="utf-8"))
+        corrupted = f"{measured['mean_over_severities']['mean']['OA']:.2f}"
+    figures = (facts["results"].get(which) for which in ("last", "selected"))
     reached = (
         f"{target}: {'never' if m is None else f'{m:.1f}'}" for target, m in facts["minutes_to"].items()
     )
-    cells = (
+    return [
         variant,
         str(facts["seed"]),
-        *(f"{r['OA']:.2f} / {r['mAcc']:.2f}" if r else "" for r in (last, selected)),
+        *(f"{found['OA']:.2f} / {found['mAcc']:.2f}" if found else "" for found in figures),
         "" if facts["selected_epoch"] is None else str(facts["selected_epoch"]),
         f"{facts['minutes']:g}",
         ", ".join(reached),
         corrupted,
-    )
-    return f"| {' | '.join(cells)} |"
+    ]
 
 
 if __name__ == "__main__":
