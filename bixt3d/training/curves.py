@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 NOT_FIGURES = ("step", "epoch", "minutes")
 FEW = 8  # runs whose names have room inside the axes
@@ -46,27 +47,24 @@ def read_curves(folder: str | Path) -> Curves:
         raise FileNotFoundError(
             f"{folder}: no train.csv here; expected the folder of a run of scripts/train_cls.py or train_partseg.py."
         )
-    train = _read(folder / "train.csv", ("step", "loss"))
-    return Curves(dict(zip(map(int, train["step"]), train["loss"], strict=True)), read_selection(folder))
-
-
-def read_selection(folder: Path) -> dict[str, list[float]]:
-    """Read the columns of ``selection.csv`` of a run; empty where nothing was selected.
-
-    Raises:
-        ValueError: the file lacks a column.
-    """
-    path = folder / "selection.csv"
-    return _read(path, ("step",)) if path.is_file() else {}
+    train = read_columns(folder / "train.csv", ("step", "loss"))
+    loss = dict(zip(map(int, train["step"]), train["loss"], strict=True))
+    return Curves(loss, read_columns(folder / "selection.csv"))
 
 
 def read_rates(folder: Path) -> list[float]:
     """Read the clouds a second that ``train.csv`` of a run logged; empty where it logged none."""
-    path = folder / "train.csv"
-    return _read(path, ("step",)).get("samples_per_second", []) if path.is_file() else []
+    return read_columns(folder / "train.csv").get("samples_per_second", [])
 
 
-def _read(path: Path, needed: Sequence[str]) -> dict[str, list[float]]:
+def read_columns(path: Path, needed: Sequence[str] = ("step",)) -> dict[str, list[float]]:
+    """Read the numbers of a CSV file that training wrote; none where there is no such file.
+
+    Raises:
+        ValueError: the file lacks one of the columns that are needed.
+    """
+    if not path.is_file():
+        return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = list(rows[0]) if rows else list(needed)
@@ -87,11 +85,7 @@ def _numbers(row: Mapping[str, str | None], columns: Sequence[str]) -> list[floa
 
 def running_mean(values: Sequence[float], width: int = SMOOTHED_OVER) -> list[float]:
     """Return the mean of each value and of those before it, ``width`` in all at most."""
-    means = []
-    for end in range(1, len(values) + 1):
-        window = values[max(0, end - width) : end]
-        means.append(sum(window) / len(window))
-    return means
+    return [fmean(values[max(0, end - width) : end]) for end in range(1, len(values) + 1)]
 
 
 def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", against: str = "step") -> None:
@@ -122,22 +116,20 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", agai
     figure = Figure(figsize=(11 if measured else 5.5, 4), layout="constrained")
     all_axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
     left, right = all_axes[0], all_axes[-1]
-    entries = {}  # of the shared legend
+    entries = []  # of the shared legend
     for color, (name, run) in zip(colors, runs.items(), strict=True):
         steps, losses = list(run.loss), list(run.loss.values())
         left.plot(steps, losses, color=color, alpha=0.2 if few else 0.05, lw=0.6)
         (line,) = left.plot(steps, running_mean(losses), color=color, lw=1.4 if few else 1, label=name)
-        entries[name] = line
-        for figure_name, style in zip(
-            run.figures if few else run.figures[:1], itertools.cycle(STYLES), strict=False
-        ):
+        entries.append(line)
+        figures = run.figures if few else run.figures[:1]
+        for figure_name, style in zip(figures, itertools.cycle(STYLES), strict=False):
             values = run.selection[figure_name]
             label = f"{name}, {figure_name} {max(values):.2f} at best" if values else name
-            right.plot(
-                run.selection[against], values, style, color=color, ms=4 if few else 2, lw=1.2, label=label
-            )
+            at, size = run.selection[against], 4 if few else 2
+            right.plot(at, values, style, color=color, ms=size, lw=1.2, label=label)
             if not few:
-                entries[label] = entries.pop(name)
+                line.set_label(label)
     left.set_xlabel("step")
     left.set_ylabel("training loss")
     if measured:
@@ -151,8 +143,8 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", agai
     if not few:
         width, height = figure.get_size_inches()
         # inches of a legend's line and letter at that size of print
-        columns = max(1, int(width / (0.5 + 0.06 * max(map(len, entries)))))
+        columns = max(1, int(width / (0.5 + 0.06 * max(len(line.get_label()) for line in entries))))
         figure.set_size_inches(width, height + 0.16 * math.ceil(len(entries) / columns))
-        figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=7)
+        figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=7)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=110)

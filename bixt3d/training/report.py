@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..io.writing import write_csv, write_json
+from .curves import read_columns
 
 
 def print_result(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -75,12 +75,9 @@ def minutes_to(path: Path, figure: str, targets: Sequence[float]) -> dict[str, f
     Returns:
         Minutes by target, None for one that was not reached, or not recorded.
     """
-    rows: list[dict[str, str]] = []
-    if targets and path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("minutes")]
-    found: dict[str, float | None] = {}
-    for target in targets:
-        reached = [float(row["minutes"]) for row in rows if float(row[figure]) >= target]
-        found[f"{target:g}"] = min(reached, default=None)
-    return found
+    columns = read_columns(path)
+    looks = list(zip(columns.get("minutes", []), columns.get(figure, []), strict=False))
+    return {
+        f"{target:g}": min((minute for minute, value in looks if value >= target), default=None)
+        for target in targets
+    }

@@ -12,7 +12,7 @@ from typing import Any
 from ..config import differences, from_yaml
 from ..errors import placed
 from ..io.writing import write_csv, write_text
-from .curves import NOT_FIGURES, read_rates, read_selection
+from .curves import NOT_FIGURES, read_columns, read_rates
 from .resume import FREE_ON_RESUME
 from .seeds import markdown, mean_and_deviation, paired_differences
 
@@ -65,7 +65,7 @@ def read_run(name: str, folder: str | Path) -> RunRow:
             f"{folder}: no config.yaml here; expected the folder of a run of scripts/train_cls.py or train_partseg.py."
         )
     config = from_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
-    selection = {k: values for k, values in read_selection(folder).items() if values}
+    selection = {k: values for k, values in read_columns(folder / "selection.csv").items() if values}
     said, measured = {}, folder / "results.json"
     if measured.is_file():
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..io.writing import write_csv, write_json, write_text
-from .curves import NOT_FIGURES, read_selection
+from .curves import NOT_FIGURES, read_columns
 from .seeds import markdown, mean_and_deviation, paired_differences
 
 FINISHED = "finished.json"
@@ -52,7 +52,7 @@ class Run:
 
     def figures(self) -> dict[str, float]:
         """Return what a finished run measured on the validation split at its end, in percent."""
-        selection = read_selection(self.folder)
+        selection = read_columns(self.folder / "selection.csv")
         return {name: values[-1] for name, values in selection.items() if name not in NOT_FIGURES}
 
 
