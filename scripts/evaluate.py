@@ -39,14 +39,13 @@ def measure(checkpoint: str, own: dict[str, str], overrides: list[str]) -> None:
         if given not in ("false", "true"):
             raise ValueError(f"{switch}: expected true or false, got {given!r}.")
         options[switch] = given == "true"
-    if "votes" in own:
-        if ROBUSTNESS & own.keys():
-            raise ValueError("votes: are for clean clouds; leave out corruption, points and severity.")
-        options |= {name: whole_number(name, own[name]) for name in ("votes", "seed") if name in own}
-        evaluate_checkpoint(checkpoint, overrides, **options)
-    elif "seed" in own or ROBUSTNESS & own.keys():
+    corrupted = ROBUSTNESS & own.keys()
+    if corrupted and "votes" in own:
+        raise ValueError("votes: are for clean clouds; leave out corruption, points and severity.")
+    if corrupted or ("seed" in own and "votes" not in own):
         evaluate_robustness(checkpoint, RobustnessPlan.parse(own), overrides, **options)
     else:
+        options |= {name: whole_number(name, own[name]) for name in ("votes", "seed") if name in own}
         evaluate_checkpoint(checkpoint, overrides, **options)
 
 

@@ -144,7 +144,7 @@ def evaluate_checkpoint(
             "clouds": len(loader.clouds),
             "points": points_measured(loader, made.settings),
             "checkpoint": str(path),
-            **_strays(made),
+            **({"drop_strays": True} if drop_strays else {}),
             **({"seed": seed} if voted else {}),
         }
         print_result({"checkpoint": result, **voted}, facts)
@@ -200,18 +200,13 @@ def evaluate_robustness(
             "points": made.dataset.num_points,
             "seed": plan.seed,
             "checkpoint": str(path),
-            **_strays(made),
+            **({"drop_strays": True} if drop_strays else {}),
         }
         result.print(facts)
         if out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)
-            written = result.write(Path(out), facts)
-            print(f"written: {', '.join(map(str, written))}")
+            print(f"written: {', '.join(map(str, result.write(Path(out), facts)))}")
     return result
-
-
-def _strays(made: Rebuilt) -> dict[str, bool]:
-    return {"drop_strays": True} if isinstance(made.model, WithoutStrays) else {}
 
 
 def _check_split(split: str) -> None:

@@ -15,6 +15,7 @@ from ..io.writing import write_csv, write_json
 from .robustness_plots import plot_robustness
 
 POINT_COUNTS = (1024, 512, 256, 128, 64)
+FIGURES = ("OA", "mAcc", "OA relative")
 COLUMNS = ("corruption", "severity", "level", "points", "OA", "mAcc")
 
 
@@ -54,15 +55,13 @@ class RobustnessPlan:
         Raises:
             ValueError: a value is unknown, or there is nothing to measure.
         """
-        corruptions = _texts(given.get("corruption", ""), CORRUPTIONS)
-        severities = given.get("severity", "all")
-        points, seed = given.get("points", ""), _numbers("seed", given.get("seed", "0"))
+        seed = _numbers("seed", given.get("seed", "0"))
         if len(seed) != 1:
             raise ValueError(f"seed: expected one whole number, got {given['seed']!r}.")
         return cls(
-            corruptions,
-            SEVERITIES if severities == "all" else _numbers("severity", severities),
-            POINT_COUNTS if points == "all" else _numbers("points", points),
+            _chosen(given.get("corruption", ""), CORRUPTIONS),
+            _numbers("severity", given.get("severity", "all"), SEVERITIES),
+            _numbers("points", given.get("points", ""), POINT_COUNTS),
             seed[0],
         )
 
@@ -107,7 +106,7 @@ class RobustnessResult:
     def print(self, facts: Mapping[str, Any]) -> None:
         """Print the tables."""
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
 
         console = Console(width=None if Console().is_terminal else 120)
         cleaned = ", strays dropped" if facts.get("drop_strays") else ""
@@ -117,20 +116,17 @@ class RobustnessResult:
         )
         if self.rows:
             severities = sorted({row["severity"] for row in self.rows})
-            table = Table(
-                "corruption", title=f"OA by severity, and means over severities (seed {facts['seed']})"
-            )
-            for heading in (*map(str, severities), "OA", "mAcc", "OA relative"):
-                table.add_column(heading, justify="right")
+            heads = [Column(str(head), justify="right") for head in (*severities, *FIGURES)]
+            title = f"OA by severity, and means over severities (seed {facts['seed']})"
+            table = Table("corruption", *heads, title=title)
             for name, figures in self.summary().items():
                 cells = [row["OA"] for row in self.rows if row["corruption"] == name]
                 cells = [f"{c:.2f}" for c in cells] or [""] * len(severities)
-                table.add_row(name, *cells, *(f"{figures[f]:.2f}" for f in ("OA", "mAcc", "OA relative")))
+                table.add_row(name, *cells, *(f"{figures[f]:.2f}" for f in FIGURES))
             console.print(table)
         if self.by_points:
-            table = Table("points", title="the first points of each cloud alone")
-            for heading in ("OA", "mAcc", "OA relative"):
-                table.add_column(heading, justify="right")
+            heads = [Column(head, justify="right") for head in FIGURES]
+            table = Table("points", *heads, title="the first points of each cloud alone")
             for count, found in self.by_points.items():
                 values = (found["OA"], found["mAcc"], self._relative(found["OA"]))
                 table.add_row(f"{count:,}", *(f"{v:.2f}" for v in values))
@@ -229,17 +225,18 @@ def measure_robustness(
     return RobustnessResult(clean, tuple(rows), by_points, refused, len(clean_loader.clouds))
 
 
-def _texts(text: str, everything: Iterable[str]) -> tuple[str, ...]:
+def _chosen(text: str, everything: Iterable[str]) -> tuple[str, ...]:
     if text == "all":
         return tuple(everything)
     return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
 
 
-def _numbers(argument: str, text: str) -> tuple[int, ...]:
-    for part in text.split(",") if text else ():
-        if not part.strip().isdecimal():
-            raise ValueError(f"{argument}: expected whole numbers, got {part!r}.")
-    return tuple(dict.fromkeys(int(part) for part in text.split(","))) if text else ()
+def _numbers(argument: str, text: str, everything: Iterable[int] = ()) -> tuple[int, ...]:
+    chosen = _chosen(text, map(str, everything))
+    for one in chosen:
+        if not one.isdecimal():
+            raise ValueError(f"{argument}: expected whole numbers, got {one!r}.")
+    return tuple(dict.fromkeys(map(int, chosen)))
 
 
 def _among(argument: str, chosen: Iterable[Any], valid: Collection[Any]) -> None:

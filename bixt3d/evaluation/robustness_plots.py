@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 
 def plot_robustness(
@@ -62,10 +64,10 @@ def plot_clouds(clouds: Mapping[str, Tensor], path: Path, *, columns: int = 5, r
         columns: clouds in a row.
         reach: half the width of each picture, in the unit of the points.
     """
-    import torch
     from matplotlib.figure import Figure
 
-    forward, right = _unit(-0.55, -0.45, -0.7), _unit(0.7, 0.0, -0.55)
+    sight = torch.tensor([[-0.55, -0.45, -0.7], [0.7, 0.0, -0.55]], dtype=torch.float64)
+    forward, right = normalize(sight, dim=1)
     up = torch.linalg.cross(right, forward)
     rows = -(-len(clouds) // columns)
     figure = Figure(figsize=(2 * columns, 2.15 * rows), layout="constrained")
@@ -83,9 +85,3 @@ def plot_clouds(clouds: Mapping[str, Tensor], path: Path, *, columns: int = 5, r
         ax.set_aspect("equal")
         ax.set_title(name, fontsize=8, y=-0.02, va="top")
     figure.savefig(path, dpi=90)
-
-
-def _unit(*values: float) -> Tensor:
-    import torch
-
-    return torch.nn.functional.normalize(torch.tensor(values, dtype=torch.float64), dim=0)
