@@ -49,9 +49,9 @@ class Exported(NamedTuple):
 
     path: Path
     metadata: dict[str, str]
-    difference: float | None
-    seconds: tuple[float, float] | None
-    batch: tuple[int, int]
+    difference: float | None = None
+    seconds: tuple[float, float] | None = None
+    batch: tuple[int, int] = (0, 0)
 
 
 def export_checkpoint(checkpoint: str | Path, out: str | Path, *, trust_code: bool = False) -> Exported:
@@ -74,22 +74,22 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, trust_code: bo
         RuntimeError: what was written computes something else than the model.
     """
     out = Path(out)
+    as_onnx = out.suffix == ".onnx"
     if out.suffix not in FORMATS:
         raise ValueError(f"{out}: unknown format {out.suffix!r}, expected one of {', '.join(FORMATS)}.")
-    if out.suffix == ".onnx":
+    if as_onnx:
         _check_packages(out)
     check_file(out)
     predictor = load(checkpoint, device="cpu", trust_code=trust_code)
     metadata = describe(predictor, predictor.config["name"])
     program = trace(predictor)
-    if out.suffix == ".onnx":
-        ops = sorted({node.removeprefix("bixt3d.").partition(".")[0] for node in own_ops(program)})
-        if ops:
-            raise NotImplementedError(
-                f"{checkpoint}: ONNX has no {' and no '.join(ops)}, which this model is made of; only models "
-                f"without grouping can be written as ONNX, write {out.with_suffix('.pt2')} instead."
-            )
-    write = _write_onnx if out.suffix == ".onnx" else _write_program
+    ops = dict.fromkeys(node.split(".")[1] for node in own_ops(program))
+    if as_onnx and ops:
+        raise NotImplementedError(
+            f"{checkpoint}: ONNX has no {' and no '.join(ops)}, which this model is made of; only models "
+            f"without grouping can be written as ONNX, write {out.with_suffix('.pt2')} instead."
+        )
+    write = _write_onnx if as_onnx else _write_program
     out.parent.mkdir(parents=True, exist_ok=True)
     # in a folder of its own, so that the file has its own name, which a .pt2 holds inside
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
@@ -196,9 +196,7 @@ def _write_program(
     predictor: Predictor, program: torch.export.ExportedProgram, metadata: dict[str, str], out: Path
 ) -> Exported:
     torch.export.save(program, out, extra_files={"metadata.json": json.dumps(metadata)})
-    module = torch.export.load(out).module()
-    difference = _compare(predictor, lambda *inputs: module(*inputs), out)
-    return Exported(out, metadata, difference, None, (0, 0))
+    return Exported(out, metadata, _compare(predictor, torch.export.load(out).module(), out))
 
 
 def _write_onnx(
@@ -215,7 +213,7 @@ def _write_onnx(
     try:
         import onnxruntime
     except ImportError:
-        return Exported(out, metadata, None, None, (0, 0))
+        return Exported(out, metadata)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
@@ -226,8 +224,8 @@ def _write_onnx(
 
     difference = _compare(predictor, run, out)
     batch = (8, predictor.num_points)
-    inputs = example(predictor, *batch)
-    return Exported(out, metadata, difference, _time_in_turn((run, predictor.model), inputs), batch)
+    seconds = _time_in_turn((run, predictor.model), example(predictor, *batch))
+    return Exported(out, metadata, difference, seconds, batch)
 
 
 def _compare(predictor: Predictor, run: Any, out: Path) -> float:
