@@ -154,8 +154,9 @@ class Predictor:
             # not scaled again: training and evaluation, too, draw from clouds that were normalised whole
             kept = pieces[0]
             xyz, pieces, cloud = xyz[kept], np.arange(len(kept))[None], cloud.subset(kept)
-        features = np.concatenate([xyz, *self._normals(cloud)], axis=1)
-        return Job(features, pieces, index, first, speakers, strays)
+        if self.model.in_channels != 3:
+            xyz = np.concatenate([xyz, normals_of(cloud).astype(np.float32)], axis=1)
+        return Job(xyz, pieces, index, first, speakers, strays)
 
     def run(self, jobs: Sequence[Job]) -> list[Prediction]:
         """Predict several clouds, in batches of passes of equal size."""
@@ -237,12 +238,6 @@ class Predictor:
                 f"category: unknown value {category!r}, expected one of {', '.join(sorted(self.classes))}."
             )
 
-    def _normals(self, cloud: Cloud) -> list[np.ndarray]:
-        """Return the cloud's normals where the model takes any, estimated where the cloud has none."""
-        if self.model.in_channels == 3:
-            return []
-        return [normals_of(cloud).astype(np.float32)]
-
     def _category(self, cloud: Cloud, category: str | None) -> tuple[int | None, Job | None]:
         self.check_category(category)
         if not self.parts:
@@ -263,24 +258,23 @@ class Predictor:
     def _with_category(self, jobs: Sequence[Job]) -> list[Job]:
         """Let the classifier say the category where it is open."""
         jobs = list(jobs)
-        open_ones = [j for j, job in enumerate(jobs) if job.classify_first is not None]
-        if not open_ones or self.classifier is None:
+        waiting = {j: job.classify_first for j, job in enumerate(jobs) if job.classify_first is not None}
+        if not waiting or self.classifier is None:
             return jobs
-        waiting = [jobs[j].classify_first for j in open_ones]
-        for j, prediction in zip(open_ones, self.classifier.run(waiting), strict=True):  # type: ignore[arg-type]
+        for j, prediction in zip(waiting, self.classifier.run(list(waiting.values())), strict=True):
             # the best of the classes that this model knows
-            known = [(p, n) for n, p in prediction.top(len(prediction.names)) if n in self.classes]
-            jobs[j] = replace(jobs[j], category=self.classes.index(known[0][1]), classify_first=None)
+            known = next(name for name, _ in prediction.top(len(prediction.names)) if name in self.classes)
+            jobs[j] = replace(jobs[j], category=self.classes.index(known), classify_first=None)
         return jobs
 
     def _tensors(self, jobs: Sequence[Job], batch: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
-        """Return points ``(B, n, C)``, and the category ``(B,)`` where all have one (-1 for an open one)."""
+        """Return points ``(B, n, C)``, and for parts the category ``(B,)``, -1 for an open one."""
         points = torch.from_numpy(np.stack([jobs[j].features[jobs[j].pieces[k]] for j, k in batch]))
-        if not self.parts:
-            return points.to(self.device), None
-        given = [jobs[j].category for j, _ in batch]
-        category = torch.tensor([-1 if c is None else c for c in given])
-        return points.to(self.device), category.to(self.device)
+        category = None
+        if self.parts:
+            given = (jobs[j].category for j, _ in batch)
+            category = torch.tensor([-1 if c is None else c for c in given], device=self.device)
+        return points.to(self.device), category
 
     def _probabilities(self, points: Tensor, category: Tensor | None) -> Tensor:
         if category is None:
