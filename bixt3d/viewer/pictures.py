@@ -40,7 +40,6 @@ def save_png(path: str | os.PathLike[str], scenes: Sequence[Scene], *, size: int
         ImportError: open3d is not installed, or lacks a system library; the message names the package.
         RuntimeError: no renderer could be started.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     images = render(scenes, size=size)
@@ -52,7 +51,6 @@ def save_png(path: str | os.PathLike[str], scenes: Sequence[Scene], *, size: int
     inches = size / dpi
     below = 0.22 + 0.17 * lines  # of a view: its legend
     figure = Figure(figsize=(views * abreast * inches, rows * (inches + below + 0.35)), dpi=dpi)
-    FigureCanvasAgg(figure)
     width, height = figure.get_size_inches()
     for i, (scene, drawn) in enumerate(zip(scenes, images, strict=True)):
         row, column = divmod(i, abreast)
@@ -121,8 +119,7 @@ def import_open3d() -> Any:
         ) from error
     except OSError as error:  # the wheel is there, a shared library that it links to is not
         missing = str(error).partition(":")[0]
-        package = next((p for name, p in _PACKAGES.items() if missing.startswith(name + ".")), None)
-        package = package or next((p for name, p in _PACKAGES.items() if missing.startswith(name)), missing)
+        package = next((p for name, p in _PACKAGES.items() if missing.startswith(name)), missing)
         raise ImportError(
             f"open3d cannot load {missing}; on Debian or Ubuntu: apt-get install {package} (all that open3d needs: "
             f"{' '.join(sorted(set(_PACKAGES.values())))})."
