@@ -107,7 +107,8 @@ def write_table(runs: Sequence[RunRow], path: Path) -> None:
     if path.suffix == ".csv":
         write_csv(path, rows)
     else:
-        write_text(path, "\n".join([*markdown([[_in_cell(cell) for cell in row] for row in rows]), ""]))
+        lines = markdown([[cell.replace("|", "\\|") for cell in row] for row in rows])
+        write_text(path, "\n".join([*lines, ""]))
 
 
 def table(runs: Sequence[RunRow]) -> list[list[str]]:
@@ -165,13 +166,10 @@ def _groups(runs: Sequence[RunRow]) -> list[dict[int, RunRow]]:
     """Gather the runs of each setting by seed."""
     groups: list[dict[int, RunRow]] = []
     for run in runs:
-        same = (
-            g
-            for g in groups
-            if not differences(next(iter(g.values())).config, run.config, besides=sorted(NO_SETTINGS))
-        )
-        group = next(same, None)
-        if group is None:
+        for group in groups:
+            if not differences(next(iter(group.values())).config, run.config, besides=sorted(NO_SETTINGS)):
+                break
+        else:
             groups.append(group := {})
         group.setdefault(run.seed, run)
     return groups
@@ -219,7 +217,3 @@ def _short(value: Any) -> str:
 
 def _list(seeds: Any) -> str:
     return ", ".join(map(str, seeds))
-
-
-def _in_cell(text: str) -> str:
-    return text.replace("|", "\\|")
