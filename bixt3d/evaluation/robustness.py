@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,26 +192,13 @@ def measure_robustness(
             refused[count] = f"{count:,} points: the clouds hold {stored:,}"
         elif count < model.min_points:
             refused[count] = f"{count:,} points: the model's grouping needs {model.min_points:,}"
-    jobs: list[int | tuple[str, int]] = [
-        (n, severity) for n in plan.corruptions for severity in plan.severities
-    ]
-    jobs += [count for count in sorted(plan.point_counts, reverse=True) if count not in refused]
     console = Console(stderr=True)  # standard output is for the result
-    shown = track(
-        jobs,
-        "Measuring",
-        console=console,
-        transient=True,
-        disable=not (console.is_terminal and fabric.is_global_zero),
-    )
+    hidden = not (console.is_terminal and fabric.is_global_zero)
+    shown = functools.partial(track, console=console, transient=True, disable=hidden)
     clean = evaluate(fabric, model, task, clean_loader).summary()
     rows: list[dict[str, Any]] = []
-    by_points = {}
-    for job in shown:
-        if isinstance(job, int):
-            by_points[job] = evaluate(fabric, model, task, make_loader(job)).summary()
-            continue
-        name, severity = job
+    corruptions = list(itertools.product(plan.corruptions, plan.severities))
+    for name, severity in shown(corruptions, "Measuring corruptions"):
         corruption = CORRUPTIONS[name](severity)
         loader = CorruptedLoader(clean_loader, corruption, seed=plan.seed, least=model.min_points)
         figures = evaluate(fabric, model, task, loader).summary()
@@ -222,6 +211,11 @@ def measure_robustness(
                 **figures,
             }
         )
+    counts = [count for count in sorted(plan.point_counts, reverse=True) if count not in refused]
+    by_points = {
+        count: evaluate(fabric, model, task, make_loader(count)).summary()
+        for count in shown(counts, "Measuring fewer points")
+    }
     return RobustnessResult(clean, tuple(rows), by_points, refused, len(clean_loader.clouds))
 
 

@@ -50,11 +50,9 @@ class Voting:
         """Return the logarithm of the mean probabilities, and the target of the task."""
         prediction, target = self.task.predict(model, batch)
         total = prediction.float().softmax(dim=-1)
-        if self.votes > 1:
-            factors = self.factors(batch.index).to(batch.points)
-            for factor in factors.unbind(dim=1):
-                copy = replace(batch, points=stretch(batch.points, factor[:, None]))
-                total = total + self.task.predict(model, copy)[0].float().softmax(dim=-1)
+        for factor in self.factors(batch.index).to(batch.points).unbind(dim=1):
+            copy = replace(batch, points=stretch(batch.points, factor[:, None]))
+            total = total + self.task.predict(model, copy)[0].float().softmax(dim=-1)
         return (total / self.votes).clamp(min=LEAST).log(), target
 
     def factors(self, index: Tensor) -> Tensor:

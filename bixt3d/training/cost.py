@@ -44,16 +44,12 @@ def _operations(model: nn.Module, task: Task, loader: Any) -> int | None:
     one = copy.copy(loader)
     one.batch_size = 1
     seen: list[tuple] = []
-    hook = model.register_forward_pre_hook(lambda module, given: seen.append(given))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), model.register_forward_pre_hook(lambda _, given: seen.append(given)):
             task.predict(model.eval(), next(one.epoch(0)))
-        hook.remove()
         return count_operations(model, *seen[0])
     except Exception:  # a model of one's own may do what has no shapes; that must not cost a run its report
         return None
-    finally:
-        hook.remove()
 
 
 def _peak_memory(device: torch.device) -> int | None:
