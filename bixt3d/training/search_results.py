@@ -87,14 +87,15 @@ def markdown_table(runs: Sequence[Run], failures: Mapping[Run, str]) -> str:
         runs: every setting at every seed; the setting of the first run is what others are compared with.
         failures: reasons of the runs that failed, listed below the table.
     """
-    done = {(run.setting, run.seed): run for run in runs if run.finished}
+    done = {(run.setting, run.seed): run.figures() for run in runs if run.finished}
     if not done:
         return "No run has finished.\n"
     failed = {(run.setting, run.seed) for run in failures}
-    figures = {key: run.figures() for key, run in done.items()}
-    names = list(next(iter(figures.values())))
+    names = list(next(iter(done.values())))
     settings, seeds = list(dict.fromkeys(r.setting for r in runs)), list(dict.fromkeys(r.seed for r in runs))
-    baseline = settings[0]
+
+    def by_seed(setting: str, name: str) -> dict[int, float]:
+        return {s: done[setting, s][name] for s in seeds if (setting, s) in done}
 
     heads = ["setting"]
     for name in names:
@@ -102,17 +103,14 @@ def markdown_table(runs: Sequence[Run], failures: Mapping[Run, str]) -> str:
     rows = [[*heads, "minutes"]]
     for setting in settings:
         row = [setting]
-        mine = [s for s in seeds if (setting, s) in done]
         for name in names:
+            mine, of_first = by_seed(setting, name), by_seed(settings[0], name)
             for s in seeds:
                 missing = "failed" if (setting, s) in failed else "-"
-                row.append(f"{figures[setting, s][name]:.2f}" if s in mine else missing)
-            by_seed = {s: figures[setting, s][name] for s in mine}
-            of_baseline = {s: figures[baseline, s][name] for s in seeds if (baseline, s) in done}
-            differences = paired_differences(by_seed, of_baseline)
-            row.append(mean_and_deviation(by_seed.values()))
-            row.append("" if setting == baseline else mean_and_deviation(differences, sign="+"))
-        minutes = [done[setting, s].minutes for s in mine]
+                row.append(f"{mine[s]:.2f}" if s in mine else missing)
+            difference = mean_and_deviation(paired_differences(mine, of_first), sign="+")
+            row += [mean_and_deviation(mine.values()), "" if setting == settings[0] else difference]
+        minutes = [run.minutes for run in runs if run.setting == setting and run.finished]
         rows.append([*row, f"{statistics.mean(minutes):.1f}" if minutes else "-"])
     reasons = [f"{run.setting}, seed {run.seed}, failed: {reason}" for run, reason in failures.items()]
     return "\n".join([*markdown(rows), *(["", *reasons] if reasons else []), ""])
