@@ -48,15 +48,14 @@ def write_report(
     # a figure of a task of one's own may be NaN, and would cost the report
     write_json(folder / "results.json", summary, allow_nan=True)
     which, result = list(results.items())[-1]
-    written = []
     per_cloud = result.per_cloud(names) if names and hasattr(result, "per_cloud") else {}
-    for name, rows in (result.tables() | per_cloud).items():
+    tables = result.tables() | per_cloud
+    for name, rows in tables.items():
         write_csv(folder / name, rows)
-        written.append(folder / name)
     figures = ", ".join(f"{name} {value:.2f} %" for name, value in result.summary().items())
     title = f"{facts['name']}, {facts['split']}, {which}: {figures}"
     result.draw(folder / result.picture, title)
-    return [*written, folder / result.picture]
+    return [folder / name for name in (*tables, result.picture)]
 
 
 def _details(result: Any) -> Mapping[str, float]:

@@ -37,10 +37,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
-                nohup = (
-                    number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
-                )
-                if not nohup:
+                if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._note)
         return self
 

@@ -37,12 +37,11 @@ def start_from(path: str, model: nn.Module, config: Mapping[str, Any], dataset: 
         ValueError: nothing fits; and whatever ``load_checkpoint`` raises.
     """
     given = load_checkpoint(path)
-    classes, parts = list(given["classes"]), list(given["parts"])
+    same_classes = list(given["classes"]) == list(dataset.classes)
+    same_parts = list(given["parts"]) == list(getattr(dataset, "parts", ()))
     # of the same size, these would be taken and mean other things
-    same_parts = parts == list(getattr(dataset, "parts", ()))
-    named = set() if classes == list(dataset.classes) and same_parts else {"head"}
-    named |= set() if classes == list(dataset.classes) else {"category"}
-    state = {name: value for name, value in given["model"].items() if not named & set(name.split("."))}
+    fits = {"category": same_classes, "head": same_classes and same_parts}
+    state = {k: v for k, v in given["model"].items() if all(fits.get(word, True) for word in k.split("."))}
     anew = load_matching_weights(model, state, path)
     sizes = {name: value.numel() for name, value in model.state_dict().items()}
     taken = 1 - sum(sizes[name] for name in anew) / sum(sizes.values())
@@ -60,12 +59,7 @@ def start_from(path: str, model: nn.Module, config: Mapping[str, Any], dataset: 
 
 def _by_part(names: Iterable[str], all_names: Iterable[str]) -> list[str]:
     """Sum tensors up by the first two words of their names: ``encoder.blocks (84 of 96 tensors)``."""
-
-    def part(name: str) -> str:
-        return ".".join(name.split(".")[:2])
-
-    there = Counter(map(part, all_names))
-    counted = Counter(map(part, names))
+    counted, there = (Counter(".".join(name.split(".")[:2]) for name in some) for some in (names, all_names))
     return [f"{key} ({n} of {there[key]} tensors)" if there[key] > 1 else key for key, n in counted.items()]
 
 

@@ -146,8 +146,7 @@ def _part_legend(
         np.bincount(values[values != UNLABELLED], minlength=len(parts))
         for values in (labels, labels if other is None else other)
     )
-    occurs = (counts > 0) | (elsewhere > 0)
-    shown = np.flatnonzero(occurs).tolist()
+    shown = np.flatnonzero(counts + elsewhere).tolist()
     classes = {parts[i].rpartition("/")[0] for i in shown}
     # with one class the prefix says nothing
     names = [parts[i].rpartition("/")[2] if len(classes) == 1 else parts[i] for i in shown]
