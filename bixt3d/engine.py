@@ -187,6 +187,7 @@ class Trainer:
         """
         s, p = self.settings, self.progress
         steps_per_epoch = s.steps_per_epoch(len(loader))
+        batches_per_epoch = steps_per_epoch * s.accumulate
         end = min(s.epochs * steps_per_epoch, s.max_steps or s.epochs * steps_per_epoch)
         started = time.perf_counter() - p.seconds
         deadline = time.perf_counter() + 60 * (s.max_minutes or math.inf)
@@ -194,11 +195,11 @@ class Trainer:
         self.model.train()
         while p.step < end:
             batches = loader.epoch(p.epoch, start=p.batch)
-            for _ in range(p.batch // s.accumulate, steps_per_epoch):
+            while p.batch < batches_per_epoch and p.step < end:
                 loss = self._step(list(itertools.islice(batches, s.accumulate)))
                 p.step, p.batch = p.step + 1, p.batch + s.accumulate
                 p.seconds = time.perf_counter() - started
-                done = p.batch == steps_per_epoch * s.accumulate or p.step == end
+                done = p.batch == batches_per_epoch or p.step == end
                 asked = None if stop is None else stop.requested
                 if asked is None and time.perf_counter() >= deadline:
                     asked = signal.SIGTERM
@@ -218,9 +219,7 @@ class Trainer:
                     raise Stopped(stops)
                 if saves and not done:
                     self.save()
-                if p.step == end:
-                    break
-            if p.batch == steps_per_epoch * s.accumulate:
+            if p.batch == batches_per_epoch:
                 p.epoch, p.batch = p.epoch + 1, 0
             if p.epoch % s.evaluate_every == 0 or p.step == end:
                 if selection is not None:
