@@ -11,12 +11,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-JOBS = (
-    "SLURM_JOB_ID",
-    "PBS_JOBID",
-    "LSB_JOBID",
-    "JOB_ID",
-)  # where SLURM, PBS, LSF and Grid Engine name a job
+# Where SLURM, PBS, LSF and Grid Engine name a job.
+JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
 def derive_seed(*parts: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,26 +123,26 @@ def table(runs: Sequence[RunRow]) -> list[list[str]]:
     figures = list(dict.fromkeys(figure for run in runs for figure in run.figures))
     rows = [["run", "seed", *settings, *heads, *figures]]
 
-    def cells(values: Mapping[str, str]) -> list[str]:
-        return [values.get(head, "") for head in [*heads, *figures]]
+    def add(name: str, seeds: Iterable[int], run: RunRow, values: Mapping[str, str]) -> None:
+        described = [column[runs.index(run)] for column in settings.values()]
+        cells = [values.get(head, "") for head in [*heads, *figures]]
+        rows.append([name, ", ".join(map(str, seeds)), *described, *cells])
 
-    for i, run in enumerate(runs):
+    for run in runs:
         costs = {head: f"{value:.{COSTS[head][2]}f}" for head, value in run.costs.items()}
-        values = {**costs, **{name: f"{value:.2f}" for name, value in run.figures.items()}}
-        rows.append([run.name, str(run.seed), *(column[i] for column in settings.values()), *cells(values)])
+        add(run.name, [run.seed], run, {**costs, **{name: f"{v:.2f}" for name, v in run.figures.items()}})
 
     groups = _groups(runs)
     first = groups[0]
     for group in groups:
-        of_first = list(runs).index(next(iter(group.values())))
-        described = [column[of_first] for column in settings.values()]
+        one = next(iter(group.values()))
         if len(group) > 1:
             means = {
                 head: _mean(head, by_seed)
                 for head in [*heads, *figures]
                 if (by_seed := _by_seed(group, head))
             }
-            rows.append([f"mean of {len(group)} seeds", _list(group), *described, *cells(means)])
+            add(f"mean of {len(group)} seeds", group, one, means)
         both = [seed for seed in group if seed in first]
         if group is not first and len(both) > 1:
             gains = {
@@ -150,8 +150,8 @@ def table(runs: Sequence[RunRow]) -> list[list[str]]:
                 for head in figures
                 if (pairs := paired_differences(_by_seed(group, head), _by_seed(first, head)))
             }
-            named = f"difference to {next(iter(first.values())).name} over {len(both)} seeds"
-            rows.append([named, _list(both), *described, *cells(gains)])
+            baseline = next(iter(first.values())).name
+            add(f"difference to {baseline} over {len(both)} seeds", both, one, gains)
     return rows
 
 
@@ -213,7 +213,3 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_short, value))
     return "" if value is None else str(value)
-
-
-def _list(seeds: Any) -> str:
-    return ", ".join(map(str, seeds))
