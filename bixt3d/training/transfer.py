@@ -71,13 +71,9 @@ def note_changes(
     dataset: Any,
     fabric: Any,
 ) -> None:
-    """Print the settings of :func:`changed_settings`, if there are any: they may be meant, but no shape tells of them.
+    """Print the :func:`changed_settings` of a checkpoint, if any: they may be meant, but no shape tells of them.
 
-    Args:
-        path: file of the weights.
-        given: what it holds; nothing is printed where that has no config.
-        model, config, dataset: see :func:`changed_settings`.
-        fabric: prints, on one rank.
+    Nothing is printed of what is ``given`` without a config.
     """
     if not given.get("config"):
         return

@@ -22,11 +22,7 @@ _LINE = 19.0  # pixels between lines; open3d's capital letters are 10 units tall
 
 
 class Browser:
-    """Which shape and which view is shown; knows nothing of windows.
-
-    Args:
-        scenes: what to go through.
-    """
+    """Which shape and which view is shown; knows nothing of windows."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
         if not scenes:
@@ -70,8 +66,7 @@ def show(
 
     Args:
         scenes: what to go through.
-        width: of the window, in pixels.
-        height: of the window, in pixels.
+        width, height: of the window, in pixels.
         folder: where screenshots go; None for the current folder.
 
     Raises:
