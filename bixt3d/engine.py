@@ -259,13 +259,13 @@ class Trainer:
         if better := figure > p.best:
             p.best, p.best_epoch = figure, p.epoch_number
             if self.fabric.is_global_zero:
-                save_checkpoint(self.folder / "best.pt", self._content(result))
+                save_checkpoint(self.folder / "best.pt", self._content(selection=dict(result)))
         if self.observer is not None:
             self.observer.selected(self, result, better)
 
-    def _content(self, result: Mapping[str, float] | None = None) -> dict[str, Any]:
-        content = {**self.header, "progress": asdict(self.progress), "model": self.result_model.state_dict()}
-        return content if result is None else {**content, "selection": dict(result)}
+    def _content(self, **more: Any) -> dict[str, Any]:
+        model = self.result_model.state_dict()
+        return {**self.header, "progress": asdict(self.progress), "model": model, **more}
 
     def save(self) -> None:
         """Write ``last.pt``: the model that counts, and all that is needed to continue."""
@@ -277,7 +277,7 @@ class Trainer:
                 "scheduler": self.scheduler.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }
-            save_checkpoint(self.folder / "last.pt", {**self._content(), "resume": resume})
+            save_checkpoint(self.folder / "last.pt", self._content(resume=resume))
         self.fabric.barrier()
 
     def load(self, content: Mapping[str, Any], origin: Path) -> None:
