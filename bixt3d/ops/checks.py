@@ -5,8 +5,8 @@ at the values of a tensor on an accelerator: that would wait for the device.
 """
 
 import math
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -22,6 +22,11 @@ def shape_of(x: Tensor) -> str:
 def dtype_name(dtype: torch.dtype) -> str:
     """Return ``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
+
+
+def tensors_among(inputs: Iterable[Any], options: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors that a backend is asked about, given by place or by name."""
+    return [value for value in (*inputs, *options.values()) if isinstance(value, Tensor)]
 
 
 def unknown_option(what: str, got: object, valid: Iterable[str]) -> NoReturn:

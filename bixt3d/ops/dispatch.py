@@ -30,6 +30,7 @@ from .backends import (
     triton_attention,
     triton_features,
     triton_points,
+    triton_runtime,
     vectorized,
 )
 from .backends.tracing import constant_when_traced, in_transform
@@ -78,12 +79,12 @@ class Backend:
 
 BACKENDS: dict[str, tuple[Backend, ...]] = {
     "farthest_point_sample": (
-        Backend("triton", triton_points.farthest_point_sample, triton_points.farthest_why_not),
+        Backend("triton", triton_points.farthest_point_sample, triton_runtime.why_not),
         Backend("cpu", cpu.farthest_point_sample, cpu.why_not),
         Backend("torch", vectorized.farthest_point_sample),
         Backend("reference", reference.farthest_point_sample),
-        Backend("pointnet2_ops", pointnet2_ops.farthest_point_sample, pointnet2_ops.farthest_why_not),
-        Backend("torch_cluster", torch_cluster.farthest_point_sample, torch_cluster.farthest_why_not),
+        Backend("pointnet2_ops", pointnet2_ops.farthest_point_sample, pointnet2_ops.why_not),
+        Backend("torch_cluster", torch_cluster.farthest_point_sample, torch_cluster.why_not),
     ),
     "knn": (
         Backend("triton", triton_points.knn, triton_points.knn_why_not),
@@ -93,18 +94,18 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("torch_cluster", torch_cluster.knn, torch_cluster.knn_why_not),
     ),
     "ball_query": (
-        Backend("triton", triton_points.ball_query, triton_points.ball_why_not),
+        Backend("triton", triton_points.ball_query, triton_runtime.why_not),
         Backend("cpu", cpu.ball_query, cpu.why_not),
         Backend("torch", vectorized.ball_query),
         Backend("reference", reference.ball_query),
-        Backend("pointnet2_ops", pointnet2_ops.ball_query, pointnet2_ops.ball_why_not),
+        Backend("pointnet2_ops", pointnet2_ops.ball_query, pointnet2_ops.why_not),
     ),
     "three_nn": (
-        Backend("triton", triton_points.three_nn, triton_points.three_nn_why_not),
+        Backend("triton", triton_points.three_nn, triton_runtime.why_not),
         Backend("cpu", cpu.three_nn, cpu.why_not),
         Backend("torch", vectorized.three_nn),
         Backend("reference", reference.three_nn),
-        Backend("pointnet2_ops", pointnet2_ops.three_nn, pointnet2_ops.three_nn_why_not),
+        Backend("pointnet2_ops", pointnet2_ops.three_nn, pointnet2_ops.why_not),
     ),
     "gather_points": (
         Backend("triton", triton_features.gather_points, triton_features.rows_why_not, reverse_only=True),
@@ -138,12 +139,7 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend("reference", neighbors.reference_max),
     ),
     "three_interpolate": (
-        Backend(
-            "triton",
-            triton_features.three_interpolate,
-            triton_features.interpolate_why_not,
-            reverse_only=True,
-        ),
+        Backend("triton", triton_features.three_interpolate, triton_runtime.why_not, reverse_only=True),
         Backend("cpu", cpu_features.three_interpolate, cpu_features.why_not, traced=False, reverse_only=True),
         Backend("torch", vectorized.three_interpolate),
         Backend("reference", reference.three_interpolate),

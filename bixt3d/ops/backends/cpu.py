@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..precision import squared_radius, widen
 from . import cpu_library
 
@@ -20,9 +21,7 @@ MAX_POINTS = 2**31 - 1  # indices are 32 bits wide inside the library
 
 def why_not(*inputs: Any, **options: Any) -> str | None:
     """Return why these tensors, or without any why this machine, cannot be served; None where they can."""
-    for value in (*inputs, *options.values()):
-        if not isinstance(value, Tensor):
-            continue
+    for value in checks.tensors_among(inputs, options):
         if value.device.type != "cpu":
             return "needs tensors on the CPU"
         if value.dtype == torch.float64:

@@ -24,7 +24,7 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 
 def why_not(*inputs: Any, **options: Any) -> str | None:
     """Say what the library needs, or why there is none."""
-    tensors = [x for x in (*inputs, *options.values()) if isinstance(x, Tensor)]
+    tensors = checks.tensors_among(inputs, options)
     if any(x.device.type != "cpu" for x in tensors):
         return "needs tensors on the CPU"
     if tensors and tensors[0].is_complex():

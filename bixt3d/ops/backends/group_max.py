@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import checks
 from . import cpu_features
 from .cpu import call
 from .cpu_features import TYPES
@@ -27,10 +28,8 @@ def reference(grouped: Tensor) -> Tensor:
 
 def pooled_why_not(*inputs: Any, **options: Any) -> str | None:
     """Say that this way is for the CPU: elsewhere, and where torch compiles, nobody has timed it against amax."""
-    for grouped in (*inputs, *options.values()):
-        if isinstance(grouped, Tensor) and grouped.device.type != "cpu":
-            return "needs CPU tensors"
-    return None
+    tensors = checks.tensors_among(inputs, options)
+    return "needs CPU tensors" if any(x.device.type != "cpu" for x in tensors) else None
 
 
 def pooled(grouped: Tensor) -> Tensor:
@@ -42,10 +41,10 @@ def pooled(grouped: Tensor) -> Tensor:
 
 def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
     """Say what the library needs, or why there is none."""
-    for grouped in (*inputs, *options.values()):
-        if isinstance(grouped, Tensor) and grouped.ndim == 4 and grouped.shape[2] > MAX_NEIGHBORS:
-            return f"takes at most {MAX_NEIGHBORS} neighbours"
-    return cpu_features.why_not(*inputs, **options)
+    tensors = checks.tensors_among(inputs, options)
+    if any(x.ndim == 4 and x.shape[2] > MAX_NEIGHBORS for x in tensors):
+        return f"takes at most {MAX_NEIGHBORS} neighbours"
+    return cpu_features.why_not(*tensors)
 
 
 def cpu(grouped: Tensor) -> Tensor:

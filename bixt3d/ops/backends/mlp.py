@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import checks
 from . import cpu_library
 from .cpu import call
 from .once import differentiates_once
@@ -40,14 +41,14 @@ def reference(
 
 def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
     """Say what the library needs, or why there is none."""
-    tensors = [value for value in (*inputs, *options.values()) if isinstance(value, Tensor)]
+    tensors = checks.tensors_among(inputs, options)
     if any(value.device.type != "cpu" for value in tensors):
         return "needs tensors on the CPU"
     dtypes = {value.dtype for value in tensors}
     if torch.is_autocast_enabled("cpu"):
         dtypes.add(torch.get_autocast_dtype("cpu"))
     for dtype in dtypes - {torch.float32}:
-        return f"takes float32, not {str(dtype).removeprefix('torch.')}"
+        return f"takes float32, not {checks.dtype_name(dtype)}"
     return cpu_library.why_not()
 
 

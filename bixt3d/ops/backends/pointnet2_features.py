@@ -13,19 +13,18 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from . import feature_gradients
-from .pointnet2_ops import missing
+from . import feature_gradients, pointnet2_ops
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def why_not(*inputs: Any, **options: Any) -> str | None:
     """Say what the ops on features need."""
-    tensors = [x for x in (*inputs, *options.values()) if isinstance(x, Tensor)]
+    tensors = checks.tensors_among(inputs, options)
     for x in (*tensors[:1], *tensors[2:]):  # all but the index
         if x.dtype not in DTYPES:
             return f"takes float16, bfloat16 and float32, not {checks.dtype_name(x.dtype)}"
-    return missing(tensors[0] if tensors else None)
+    return pointnet2_ops.why_not(*tensors)
 
 
 def _channels_first(rows: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ features are in :mod:`.pointnet2_features`.
 
 import importlib.util
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..precision import squared_radius, widen
 from . import vectorized
 from .torch_cluster import in_given_order, start_first
@@ -26,49 +28,22 @@ SQ_CLEARANCE = 2e-3
 WIDER_RADIUS = 1 + 2.0**-18
 
 
-def missing(points: Tensor | None) -> str | None:
+def why_not(*inputs: Any, **options: Any) -> str | None:
     """Say what every op of the package needs: itself, a CUDA device and no float64."""
-    if points is not None:
-        if points.device.type != "cuda":
-            return f"needs tensors on a CUDA device, got {points.device.type}"
-        if points.dtype == torch.float64:
+    tensors = checks.tensors_among(inputs, options)
+    for x in tensors:
+        if x.device.type != "cuda":
+            return f"needs tensors on a CUDA device, got {x.device.type}"
+        if x.dtype == torch.float64:
             return "takes float16, bfloat16 and float32, not float64"
     if PACKAGE not in sys.modules and importlib.util.find_spec(PACKAGE) is None:
         return (
             "needs the package pointnet2_ops, which is not installed "
             "(build it from https://github.com/erikwijmans/Pointnet2_PyTorch)"
         )
-    if points is None and not torch.cuda.is_available():
+    if not tensors and not torch.cuda.is_available():
         return "needs a CUDA device, and torch finds none"
     return None
-
-
-def farthest_why_not(
-    points: Tensor | None = None,
-    num_samples: int | None = None,
-    start: Tensor | None = None,
-    **options: object,
-) -> str | None:
-    """Say what farthest point sampling needs."""
-    return missing(points)
-
-
-def three_nn_why_not(
-    query: Tensor | None = None, points: Tensor | None = None, **options: object
-) -> str | None:
-    """Say what the three nearest neighbours need."""
-    return missing(points)
-
-
-def ball_why_not(
-    query: Tensor | None = None,
-    points: Tensor | None = None,
-    radius: float | None = None,
-    max_neighbors: int | None = None,
-    **options: object,
-) -> str | None:
-    """Say what the ball query needs."""
-    return missing(points)
 
 
 def clear_of_origin(points: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import checks
 from . import attention, cpu, cpu_attention, cpu_library
 
 LANES = 16  # channels of the tokens and widths of the heads are multiples of it
@@ -47,8 +48,7 @@ def cpu_why_not(
     **options: Any,
 ) -> str | None:
     """Say what the library needs, or why there is none."""
-    given = (latent_ref, latent_val, tokens, *others, *options.values())
-    tensors = [value for value in given if isinstance(value, Tensor)]
+    tensors = checks.tensors_among((latent_ref, latent_val, tokens, *others), options)
     if any(value.device.type != "cpu" for value in tensors):
         return "needs tensors on the CPU"
     if any(value.dtype != torch.float32 for value in tensors) or torch.is_autocast_enabled("cpu"):

@@ -9,10 +9,12 @@ than asked for it returns any, so that the lowest could be had only by asking fo
 
 import importlib.util
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..precision import widen
 from . import vectorized
 
@@ -20,9 +22,11 @@ PACKAGE = "torch_cluster"
 MAX_CUDA_NEIGHBORS = 99  # the package's CUDA kernel finds 100, and one more than asked for shows a tie
 
 
-def _missing(points: Tensor | None) -> str | None:
-    if points is not None and points.device.type not in ("cpu", "cuda"):
-        return f"needs tensors on the CPU or a CUDA device, got {points.device.type}"
+def why_not(*inputs: Any, **options: Any) -> str | None:
+    """Say what every op of the package needs: itself, and tensors that it takes."""
+    for x in checks.tensors_among(inputs, options):
+        if x.device.type not in ("cpu", "cuda"):
+            return f"needs tensors on the CPU or a CUDA device, got {x.device.type}"
     if PACKAGE not in sys.modules and importlib.util.find_spec(PACKAGE) is None:
         return (
             "needs the package torch-cluster, which is not installed "
@@ -31,23 +35,13 @@ def _missing(points: Tensor | None) -> str | None:
     return None
 
 
-def farthest_why_not(
-    points: Tensor | None = None,
-    num_samples: int | None = None,
-    start: Tensor | None = None,
-    **options: object,
-) -> str | None:
-    """Say what farthest point sampling needs."""
-    return _missing(points)
-
-
 def knn_why_not(
     query: Tensor | None = None, points: Tensor | None = None, k: int | None = None, **options: object
 ) -> str | None:
     """Say what nearest neighbours need."""
     if points is not None and k is not None and points.device.type == "cuda" and k > MAX_CUDA_NEIGHBORS:
         return f"finds at most {MAX_CUDA_NEIGHBORS} neighbours on a CUDA device"
-    return _missing(points)
+    return why_not(points)
 
 
 def _clouds_of_rows(batch: int, rows: int, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks
 from . import feature_gradients, triton_runtime
 from .triton_runtime import ceil_div, launch, power_of_2, readable
 
@@ -24,17 +25,7 @@ def rows_why_not(
 ) -> str | None:
     """Say what looking up rows needs."""
     if features is not None and features.dtype not in COPIED:
-        return f"copies floats, integers and bools, not {str(features.dtype).removeprefix('torch.')}"
-    return triton_runtime.why_not(features)
-
-
-def interpolate_why_not(
-    features: Tensor | None = None,
-    index: Tensor | None = None,
-    weights: Tensor | None = None,
-    **options: object,
-) -> str | None:
-    """Say what interpolation needs."""
+        return f"copies floats, integers and bools, not {checks.dtype_name(features.dtype)}"
     return triton_runtime.why_not(features)
 
 

@@ -26,16 +26,6 @@ def _axes_first(x: Tensor) -> Tensor:
     return widen(x).mT.contiguous()
 
 
-def farthest_why_not(
-    points: Tensor | None = None,
-    num_samples: int | None = None,
-    start: Tensor | None = None,
-    **options: object,
-) -> str | None:
-    """Say what farthest point sampling needs."""
-    return triton_runtime.why_not(points)
-
-
 def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
     """Sample all clouds in one launch, one program a cloud."""
     from . import triton_point_kernels as kernels
@@ -93,13 +83,6 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return sq_dist, index
 
 
-def three_nn_why_not(
-    query: Tensor | None = None, points: Tensor | None = None, **options: object
-) -> str | None:
-    """Say what the three nearest neighbours need."""
-    return triton_runtime.why_not(points)
-
-
 def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Keep three neighbours for every query while walking through its cloud."""
     from . import triton_point_kernels as kernels
@@ -116,17 +99,6 @@ def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         ROWS=ROWS, COLUMNS=COLUMNS, enable_fp_fusion=False,
     )  # fmt: skip
     return sq_dist, index
-
-
-def ball_why_not(
-    query: Tensor | None = None,
-    points: Tensor | None = None,
-    radius: float | None = None,
-    max_neighbors: int | None = None,
-    **options: object,
-) -> str | None:
-    """Say what a ball query needs."""
-    return triton_runtime.why_not(points)
 
 
 def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int) -> Tensor:

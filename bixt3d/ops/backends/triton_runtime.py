@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks
 from .tracing import constant_when_traced
 
 # Programs that keep one multiprocessor busy; the interpreter has none to fill, and a handful lets the tests
@@ -37,13 +38,12 @@ def _missing(device: torch.device | None) -> str | None:
     return None
 
 
-def why_not(tensor: Tensor | None) -> str | None:
-    """Return why a kernel cannot run on ``tensor``, or on this machine where it is None."""
-    if tensor is not None:
-        kind = tensor.device.type
-        if kind != "cuda" and not (kind == "cpu" and interpreted()):
-            return f"needs tensors on a CUDA device, got {kind}"
-    return _missing(None if tensor is None else tensor.device)
+def why_not(*inputs: Any, **options: Any) -> str | None:
+    """Return why a kernel cannot run on these tensors, or without any on this machine."""
+    device = next((x.device for x in checks.tensors_among(inputs, options)), None)
+    if device is not None and device.type != "cuda" and not (device.type == "cpu" and interpreted()):
+        return f"needs tensors on a CUDA device, got {device.type}"
+    return _missing(device)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
