@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .dispatch import select
+from .dispatch import run
 
 
 def ball_query(
@@ -44,8 +44,7 @@ def ball_query(
 
 @torch.library.custom_op("bixt3d::ball_query", mutates_args=())
 def _ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int, backend: str) -> Tensor:
-    args = (query, points, radius, max_neighbors)
-    return select("ball_query", backend, *args).run(*args)
+    return run("ball_query", backend, query, points, radius, max_neighbors)
 
 
 @_ball_query.register_fake

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import checks
 from .backends import attention
-from .dispatch import select
+from .dispatch import run
 
 
 def bidirectional_attention(
@@ -64,11 +64,15 @@ def bidirectional_attention(
     checks.values("latent", latent_ref, latent_val)
     checks.values("token", token_ref, token_val)
     checks.dropout(dropout_p)
-    if scale is None:
-        scale = latent_ref.shape[-1] ** -0.5
-    dropout_p = dropout_p if training else 0.0
-    args = (latent_ref, latent_val, token_ref, token_val, scale, dropout_p, return_logsumexp)
-    latents, tokens, logsumexp = select("bidirectional_attention", backend, *args).run(*args)
+    inputs = (latent_ref, latent_val, token_ref, token_val)
+    latents, tokens, logsumexp = run(
+        "bidirectional_attention",
+        backend,
+        *inputs,
+        scale=latent_ref.shape[-1] ** -0.5 if scale is None else scale,
+        dropout_p=dropout_p if training else 0.0,
+        return_logsumexp=return_logsumexp,
+    )
     return (latents, tokens, logsumexp) if return_logsumexp else (latents, tokens)
 
 
@@ -142,10 +146,15 @@ def latent_attention(
     checks.references(latent_ref, token_ref)
     checks.values("token", token_ref, token_val)
     checks.dropout(dropout_p)
-    if scale is None:
-        scale = latent_ref.shape[-1] ** -0.5
-    args = (latent_ref, token_ref, token_val, scale, dropout_p if training else 0.0, return_logsumexp)
-    latents, logsumexp = select("latent_attention", backend, *args).run(*args)
+    inputs = (latent_ref, token_ref, token_val)
+    latents, logsumexp = run(
+        "latent_attention",
+        backend,
+        *inputs,
+        scale=latent_ref.shape[-1] ** -0.5 if scale is None else scale,
+        dropout_p=dropout_p if training else 0.0,
+        return_logsumexp=return_logsumexp,
+    )
     return (latents, logsumexp) if return_logsumexp else latents
 
 

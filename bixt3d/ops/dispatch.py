@@ -172,15 +172,18 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
 }
 
 
-def select(op: str, backend: str | None, *args: Any) -> Backend:
-    """Return the backend that computes ``op`` for these arguments.
+def run(op: str, backend: str | None, *args: Any, **options: Any) -> Any:
+    """Compute ``op`` by the backend that is asked for, or by the first that can.
 
     Args:
         op: a name in :data:`BACKENDS`.
         backend: a name in its row, or None or "" for the first that can run, the one that the environment
             prefers before all (``BIXT3D_PREFER=farthest_point_sample=triton,knn=triton``). A warning says once where
             that one cannot run.
-        args: the arguments that the backend is about to get.
+        args, options: what the backend gets, checked.
+
+    Returns:
+        What the backend does.
 
     Raises:
         ValueError: no backend of this op has that name.
@@ -190,18 +193,18 @@ def select(op: str, backend: str | None, *args: Any) -> Backend:
     preferred = None if backend else _preferred(op)
     for row in rows:
         if row.name == preferred:
-            reason = row.reason(*args)
+            reason = row.reason(*args, **options)
             if reason is None:
-                return row
+                return row.run(*args, **options)
             _warn_once(f"BIXT3D_PREFER: {op} runs without backend {preferred!r}, which {reason}")
     candidates = [row for row in rows if (row.name == backend if backend else row.chosen_unnamed())]
     if not candidates:
         checks.unknown_option(f"backend of {op}", backend, [row.name for row in rows])
     reasons = []
     for row in candidates:
-        reason = row.reason(*args)
+        reason = row.reason(*args, **options)
         if reason is None:
-            return row
+            return row.run(*args, **options)
         reasons.append(f"backend {row.name!r} {reason}")
     raise NotImplementedError(
         f"{op} cannot run: {'; '.join(reasons)}; got {_describe(args)}; "

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .dispatch import select
+from .dispatch import run
 
 
 def farthest_point_sample(
@@ -64,9 +64,7 @@ def farthest_point_sample(
 @torch.library.custom_op("bixt3d::farthest_point_sample", mutates_args=())
 def _farthest_point_sample(points: Tensor, num_samples: int, start: Tensor, backend: str) -> Tensor:
     checks.start_in_range(start, points)
-    return select("farthest_point_sample", backend, points, num_samples, start).run(
-        points, num_samples, start
-    )
+    return run("farthest_point_sample", backend, points, num_samples, start)
 
 
 @_farthest_point_sample.register_fake

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from . import checks
-from .dispatch import select
+from .dispatch import run
 
 
 def gather_points(features: Tensor, index: Tensor, *, backend: str | None = None) -> Tensor:
@@ -26,7 +26,7 @@ def gather_points(features: Tensor, index: Tensor, *, backend: str | None = None
     Source: Qi et al., "PointNet++", 2017, section 3.2.
     """
     checks.features_and_index(features, index, "B, M")
-    return select("gather_points", backend, features, index).run(features, index)
+    return run("gather_points", backend, features, index)
 
 
 def group_points(features: Tensor, index: Tensor, *, backend: str | None = None) -> Tensor:
@@ -50,4 +50,4 @@ def group_points(features: Tensor, index: Tensor, *, backend: str | None = None)
     Source: Qi et al., "PointNet++", 2017, section 3.2.
     """
     checks.features_and_index(features, index, "B, M, K")
-    return select("group_points", backend, features, index).run(features, index)
+    return run("group_points", backend, features, index)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from . import checks
-from .dispatch import select
+from .dispatch import run
 
 
 def group_max(grouped: Tensor, *, backend: str | None = None) -> Tensor:
@@ -26,4 +26,4 @@ def group_max(grouped: Tensor, *, backend: str | None = None) -> Tensor:
     Source: Qi et al., "PointNet++", 2017, section 3.2; Ma et al., "PointMLP", 2022, section 3.1.
     """
     checks.groups(grouped)
-    return select("group_max", backend, grouped).run(grouped)
+    return run("group_max", backend, grouped)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .dispatch import select
+from .dispatch import run
 from .precision import accumulation_dtype
 
 
@@ -40,7 +40,7 @@ def three_nn(query: Tensor, points: Tensor, *, backend: str | None = None) -> tu
 
 @torch.library.custom_op("bixt3d::three_nn", mutates_args=())
 def _three_nn(query: Tensor, points: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    return select("three_nn", backend, query, points).run(query, points)
+    return run("three_nn", backend, query, points)
 
 
 @_three_nn.register_fake
@@ -80,4 +80,4 @@ def three_interpolate(
     """
     checks.features_and_index(features, index, "B, M, 3")
     checks.interpolation_weights(weights, features, index)
-    return select("three_interpolate", backend, features, index, weights).run(features, index, weights)
+    return run("three_interpolate", backend, features, index, weights)

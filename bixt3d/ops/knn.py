@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .dispatch import select
+from .dispatch import run
 from .precision import accumulation_dtype
 
 
@@ -42,7 +42,7 @@ def knn(query: Tensor, points: Tensor, k: int, *, backend: str | None = None) ->
 
 @torch.library.custom_op("bixt3d::knn", mutates_args=())
 def _knn(query: Tensor, points: Tensor, k: int, backend: str) -> tuple[Tensor, Tensor]:
-    return select("knn", backend, query, points, k).run(query, points, k)
+    return run("knn", backend, query, points, k)
 
 
 @_knn.register_fake

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from . import checks
-from .dispatch import select
+from .dispatch import run
 
 
 def neighbor_sum(features: Tensor, index: Tensor, *, backend: str | None = None) -> Tensor:
@@ -27,7 +27,7 @@ def neighbor_sum(features: Tensor, index: Tensor, *, backend: str | None = None)
     Source: Qi et al., "PointNet++", 2017, section 3.2; the order of grouping and summing is exchanged.
     """
     checks.neighborhoods(features, index)
-    return select("neighbor_sum", backend, features, index).run(features, index)
+    return run("neighbor_sum", backend, features, index)
 
 
 def neighbor_max(features: Tensor, index: Tensor, *, backend: str | None = None) -> Tensor:
@@ -51,4 +51,4 @@ def neighbor_max(features: Tensor, index: Tensor, *, backend: str | None = None)
     Source: Qi et al., "PointNet++", 2017, section 3.2; Wang et al., "Dynamic Graph CNN", 2019, section 3.1.
     """
     checks.neighborhoods(features, index)
-    return select("neighbor_max", backend, features, index).run(features, index)
+    return run("neighbor_max", backend, features, index)

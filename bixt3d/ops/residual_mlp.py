@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from . import layer_checks
-from .dispatch import select
+from .dispatch import run
 
 
 def residual_mlp(
@@ -54,5 +54,4 @@ def residual_mlp(
     parameters = (norm_weight, norm_bias, weight1, bias1, weight2, bias2)
     layer_checks.mlp(x, *parameters)
     layer_checks.mlp_options(x, parameters, update, scale, out)
-    args = (x, *parameters, update, scale, eps, out)
-    return select("residual_mlp", backend, *args).run(*args)
+    return run("residual_mlp", backend, x, *parameters, update, scale, eps, out)

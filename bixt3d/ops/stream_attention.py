@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from . import layer_checks
-from .dispatch import select
+from .dispatch import run
 
 
 def stream_attention(
@@ -53,5 +53,5 @@ def stream_attention(
     """
     inputs = (latent_ref, latent_val, tokens, norm_weight, norm_bias, weight, bias, out_weight, out_bias)
     layer_checks.stream(*inputs)
-    args = (*inputs, latent_ref.shape[-1] ** -0.5 if scale is None else scale, eps)
-    return select("stream_attention", backend, *args).run(*args)
+    scale = latent_ref.shape[-1] ** -0.5 if scale is None else scale
+    return run("stream_attention", backend, *inputs, scale, eps)

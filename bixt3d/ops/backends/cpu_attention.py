@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks
 from . import cpu, cpu_library
 from .once import differentiates_once
 
@@ -20,28 +21,16 @@ DTYPES = (torch.bfloat16, torch.float32)
 MAX_LATENTS = 256
 
 
-def why_not(
-    latent_ref: Tensor | None = None,
-    latent_val: Tensor | None = None,
-    token_ref: Tensor | None = None,
-    token_val: Tensor | None = None,
-    scale: float | None = None,
-    dropout_p: float = 0.0,
-    return_logsumexp: bool = False,
-    training: bool = True,
-    **options: object,
-) -> str | None:
+def why_not(*inputs: Any, dropout_p: float = 0.0, training: bool = True, **options: Any) -> str | None:
     """Say what the library needs, or why there is none."""
     if training and dropout_p > 0:
         return "cannot drop weights (dropout_p): it holds no map"
-    for x in (latent_ref, latent_val, token_ref, token_val):
-        if x is None:
-            continue
+    for x in checks.tensors_among(inputs, options):
         if x.device.type != "cpu":
             return "needs tensors on the CPU"
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if dtype not in DTYPES:
-            return f"takes bfloat16 and float32, not {str(dtype).removeprefix('torch.')}"
+            return f"takes bfloat16 and float32, not {checks.dtype_name(dtype)}"
     return cpu_library.why_not()
 
 
@@ -70,20 +59,11 @@ def logsumexp(latent_sums: Tensor) -> Tensor:
     return (reference + total.log2()) * math.log(2)
 
 
-def latents_why_not(
-    latent_ref: Tensor | None = None,
-    token_ref: Tensor | None = None,
-    token_val: Tensor | None = None,
-    scale: float | None = None,
-    dropout_p: float = 0.0,
-    return_logsumexp: bool = False,
-    training: bool = True,
-    **options: object,
-) -> str | None:
+def latents_why_not(latent_ref: Tensor | None = None, *others: Any, **options: Any) -> str | None:
     """Say what the library needs: besides, few latents, since a tile of tokens meets all of them."""
     if latent_ref is not None and latent_ref.shape[2] > MAX_LATENTS:
         return f"takes at most {MAX_LATENTS} latents here, got {latent_ref.shape[2]}"
-    return why_not(latent_ref, None, token_ref, token_val, scale, dropout_p, training=training)
+    return why_not(latent_ref, *others, **options)
 
 
 def attend_latents(

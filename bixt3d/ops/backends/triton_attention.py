@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks
 from . import triton_runtime
 from .once import differentiates_once
 from .triton_runtime import ceil_div, launch, power_of_2, readable
@@ -26,29 +27,25 @@ MAX_CHUNK = 128
 
 def why_not(
     latent_ref: Tensor | None = None,
-    latent_val: Tensor | None = None,
-    token_ref: Tensor | None = None,
-    token_val: Tensor | None = None,
-    scale: float | None = None,
+    *others: Any,
     dropout_p: float = 0.0,
-    return_logsumexp: bool = False,
     training: bool = True,
-    **options: object,
+    **options: Any,
 ) -> str | None:
     """Say what the kernels need: their tiles have an upper size, and dropout is not among what they do."""
     if training and dropout_p > 0:
         return (
             "cannot drop weights (dropout_p): it never holds a whole map, and draws no mask again in backward"
         )
-    given = [x for x in (latent_ref, latent_val, token_ref, token_val) if x is not None]
-    for x in given:
+    tensors = checks.tensors_among((latent_ref, *others), options)
+    for x in tensors:
         if x.dtype == torch.float64:
             return "computes in float32 and refuses float64"
         if x.shape[3] > MAX_WIDTH:
             return f"takes heads of at most {MAX_WIDTH} channels, got {x.shape[3]}"
     if latent_ref is not None and latent_ref.shape[2] > MAX_LATENTS:
         return f"takes at most {MAX_LATENTS} latents, got {latent_ref.shape[2]}"
-    return triton_runtime.why_not(given[0] if given else None)
+    return triton_runtime.why_not(*tensors)
 
 
 def attend(
