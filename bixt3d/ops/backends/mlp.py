@@ -1,6 +1,7 @@
 """Backends of the residual MLP: ``reference`` in torch, ``cpu`` in the compiled library, without a hidden layer."""
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,70 +62,60 @@ def cpu(*args: Any) -> Tensor:
     return out
 
 
-def _call(name: str, inputs: tuple[Any, ...], eps: float, *others: Any) -> None:
+# What all three custom ops take, in this order.
+_INPUTS = (
+    "Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, "
+    "Tensor? update, Tensor? scale, float eps"
+)
+
+
+def _call(name: str, inputs: Sequence[Any], *others: Any) -> None:
     """Call a function of the library with the addresses of the inputs, in the order of the op, and their sizes."""
-    tensors = [value if value is None else value.contiguous() for value in inputs]
+    *given, eps = inputs
+    tensors = [value if value is None else value.contiguous() for value in given]
     addresses = [None if value is None else value.data_ptr() for value in tensors]
-    x, weight1, scale = inputs[0], inputs[3], inputs[8]
+    x, weight1, scale = given[0], given[3], given[8]
     num_rows = x.numel() // x.shape[-1]
     cloud_rows = num_rows if scale is None or scale.numel() == 0 else num_rows // scale.numel()
     sizes = (num_rows, cloud_rows, x.shape[-1], weight1.shape[0])
     call(name, (ctypes.c_void_p * 9)(*addresses), (ctypes.c_int64 * 4)(*sizes), eps, *others)
 
 
-@torch.library.custom_op("bixt3d::cpu_residual_mlp", mutates_args=(), device_types="cpu")
-def _forward(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    update: Tensor | None,
-    scale: Tensor | None,
-    eps: float,
-) -> Tensor:
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    inputs = (x, norm_weight, norm_bias, weight1, bias1, weight2, bias2, update, scale)
-    _call("bixt3d_residual_mlp", inputs, eps, out)
-    return out
-
-
-@_forward.register_fake
-def _(x: Tensor, *others: Tensor | float | None) -> Tensor:
+def _empty_like(x: Tensor, *others: Any) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("bixt3d::cpu_residual_mlp_backward", mutates_args=(), device_types="cpu")
-def _backward(
-    grad: Tensor,
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    update: Tensor | None,
-    scale: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _empty_grads(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(_empty_like(x) for x in inputs[:7])
+
+
+@torch.library.custom_op(
+    "bixt3d::cpu_residual_mlp", mutates_args=(), device_types="cpu", schema=f"({_INPUTS}) -> Tensor"
+)
+def _forward(*inputs: Any) -> Tensor:
+    out = _empty_like(*inputs)
+    _call("bixt3d_residual_mlp", inputs, out)
+    return out
+
+
+_forward.register_fake(_empty_like)
+
+
+@torch.library.custom_op(
+    "bixt3d::cpu_residual_mlp_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(Tensor grad, {_INPUTS}) -> ({', '.join(['Tensor'] * 7)})",
+)
+def _backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     """Return the gradients by x, which is that by the update, and the parameters; hidden layers are computed again."""
-    inputs = (x, norm_weight, norm_bias, weight1, bias1, weight2, bias2, update, scale)
-    grads = _empty_grads(*inputs[:7])
+    grads = _empty_grads(grad, *inputs)
     addresses = (ctypes.c_void_p * 7)(*(value.data_ptr() for value in grads))
-    _call("bixt3d_residual_mlp_backward", inputs, eps, grad.contiguous(), addresses)
+    _call("bixt3d_residual_mlp_backward", inputs, grad.contiguous(), addresses)
     return grads
 
 
-def _empty_grads(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)  # type: ignore[return-value]
-
-
-@_backward.register_fake
-def _(grad: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _empty_grads(*inputs[:7])
+_backward.register_fake(_empty_grads)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -142,19 +133,12 @@ torch.library.register_autograd("bixt3d::cpu_residual_mlp", _differentiate, setu
 differentiates_once("cpu_residual_mlp_backward", "residual_mlp", "cpu")
 
 
-@torch.library.custom_op("bixt3d::cpu_residual_mlp_out", mutates_args=("out",), device_types="cpu")
-def _forward_into(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    update: Tensor | None,
-    scale: Tensor | None,
-    eps: float,
-    out: Tensor,
-) -> None:
-    inputs = (x, norm_weight, norm_bias, weight1, bias1, weight2, bias2, update, scale)
-    _call("bixt3d_residual_mlp", inputs, eps, out)
+@torch.library.custom_op(
+    "bixt3d::cpu_residual_mlp_out",
+    mutates_args=("out",),
+    device_types="cpu",
+    schema=f"({_INPUTS}, Tensor(a!) out) -> ()",
+)
+def _forward_into(*inputs: Any) -> None:
+    *given, out = inputs
+    _call("bixt3d_residual_mlp", given, out)
