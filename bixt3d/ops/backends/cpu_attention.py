@@ -82,10 +82,12 @@ def attend_latents(
     return latents, logsumexp
 
 
-def heads_inside(x: Tensor, leading: Sequence[int], rows: int, width: int) -> Tensor:
-    """Return an empty (B, H, rows, width) that lies in memory as (B, rows, H, width): heads merge as a view."""
-    batch, heads = leading
-    return x.new_empty(batch, rows, heads, width).transpose(1, 2)
+def heads_inside(x: Tensor, rows: int, width: int) -> Tensor:
+    """Return an empty (B, H, rows, width) beside ``x`` (B, H, ...) that lies in memory as (B, rows, H, width).
+
+    Whoever merges the heads afterwards then gets a view and not a copy.
+    """
+    return x.new_empty(x.shape[0], rows, x.shape[1], width).transpose(1, 2)
 
 
 def places(tensors: Sequence[Tensor | None]) -> tuple[Any, Any]:
@@ -129,19 +131,17 @@ def _attend(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return latents, tokens and (B, H, M, 2) numbers r and sum over tokens of 2^(S / ln 2 - r)."""
     inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
-    latents = heads_inside(token_ref, token_ref.shape[:2], latent_ref.shape[2], token_val.shape[3])
-    tokens = heads_inside(token_ref, token_ref.shape[:2], token_ref.shape[2], latent_val.shape[3])
-    latent_sums = token_ref.new_empty(*latents.shape[:3], 2, dtype=torch.float32)
+    latents, tokens, latent_sums = _empty_results(*inputs)
     _call("bixt3d_attention", inputs, [latents, tokens], scale, latent_sums)
     return latents, tokens, latent_sums
 
 
 @_attend.register_fake
-def _(
-    latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
+def _empty_results(
+    latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    latents = heads_inside(token_ref, token_ref.shape[:2], latent_ref.shape[2], token_val.shape[3])
-    tokens = heads_inside(token_ref, token_ref.shape[:2], token_ref.shape[2], latent_val.shape[3])
+    latents = heads_inside(token_ref, latent_ref.shape[2], token_val.shape[3])
+    tokens = heads_inside(token_ref, token_ref.shape[2], latent_val.shape[3])
     return latents, tokens, token_ref.new_empty(*latents.shape[:3], 2, dtype=torch.float32)
 
 
@@ -174,19 +174,8 @@ def _rows_like(x: Tensor) -> Tensor:
 
 
 @_attend_backward.register_fake
-def _(
-    latent_grad: Tensor,
-    token_grad: Tensor,
-    latent_ref: Tensor,
-    latent_val: Tensor,
-    token_ref: Tensor,
-    token_val: Tensor,
-    latents: Tensor,
-    tokens: Tensor,
-    latent_sums: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _rows_like(latent_ref), _rows_like(latent_val), _rows_like(token_ref), _rows_like(token_val)
+def _(latent_grad: Tensor, token_grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(_rows_like(x) for x in inputs[:4])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -106,7 +106,7 @@ def _stream(
 def _results(latent_ref: Tensor, latent_val: Tensor | None, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return memory for what the latents get, the sums of the library, and the update."""
     batch, (_, heads, count, width) = tokens.shape[0], latent_ref.shape
-    latents = cpu_attention.heads_inside(tokens, (batch, heads), count, width)
+    latents = tokens.new_empty(batch, count, heads, width).transpose(1, 2)  # heads merge as a view
     update = tokens.new_empty(0 if latent_val is None else tokens.shape)
     return latents, tokens.new_empty(batch, heads, count, 2), update
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import checks
 from . import triton_runtime
+from .cpu_attention import heads_inside, in_rows
 from .once import differentiates_once
 from .triton_runtime import ceil_div, launch, power_of_2, readable
 
@@ -66,18 +67,9 @@ def attend(
     return latents, tokens, latent_lse.detach() if return_logsumexp else None
 
 
-def _heads_inside(x: Tensor, batch: int, rows: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Return an empty (B, H, rows, width) that lies in memory as (B, rows, H, width).
-
-    Whoever merges the heads afterwards then gets a view and not a copy.
-    """
-    return x.new_empty((batch, rows, x.shape[1], width), dtype=dtype).transpose(1, 2)
-
-
 def _rows_in_one_piece(x: Tensor) -> Tensor:
     """Return ``x`` readable by the kernels: any strides but in the last axis."""
-    x = readable(x)
-    return x if x.stride(-1) == 1 else x.contiguous()
+    return in_rows(readable(x))
 
 
 def _strides(x: Tensor) -> tuple[int, int, int]:
@@ -161,13 +153,9 @@ def _attend(
     dtype = token_ref.dtype
     inputs = tuple(_rows_in_one_piece(x) for x in (latent_ref, latent_val, token_ref, token_val))
     plan = _Plan(*inputs)
-    batch, heads = plan.batch, plan.heads
     token_ref = inputs[2]
-    latents = _heads_inside(token_ref, batch, plan.num_latents, plan.token_width)
-    tokens = _heads_inside(token_ref, batch, plan.num_tokens, plan.latent_width)
-    latent_lse = token_ref.new_empty(batch, heads, plan.num_latents, dtype=torch.float32)
-    token_lse = token_ref.new_empty(batch, heads, plan.num_tokens, dtype=torch.float32)
-    if batch * heads == 0:
+    latents, tokens, latent_lse, token_lse = _empty_results(*inputs)
+    if plan.batch * plan.heads == 0:
         return latents.to(dtype), tokens.to(dtype), latent_lse, token_lse
     # What one program finishes is written in place, the rest as float32 parts.
     latent_parts, latent_part_lse = latents[None], latent_lse[None]
@@ -192,17 +180,13 @@ def _attend(
 
 
 @_attend.register_fake
-def _(
-    latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
+def _empty_results(
+    latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, heads, num_tokens, _ = token_ref.shape
-    num_latents = latent_ref.shape[2]
-    return (
-        _heads_inside(token_ref, batch, num_latents, token_val.shape[3]),
-        _heads_inside(token_ref, batch, num_tokens, latent_val.shape[3]),
-        token_ref.new_empty(batch, heads, num_latents, dtype=torch.float32),
-        token_ref.new_empty(batch, heads, num_tokens, dtype=torch.float32),
-    )
+    latents = heads_inside(token_ref, latent_ref.shape[2], token_val.shape[3])
+    tokens = heads_inside(token_ref, token_ref.shape[2], latent_val.shape[3])
+    latent_lse = token_ref.new_empty(latents.shape[:3], dtype=torch.float32)
+    return latents, tokens, latent_lse, token_ref.new_empty(tokens.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("bixt3d::triton_bidirectional_attention_backward", mutates_args=())
@@ -261,25 +245,8 @@ def _added_up(parts: Tensor, like: Tensor) -> Tensor:
 
 
 @_attend_backward.register_fake
-def _(
-    latent_grad: Tensor,
-    token_grad: Tensor,
-    latent_ref: Tensor,
-    latent_val: Tensor,
-    token_ref: Tensor,
-    token_val: Tensor,
-    latents: Tensor,
-    tokens: Tensor,
-    latent_lse: Tensor,
-    token_lse: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        latent_ref.new_empty(latent_ref.shape),
-        latent_val.new_empty(latent_val.shape),
-        token_ref.new_empty(token_ref.shape),
-        token_val.new_empty(token_val.shape),
-    )
+def _(latent_grad: Tensor, token_grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:4])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
