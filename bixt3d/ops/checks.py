@@ -71,6 +71,13 @@ def same_kind(first_name: str, first: Tensor, name: str, value: Tensor) -> None:
     same_device(first_name, first, name, value)
 
 
+def same_kind_or_autocast(first_name: str, first: Tensor, name: str, value: Tensor) -> None:
+    """Require two tensors on one device, and of one dtype unless autocast brings both to one."""
+    same_device(first_name, first, name, value)
+    if value.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
+        same_kind(first_name, first, name, value)
+
+
 def same_device(first_name: str, first: Tensor, name: str, value: Tensor) -> None:
     """Require two tensors on one device."""
     if value.device != first.device:
@@ -233,10 +240,7 @@ def references(latent_ref: Tensor, token_ref: Tensor) -> None:
                 f"{name} has shape {shape_of(value)}, expected at least one element and one channel: "
                 f"a softmax over nothing has no value"
             )
-    same_device("token_ref", token_ref, "latent_ref", latent_ref)
-    # Autocast brings both sides to one dtype by itself.
-    if latent_ref.dtype != token_ref.dtype and not torch.is_autocast_enabled(token_ref.device.type):
-        same_kind("token_ref", token_ref, "latent_ref", latent_ref)
+    same_kind_or_autocast("token_ref", token_ref, "latent_ref", latent_ref)
     same_heads = latent_ref.shape[1] == token_ref.shape[1] and latent_ref.shape[3] == token_ref.shape[3]
     if not same_heads or (latent_ref.shape[0] != 1 and latent_ref.shape[0] != token_ref.shape[0]):
         raise ValueError(
@@ -253,9 +257,7 @@ def values(side: str, ref: Tensor, val: Tensor) -> None:
             f"{side}_val has shape {shape_of(val)}, expected {shape_of(ref)} as {side}_ref has, "
             f"or another width in the last place"
         )
-    same_device(f"{side}_ref", ref, f"{side}_val", val)
-    if val.dtype != ref.dtype and not torch.is_autocast_enabled(ref.device.type):
-        same_kind(f"{side}_ref", ref, f"{side}_val", val)
+    same_kind_or_autocast(f"{side}_ref", ref, f"{side}_val", val)
 
 
 def dropout(dropout_p: float) -> None:

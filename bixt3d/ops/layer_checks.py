@@ -1,71 +1,55 @@
 """Checks of ops that are a part of a layer, with its parameters."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checks import floating, same_device, same_kind, shape_of, tensor
+from .checks import floating, same_device, same_kind, same_kind_or_autocast, shape_of, tensor
 
 
-def _like(x_name: str, x: Tensor, name: str, value: Tensor) -> None:
-    """Require the device of ``x``, and its dtype unless autocast brings both to one."""
-    same_device(x_name, x, name, value)
-    if value.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-        same_kind(x_name, x, name, value)
-
-
-def _parameters(x_name: str, x: Tensor, expected: dict[str, tuple[Any, tuple[int, ...]]], why: str) -> None:
-    """Require parameters of the given shapes beside ``x``."""
-    for name, (value, shape) in expected.items():
+def _parameters(
+    x_name: str, x: Tensor, values: Sequence[Any], shapes: dict[str, tuple[int, ...]], why: str
+) -> None:
+    """Require parameters of the given names and shapes beside ``x``."""
+    for value, (name, shape) in zip(values, shapes.items(), strict=True):
         floating(name, value)
         if tuple(value.shape) != shape:
             raise ValueError(f"{name} has shape {shape_of(value)}, expected {shape} beside {why}")
-        _like(x_name, x, name, value)
+        same_kind_or_autocast(x_name, x, name, value)
 
 
 def mlp(
     x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-) -> None:
-    """Require rows of at least one channel, and the parameters of a norm and two linear maps that fit them."""
-    floating("x", x)
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"x has shape {shape_of(x)}, expected (..., C) with at least one channel")
-    channels = x.shape[-1]
-    tensor("weight1", weight1)
-    hidden = weight1.shape[0] if weight1.ndim else 0
-    expected: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "norm_weight": (norm_weight, (channels,)),
-        "norm_bias": (norm_bias, (channels,)),
-        "weight1": (weight1, (hidden, channels)),
-        "bias1": (bias1, (hidden,)),
-        "weight2": (weight2, (channels, hidden)),
-        "bias2": (bias2, (channels,)),
-    }
-    _parameters("x", x, expected, f"x of {channels} channels and weight1 of {hidden} rows")
-
-
-def mlp_options(
-    x: Tensor,
-    parameters: tuple[Tensor, ...],
+    parameters: Sequence[Tensor],
     update: Tensor | None,
     scale: Tensor | None,
     out: Tensor | None,
 ) -> None:
-    """Require an update and a place for the result like the rows ``x``, and a factor for each sample of these."""
+    """Require parameters of a norm and two linear maps, and what is given besides, that fit the rows ``x``."""
+    floating("x", x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x has shape {shape_of(x)}, expected (..., C) with at least one channel")
+    channels, weight1 = x.shape[-1], parameters[2]
+    tensor("weight1", weight1)
+    hidden = weight1.shape[0] if weight1.ndim else 0
+    shapes = {
+        "norm_weight": (channels,),
+        "norm_bias": (channels,),
+        "weight1": (hidden, channels),
+        "bias1": (hidden,),
+        "weight2": (channels, hidden),
+        "bias2": (channels,),
+    }
+    _parameters("x", x, parameters, shapes, f"x of {channels} channels and weight1 of {hidden} rows")
     for name, value in (("update", update), ("out", out)):
         if value is None:
             continue
         floating(name, value)
         if value.shape != x.shape:
             raise ValueError(f"{name} has shape {shape_of(value)}, expected {shape_of(x)} as x has")
-        _like("x", x, name, value)
+        same_kind_or_autocast("x", x, name, value)
     if out is not None:
         same_kind("x", x, "out", out)
         if not out.is_contiguous():
@@ -89,17 +73,7 @@ def mlp_options(
         )
 
 
-def stream(
-    latent_ref: Tensor,
-    latent_val: Tensor | None,
-    tokens: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    out_weight: Tensor | None,
-    out_bias: Tensor | None,
-) -> None:
+def stream(latent_ref: Tensor, latent_val: Tensor | None, tokens: Tensor, *parameters: Tensor | None) -> None:
     """Require latents, tokens (B, N, C), and the parameters of a norm and two linear maps that fit both."""
     floating("tokens", tokens)
     if tokens.ndim != 3 or 0 in tokens.shape[1:]:
@@ -113,21 +87,21 @@ def stream(
             f"latent_ref has shape {shape_of(latent_ref)}, expected (B, H, M, D) or (1, H, M, D), none of them 0, "
             f"beside tokens of shape {shape_of(tokens)}"
         )
-    _like("tokens", tokens, "latent_ref", latent_ref)
+    same_kind_or_autocast("tokens", tokens, "latent_ref", latent_ref)
     wide = latent_ref.shape[1] * latent_ref.shape[3]
-    expected: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "norm_weight": (norm_weight, (channels,)),
-        "norm_bias": (norm_bias, (channels,)),
-        "weight": (weight, (2 * wide, channels)),
-        "bias": (bias, (2 * wide,)),
+    why = f"tokens of {channels} channels and latents {shape_of(latent_ref)}"
+    shapes = {
+        "norm_weight": (channels,),
+        "norm_bias": (channels,),
+        "weight": (2 * wide, channels),
+        "bias": (2 * wide,),
     }
-    results: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "latent_val": (latent_val, tuple(latent_ref.shape)),
-        "out_weight": (out_weight, (channels, wide)),
-        "out_bias": (out_bias, (channels,)),
-    }
-    if any(value is not None for value, _ in results.values()):
-        expected |= results
-    _parameters(
-        "tokens", tokens, expected, f"tokens of {channels} channels and latents {shape_of(latent_ref)}"
-    )
+    _parameters("tokens", tokens, parameters[:4], shapes, why)
+    for_tokens = (latent_val, *parameters[4:])
+    if any(value is not None for value in for_tokens):
+        shapes = {
+            "latent_val": tuple(latent_ref.shape),
+            "out_weight": (channels, wide),
+            "out_bias": (channels,),
+        }
+        _parameters("tokens", tokens, for_tokens, shapes, why)

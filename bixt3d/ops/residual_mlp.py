@@ -52,6 +52,5 @@ def residual_mlp(
     Source: Vaswani et al. 2017, section 3.3, with the norm first and the GELU of Hendrycks and Gimpel 2016.
     """
     parameters = (norm_weight, norm_bias, weight1, bias1, weight2, bias2)
-    layer_checks.mlp(x, *parameters)
-    layer_checks.mlp_options(x, parameters, update, scale, out)
+    layer_checks.mlp(x, parameters, update, scale, out)
     return run("residual_mlp", backend, x, *parameters, update, scale, eps, out)
