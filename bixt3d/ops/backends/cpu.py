@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import checks
 from ..precision import squared_radius, widen
-from . import cpu_library
+from . import cpu_library, vectorized
 
 # The instruction sets: 0 portable, 1 AVX2, 2 AVX-512. The library lowers what the machine does not have.
 LEVEL = 2
@@ -84,9 +84,4 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
 
 def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Take the three nearest, and repeat the last one where the cloud has fewer."""
-    found = min(3, points.shape[1])
-    sq_dist, index = knn(query, points, found)
-    if found == 3:
-        return sq_dist, index
-    columns = torch.arange(3).clamp(max=found - 1)
-    return sq_dist[:, :, columns], index[:, :, columns]
+    return vectorized.three_of(*knn(query, points, min(3, points.shape[1])))

@@ -106,13 +106,7 @@ def register(
     interpolate = make("interpolate", interpolate, empty_rows, interpolate_backward, keep_weighted)
     make("spread", spread, empty_points, spread_backward, keep_weighted)
 
-    def gather_points(features: Tensor, index: Tensor) -> Tensor:
-        return gather(features, index)
-
     def group_points(features: Tensor, index: Tensor) -> Tensor:
         return gather(features, index.flatten(1)).view(*index.shape, features.shape[2])
 
-    def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        return interpolate(features, index, weights)
-
-    return gather_points, group_points, three_interpolate
+    return gather, group_points, interpolate

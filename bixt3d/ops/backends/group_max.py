@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import checks
 from . import cpu_features
 from .cpu import call
-from .cpu_features import TYPES
+from .cpu_features import TYPES, computed
 
 MAX_NEIGHBORS = 256
 
@@ -57,7 +57,7 @@ def cpu(grouped: Tensor) -> Tensor:
 def _largest(grouped: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest numbers (B, M, C), and as uint8 the number of the first neighbour that holds each."""
     num_clouds, num_groups, k, channels = grouped.shape
-    rows = grouped.to(grouped.dtype if grouped.dtype in TYPES else torch.float32).contiguous()
+    rows = computed(grouped)
     out, winner = rows.new_empty(num_clouds, num_groups, channels), _winners(grouped)
     if out.numel():
         call("bixt3d_group_max", rows, num_clouds * num_groups, k, channels, TYPES[rows.dtype], out, winner)
@@ -78,7 +78,7 @@ def _(grouped: Tensor) -> tuple[Tensor, Tensor]:
 def _place(rows: Tensor, winner: Tensor, k: int) -> Tensor:
     """Put each number of (B, M, C) back where it came from in (B, M, K, C), among zeros: the transpose."""
     num_clouds, num_groups, channels = rows.shape
-    given = rows.to(rows.dtype if rows.dtype in TYPES else torch.float32).contiguous()
+    given = computed(rows)
     out = given.new_empty(num_clouds, num_groups, k, channels)
     if out.numel():
         sizes = (num_clouds * num_groups, k, channels)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import checks
 from ..precision import squared_radius, widen
 from . import vectorized
-from .torch_cluster import in_given_order, start_first
+from .torch_cluster import in_given_order, sq_distances_to, start_first
 
 PACKAGE = "pointnet2_ops"
 # The package leaves out points with x² + y² + z² <= 1e-3 and starts from distances of 1e10. Clouds are scaled
@@ -72,7 +72,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
         return torch.empty(0, num_samples, dtype=torch.int64, device=points.device)
     points = clear_of_origin(widen(points))
     order = start_first(points.shape[1], start)
-    turned = points.gather(1, order[:, :, None].expand(-1, -1, 3)).contiguous()
+    turned = vectorized.gather_points(points, order)
     return in_given_order(order, pointnet2_utils.furthest_point_sample(turned, num_samples).long())
 
 
@@ -87,14 +87,7 @@ def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     index = pointnet2_utils.three_nn(query, points)[1].long()
     # It answers 0 where a cloud has no third point; ours is the last that was found.
     index = index[:, :, torch.arange(3, device=index.device).clamp(max=points.shape[1] - 1)]
-    return _sq_distances(query, points, index), index
-
-
-def _sq_distances(query: Tensor, points: Tensor, index: Tensor) -> Tensor:
-    """Return (B, M, K): the squared distances to the points that the index names, as every backend rounds them."""
-    rows = points.gather(1, index.flatten(1)[:, :, None].expand(-1, -1, 3)).view(*index.shape, 3)
-    x, y, z = (query[:, :, None] - rows).square().unbind(dim=-1)
-    return x + y + z
+    return sq_distances_to(query, points, index), index
 
 
 def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int) -> Tensor:
@@ -114,7 +107,7 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
     # It goes on with the first hit where there are no more, and its hits ascend.
     found = torch.ones_like(index, dtype=torch.bool)
     found[:, :, 1:] = index[:, :, 1:] > index[:, :, :-1]
-    hit = found & (_sq_distances(query, points, index) <= limit)
+    hit = found & (sq_distances_to(query, points, index) <= limit)
     again = ~hit.any(dim=-1) | (found.all(dim=-1) & ~hit.all(dim=-1))
     # The hits to the front, in order, and the first of them behind.
     index = index.masked_fill(~hit, points.shape[1]).sort(dim=-1).values

@@ -69,6 +69,12 @@ def in_given_order(order: Tensor, picked: Tensor) -> Tensor:
     return index
 
 
+def sq_distances_to(query: Tensor, points: Tensor, index: Tensor) -> Tensor:
+    """Return (B, M, K): the squared distances to the points that the index names, as every backend rounds them."""
+    squares = (query[:, :, None] - vectorized.group_points(points, index)).square()
+    return sum(squares.unbind(dim=-1)[1:], start=squares[..., 0])
+
+
 def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
     """Sample the concatenated clouds, each with its start brought to the front."""
     import torch_cluster
@@ -78,7 +84,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
         return torch.empty(0, num_samples, dtype=torch.int64, device=points.device)
     points = widen(points)
     order = start_first(num_points, start)
-    turned = points.gather(1, order[:, :, None].expand(-1, -1, 3)).reshape(-1, 3)
+    turned = vectorized.gather_points(points, order).reshape(-1, 3)
     # It takes the ceiling of N times a rounded ratio: aim at the middle below, not at the whole number.
     ratio = (num_samples - 0.5) / num_points
     clouds = _clouds_of_rows(batch, num_points, points.device)
@@ -106,14 +112,7 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     )
     index = edges[1].view(batch, num_queries, asked) % num_points
     index = index.sort(dim=-1).values
-    rows = points.gather(1, index.flatten(1)[:, :, None].expand(-1, -1, num_axes)).view(
-        *index.shape, num_axes
-    )
-    squares = (query[:, :, None] - rows).square()
-    sq_dist = squares[..., 0]
-    for axis in range(1, num_axes):
-        sq_dist = sq_dist + squares[..., axis]
-    sq_dist, order = sq_dist.sort(dim=-1, stable=True)
+    sq_dist, order = sq_distances_to(query, points, index).sort(dim=-1, stable=True)
     index = index.gather(-1, order)
     if asked > k:
         tied = sq_dist[..., k - 1] == sq_dist[..., k]

@@ -111,11 +111,15 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
 
 def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Take the three nearest, and repeat the last one where the cloud has fewer."""
-    found = min(3, points.shape[1])
-    sq_dist, index = knn(query, points, found)
+    return three_of(*knn(query, points, min(3, points.shape[1])))
+
+
+def three_of(sq_dist: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Repeat the last one of up to three neighbours (B, M, K) until there are three."""
+    found = index.shape[2]
     if found == 3:
         return sq_dist, index
-    columns = torch.arange(3, device=query.device).clamp(max=found - 1)
+    columns = torch.arange(3, device=index.device).clamp(max=found - 1)
     return sq_dist[:, :, columns], index[:, :, columns]
 
 
@@ -126,8 +130,7 @@ def gather_points(features: Tensor, index: Tensor) -> Tensor:
 
 def group_points(features: Tensor, index: Tensor) -> Tensor:
     """Gather the rows of all neighbours and split them into groups again."""
-    rows = gather_points(features, index.flatten(1))
-    return rows.reshape(index.shape[0], index.shape[1], index.shape[2], features.shape[2])
+    return gather_points(features, index.flatten(1)).reshape(*index.shape, features.shape[2])
 
 
 def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
