@@ -10,54 +10,63 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Official name -> ours, for what stands inside `blocks.<i>.`. Both sides keep (out, in) weights, and both
-# order a joint map as (reference, value) resp. (query, key, value), so that nothing but names changes.
-_BLOCK_NAMES = (
-    (r"self_attention_latents\.norm1\.", "self_attention.0.norm."),
-    (r"self_attention_latents\.attn\.", "self_attention.0.attention."),
-    (r"self_attention_latents\.ls1\.", "self_attention.0.branch.scale."),
-    (r"self_attention_latents\.norm2\.", "self_attention.0.mlp.norm."),
-    (r"self_attention_latents\.mlp\.", "self_attention.0.mlp.mlp."),
-    (r"self_attention_latents\.ls2\.", "self_attention.0.mlp.branch.scale."),
-)
-_TWO_SIDED_NAMES = (
-    (r"norm1_lat\.", "latent_norm."),
-    (r"norm1_pat\.", "token_norm."),
-    (r"attn\.rv_latents\.", "attention.latent_ref_val."),
-    (r"attn\.rv_patches\.", "attention.token_ref_val."),
-    (r"attn\.proj_lat\.", "attention.latent_proj."),
-    (r"attn\.proj_pat\.", "attention.token_proj."),
-    (r"ls1_lat\.", "latent_branch.scale."),
-    (r"ls1_pat\.", "token_branch.scale."),
-    (r"norm2_lat\.", "latent_mlp.norm."),
-    (r"mlp_lat\.", "latent_mlp.mlp."),
-    (r"ls2_lat\.", "latent_mlp.branch.scale."),
-    (r"norm2_pat\.", "token_mlp.norm."),
-    (r"mlp_pat\.", "token_mlp.mlp."),
-    (r"ls2_pat\.", "token_mlp.branch.scale."),
-)
-_ONE_SIDED_NAMES = (
-    (r"norm1_lat\.", "query_norm."),
-    (r"norm1_pat\.", "context_norm."),
-    (r"attn\.r_latents\.", "attention.query."),
-    (r"attn\.rv_patches\.", "attention.key_val."),
-    (r"attn\.proj_lat\.", "attention.proj."),
-    (r"ls1_lat\.", "branch.scale."),
-    (r"norm2_lat\.", "mlp.norm."),
-    (r"mlp_lat\.", "mlp.mlp."),
-    (r"ls2_lat\.", "mlp.branch.scale."),
-)
+# Official name -> ours, by how it begins. Both sides keep (out, in) weights, and both order a joint map as
+# (reference, value) resp. (query, key, value), so that nothing but names changes.
+_TOP = {"norm_lat.": "norm.", "fc_norm.": "norm.", "norm.": "norm.", "head.": "head."}
+# inside `blocks.<i>.`
+_BLOCK = {
+    "self_attention_latents.norm1.": "self_attention.0.norm.",
+    "self_attention_latents.attn.": "self_attention.0.attention.",
+    "self_attention_latents.ls1.": "self_attention.0.branch.scale.",
+    "self_attention_latents.norm2.": "self_attention.0.mlp.norm.",
+    "self_attention_latents.mlp.": "self_attention.0.mlp.mlp.",
+    "self_attention_latents.ls2.": "self_attention.0.mlp.branch.scale.",
+}
+# inside `blocks.<i>.cross_attention_latents_token.`
+_TWO_SIDED = {
+    "norm1_lat.": "latent_norm.",
+    "norm1_pat.": "token_norm.",
+    "attn.rv_latents.": "attention.latent_ref_val.",
+    "attn.rv_patches.": "attention.token_ref_val.",
+    "attn.proj_lat.": "attention.latent_proj.",
+    "attn.proj_pat.": "attention.token_proj.",
+    "ls1_lat.": "latent_branch.scale.",
+    "ls1_pat.": "token_branch.scale.",
+    "norm2_lat.": "latent_mlp.norm.",
+    "mlp_lat.": "latent_mlp.mlp.",
+    "ls2_lat.": "latent_mlp.branch.scale.",
+    "norm2_pat.": "token_mlp.norm.",
+    "mlp_pat.": "token_mlp.mlp.",
+    "ls2_pat.": "token_mlp.branch.scale.",
+}
+_ONE_SIDED = {
+    "norm1_lat.": "query_norm.",
+    "norm1_pat.": "context_norm.",
+    "attn.r_latents.": "attention.query.",
+    "attn.rv_patches.": "attention.key_val.",
+    "attn.proj_lat.": "attention.proj.",
+    "ls1_lat.": "branch.scale.",
+    "norm2_lat.": "mlp.norm.",
+    "mlp_lat.": "mlp.mlp.",
+    "ls2_lat.": "mlp.branch.scale.",
+}
 _CROSS = "cross_attention_latents_token."
 _LEFT_OUT = ("patch_embed.", "fourier_pos_encode.")
-_TOP = {"norm_lat.": "norm.", "fc_norm.": "norm.", "norm.": "norm.", "head.": "head."}
 
 
-def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
-    for pattern, ours in table:
-        match = re.match(pattern, name)
-        if match:
-            return ours + name[match.end() :]
-    return None
+def _rename(key: str, one_sided: set[str]) -> str | None:
+    if key == "latents":
+        return key
+    block = re.match(r"blocks\.(\d+)\.", key)
+    theirs = ours = block[0] if block else ""
+    names = _BLOCK if block else _TOP
+    if block and key.startswith(theirs + _CROSS):
+        theirs, ours = theirs + _CROSS, f"{ours}cross."
+        names = _ONE_SIDED if block[1] in one_sided else _TWO_SIDED
+    rest = key.removeprefix(theirs)
+    return next(
+        (ours + new + rest.removeprefix(old) for old, new in names.items() if rest.startswith(old)), None
+    )
 
 
 def bixt_from_official(state_dict: Mapping[str, Tensor], *, dense: bool = False) -> dict[str, Tensor]:
@@ -102,26 +111,11 @@ def bixt_from_official(state_dict: Mapping[str, Tensor], *, dense: bool = False)
     left_out: list[str] = []
     unknown: list[str] = []
     for key, value in state.items():
-        name: str | None = None
         block = re.match(r"blocks\.(\d+)\.", key)
-        top = next((t for t in _TOP if key.startswith(t)), None)
+        name = _rename(key, one_sided)
         if key.startswith(_LEFT_OUT) or (dense and block and block[1] in one_sided):
             left_out.append(key)
-            continue
-        if key == "latents":
-            name = key
-        elif top:
-            name = _TOP[top] + key.removeprefix(top)
-        elif block:
-            inside = key.removeprefix(block[0])
-            if inside.startswith(_CROSS):
-                table = _ONE_SIDED_NAMES if block[1] in one_sided else _TWO_SIDED_NAMES
-                renamed = _rename(inside.removeprefix(_CROSS), table)
-                name = renamed and f"{block[0]}cross.{renamed}"
-            else:
-                renamed = _rename(inside, _BLOCK_NAMES)
-                name = renamed and f"{block[0]}{renamed}"
-        if name is None:
+        elif name is None:
             unknown.append(key)
         else:
             converted[name] = value

@@ -7,21 +7,24 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_BLOCK = (
-    (r"net1\.0\.", "expand.0."),
-    (r"net1\.1\.", "expand.1."),
-    (r"net2\.0\.", "contract.0."),
-    (r"net2\.1\.", "contract.1."),
-)
-# Official name -> ours; `(\d+)` is kept. What follows a pattern that ends in "operation.<i>." is a block.
+# Official name -> ours; `(\d+)` is kept.
 _NAMES = (
     (r"embedding\.net\.", r"encoder.embedding."),
     (r"local_grouper_list\.(\d+)\.affine_", r"encoder.stages.\1.grouping."),
     (r"pre_blocks_list\.(\d+)\.transfer\.net\.", r"encoder.stages.\1.transfer."),
-    (r"pre_blocks_list\.(\d+)\.operation\.(\d+)\.", r"encoder.stages.\1.before.\2."),
-    (r"pos_blocks_list\.(\d+)\.operation\.(\d+)\.", r"encoder.stages.\1.after.\2."),
+    (r"pre_blocks_list\.(\d+)\.operation\.(\d+)\.net1\.", r"encoder.stages.\1.before.\2.expand."),
+    (r"pre_blocks_list\.(\d+)\.operation\.(\d+)\.net2\.", r"encoder.stages.\1.before.\2.contract."),
+    (r"pos_blocks_list\.(\d+)\.operation\.(\d+)\.net1\.", r"encoder.stages.\1.after.\2.expand."),
+    (r"pos_blocks_list\.(\d+)\.operation\.(\d+)\.net2\.", r"encoder.stages.\1.after.\2.contract."),
     (r"decode_list\.(\d+)\.fuse\.net\.", r"decoder.propagations.\1.fuse."),
-    (r"decode_list\.(\d+)\.extraction\.operation\.(\d+)\.", r"decoder.propagations.\1.blocks.\2."),
+    (
+        r"decode_list\.(\d+)\.extraction\.operation\.(\d+)\.net1\.",
+        r"decoder.propagations.\1.blocks.\2.expand.",
+    ),
+    (
+        r"decode_list\.(\d+)\.extraction\.operation\.(\d+)\.net2\.",
+        r"decoder.propagations.\1.blocks.\2.contract.",
+    ),
     (r"gmp_map_list\.(\d+)\.net\.", r"decoder.level_context.\1."),
     (r"gmp_map_end\.net\.", r"decoder.context."),
     (r"cls_map\.(\d+)\.net\.", r"decoder.category.\1."),
@@ -77,13 +80,6 @@ def _rename(key: str, head: Mapping[str, str]) -> str | None:
         return ours and f"{ours}.{key[classifier.end() :]}"
     for pattern, replacement in _NAMES:
         match = re.match(pattern, key)
-        if match is None:
-            continue
-        rest = key[match.end() :]
-        if "operation" in pattern:
-            block = next((b for b in _BLOCK if re.match(b[0], rest)), None)
-            if block is None:
-                return None
-            rest = re.sub(f"^{block[0]}", block[1], rest)
-        return match.expand(replacement) + rest
+        if match:
+            return match.expand(replacement) + key[match.end() :]
     return None
