@@ -77,9 +77,7 @@ class BiXTClassifier(nn.Module):
             ``return_attention`` a fourth item, a list with the maps and token centers of each layer.
         """
         out = self._encode(points, return_attention)
-        if out.attention is None:
-            return out.latents, out.tokens, out.centers
-        return out.latents, out.tokens, out.centers, out.attention
+        return out[:3] if out.attention is None else (*out[:3], out.attention)
 
     def forward(self, points: Tensor) -> Tensor:
         """Classify ``(B, N, C)`` points; returns ``(B, num_classes)`` logits.

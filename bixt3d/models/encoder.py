@@ -10,17 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import (
-    BidirectionalCross,
-    EncoderBlock,
-    LatentSelfAttention,
-    bidirectional_cross,
-)
+from ..layers import BidirectionalCross, EncoderBlock, LatentSelfAttention, bidirectional_cross
 from ..layers.blocks import CrossFactory
 from ..layers.chunks import Chunked
 from ..layers.plain import is_known_inside
 from ..layers.pointwise import recomputing
 from .outputs import EncoderOutput, LayerAttention, Level
+from .points import fewest_points
 
 SHARING = ("all", "all_but_first", "none")
 
@@ -30,12 +26,6 @@ def _tie(target: nn.Module, source: nn.Module) -> None:
     for name, module in source.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
             setattr(target.get_submodule(name), key, parameter)
-
-
-def _number(refinement: nn.Module, name: str) -> int:
-    """Return what a refinement says of itself, 1 where it says nothing."""
-    number: Any = getattr(refinement, name, 1)
-    return number
 
 
 class BiXTEncoder(nn.Module):
@@ -191,18 +181,19 @@ class BiXTEncoder(nn.Module):
             _tie(block.cross, self.blocks[first].cross)  # type: ignore[arg-type, union-attr]
 
     @property
+    def _groupings(self) -> list[tuple[int, int]]:
+        """Neighbours and reduction of each refinement, 1 where it says nothing."""
+        return [(getattr(x, "num_neighbors", 1), getattr(x, "reduction", 1)) for x in self.refinements]
+
+    @property
     def min_points(self) -> int:
         """The fewest tokens that every refinement accepts."""
-        needed, reduction = 1, 1
-        for layer in self.refinements:
-            needed = max(needed, _number(layer, "num_neighbors") * reduction)
-            reduction *= _number(layer, "reduction")
-        return max(needed, reduction)
+        return fewest_points(self._groupings)
 
     @property
     def reduction(self) -> int:
         """Tokens go in as N and come out as about ``N // reduction``."""
-        return math.prod(_number(layer, "reduction") for layer in self.refinements)
+        return math.prod(reduction for _, reduction in self._groupings)
 
     @property
     def out_token_dim(self) -> int:

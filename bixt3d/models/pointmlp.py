@@ -13,7 +13,7 @@ from ..layers.plain import is_plain
 from ..ops import group_max
 from .decoder import PointMLPDecoder
 from .outputs import Level
-from .points import check_channels, enough_points
+from .points import check_channels, enough_points, fewest_points
 
 
 class PointMLPStage(nn.Module):
@@ -135,21 +135,17 @@ class PointMLPEncoder(nn.Module):
                 )
             )
         self.level_dims = tuple(dims)
-        self._groups = tuple(zip(num_neighbors, reductions, strict=True))
+        self._groupings = tuple(zip(num_neighbors, reductions, strict=True))
 
     @property
     def min_points(self) -> int:
         """The fewest points that every stage accepts."""
-        needed, reduction = 1, 1
-        for k, factor in self._groups:
-            needed = max(needed, k * reduction)
-            reduction *= factor
-        return max(needed, reduction)
+        return fewest_points(self._groupings)
 
     @property
     def reduction(self) -> int:
         """Points go in as N and come out as about ``N // reduction``."""
-        return math.prod(factor for _, factor in self._groups)
+        return math.prod(reduction for _, reduction in self._groupings)
 
     def forward(self, points: Tensor) -> list[Level]:
         """Return the embedding of ``(B, N, in_channels)`` points and what each stage makes of it.

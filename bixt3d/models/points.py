@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+
+
+def fewest_points(groupings: Iterable[tuple[int, int]]) -> int:
+    """Return the fewest points that groupings of (neighbours, reduction) accept, one after the other."""
+    needed, reduction = 1, 1
+    for num_neighbors, factor in groupings:
+        needed = max(needed, num_neighbors * reduction)
+        reduction *= factor
+    return max(needed, reduction)
 
 
 def enough_points(points: Tensor, min_points: int) -> None:

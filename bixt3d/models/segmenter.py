@@ -172,9 +172,7 @@ class BiXTSegmenter(nn.Module):
             ``return_attention`` a fourth item, a list with the maps and token centers of each layer.
         """
         out = self._encode(points, category, return_attention=return_attention)
-        if out.attention is None:
-            return out.latents, out.tokens, out.centers
-        return out.latents, out.tokens, out.centers, out.attention
+        return out[:3] if out.attention is None else (*out[:3], out.attention)
 
     def forward(self, points: Tensor, category: Tensor | None = None) -> Tensor:
         """Score the parts of ``(B, N, C)`` points.
