@@ -23,12 +23,11 @@ class AttentionMaps(NamedTuple):
     tokens_from_latents: Tensor | None
 
 
-def _head_width(attention_dim: int, num_heads: int) -> int:
+def _heads_divide(attention_dim: int, num_heads: int) -> None:
     if num_heads < 1 or attention_dim % num_heads:
         raise ValueError(
             f"num_heads: expected a positive divisor of the attention width {attention_dim}, got {num_heads}."
         )
-    return attention_dim // num_heads
 
 
 def _split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
@@ -82,7 +81,7 @@ class BidirectionalCrossAttention(nn.Module):
     ):
         super().__init__()
         attention_dim = attention_dim or latent_dim
-        _head_width(attention_dim, num_heads)
+        _heads_divide(attention_dim, num_heads)
         self.num_heads = num_heads
         self.dropout = dropout
         self.backend = backend
@@ -166,7 +165,7 @@ class CrossAttention(nn.Module):
     ):
         super().__init__()
         attention_dim = attention_dim or query_dim
-        _head_width(attention_dim, num_heads)
+        _heads_divide(attention_dim, num_heads)
         self.num_heads = num_heads
         self.dropout = dropout
         self.backend = backend
@@ -227,7 +226,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, *, num_heads: int, dropout: float = 0.0):
         super().__init__()
-        _head_width(dim, num_heads)
+        _heads_divide(dim, num_heads)
         self.num_heads = num_heads
         self.dropout = dropout
         self.backend: str | None = None

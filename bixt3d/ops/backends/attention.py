@@ -65,13 +65,10 @@ def sdpa(
 
     Computing the similarities a second time costs less than writing them to memory and reading them back.
     """
-    batch = token_ref.shape[0]
-    latent_ref = latent_ref.expand(batch, -1, -1, -1)
-    latent_val = latent_val.expand(batch, -1, -1, -1)
-    attend = F.scaled_dot_product_attention
-    latents = attend(latent_ref, token_ref, token_val, dropout_p=dropout_p, scale=scale)
-    tokens = attend(token_ref, latent_ref, latent_val, dropout_p=dropout_p, scale=scale)
-    return latents, tokens, _logsumexp(latent_ref, token_ref, scale, return_logsumexp)
+    latents, logsumexp = sdpa_latents(latent_ref, token_ref, token_val, scale, dropout_p, return_logsumexp)
+    latent_ref, latent_val = (x.expand(token_ref.shape[0], -1, -1, -1) for x in (latent_ref, latent_val))
+    tokens, _ = sdpa_latents(token_ref, latent_ref, latent_val, scale, dropout_p, False)
+    return latents, tokens, logsumexp
 
 
 def reference_latents(

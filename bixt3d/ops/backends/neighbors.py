@@ -35,11 +35,6 @@ def max_why_not(features: Tensor | None = None, index: Tensor | None = None, **o
     return cpu_features.why_not(features, index)
 
 
-def cpu_sum(features: Tensor, index: Tensor) -> Tensor:
-    """Read every neighbour once and write its group's sum."""
-    return _sum(features, index)
-
-
 def cpu_max(features: Tensor, index: Tensor) -> Tensor:
     """Read every neighbour once and write its group's maximum."""
     return _largest(features, index)[0]
@@ -62,13 +57,12 @@ def _like_groups(features: Tensor, index: Tensor, dtype: torch.dtype | None = No
 
 
 @torch.library.custom_op("bixt3d::cpu_neighbor_sum", mutates_args=(), device_types="cpu")
-def _sum(features: Tensor, index: Tensor) -> Tensor:
+def cpu_sum(features: Tensor, index: Tensor) -> Tensor:
+    """Read every neighbour once and write its group's sum."""
     return _reduce(features, index, None)
 
 
-@_sum.register_fake
-def _(features: Tensor, index: Tensor) -> Tensor:
-    return _like_groups(features, index)
+cpu_sum.register_fake(_like_groups)
 
 
 @torch.library.custom_op("bixt3d::cpu_neighbor_max", mutates_args=(), device_types="cpu")
@@ -124,7 +118,7 @@ def _keep_places(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _scatter_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     index, winner = ctx.saved_tensors
     if winner is None:
-        return _sum(grad, index), None, None, None
+        return cpu_sum(grad, index), None, None, None
     return grad.gather(1, index.gather(2, winner.long())), None, None, None
 
 
