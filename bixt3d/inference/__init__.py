@@ -1,1 +1,1 @@
-"""From a checkpoint and a file to labels, pictures' content and exported models."""
+"""Load checkpoints, predict files, prepare scenes for the viewer and export models."""

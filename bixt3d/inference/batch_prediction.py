@@ -1,4 +1,4 @@
-"""Predict many files: name their results, go on after a bad one, write results and a summary."""
+"""Predict many files: name and write the results, skip unusable files and write a summary."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ logger = logging.getLogger(__name__)
 
 TOP = 5
 _ODD = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64).view(np.int64)
-# What can be wrong with one file, without a reason to give up the others.
+# Errors of one file, which do not stop the others.
 UNUSABLE = (*USER_ERRORS, MemoryError)
 
 
 def check_samples(samples: int | None) -> None:
-    """Raise a ValueError where so many points cannot be drawn from a mesh; None stands for the reader's default."""
+    """Raise a ValueError if ``samples``, the number of points to draw from a mesh, is below 1; None is valid."""
     if samples is not None and samples < 1:
         raise ValueError(f"samples: expected at least 1, got {samples}.")
 
 
 def chosen_up(predictor: Predictor, up: str | None) -> str:
-    """Return the axis that is up in files: what the user says, with a note if training said another, or that one."""
+    """Return the up axis of the files: ``up``, with a warning if training had another one, or that of the predictor."""
     trained = trained_up(predictor.config.get("data", {}))
     if up is not None and trained is not None and up != trained:
         logger.warning(
-            "up: files are taken with %s up; those that the model was trained on had %s up (data.up)",
+            "up: reading files with %s up, but the model was trained on files with %s up (data.up)",
             up,
             trained,
         )
@@ -48,7 +48,7 @@ def chosen_up(predictor: Predictor, up: str | None) -> str:
 
 
 def what_is_wrong(file: Path, error: BaseException) -> str:
-    """Say in one line what is wrong with a file, and how to convert one of a format that is not read."""
+    """Describe an error with a file in one line, with a converter for it if its format is not supported."""
     message = sentence(error)
     how = CONVERTERS.get(file.suffix.lower())
     if how is not None and isinstance(error, ValueError):
@@ -57,11 +57,11 @@ def what_is_wrong(file: Path, error: BaseException) -> str:
 
 
 def warn_of_doubts(cloud: Cloud, num_points: int) -> None:
-    """Warn where a cloud can be predicted, but what comes out may mean little.
+    """Warn about clouds that can be predicted, but whose predictions may mean little.
 
     Args:
-        cloud: as it was read.
-        num_points: how many points the model was trained on.
+        cloud: as read from its file.
+        num_points: number of points per cloud in training.
     """
     points, count = cloud.points, len(cloud)
     if 4 * count < num_points:
@@ -70,12 +70,12 @@ def warn_of_doubts(cloud: Cloud, num_points: int) -> None:
             *(cloud.path, count, "s" if count > 1 else "", f"{num_points:,}"),
         )
     doubts = []
-    # one number for each point, the same for points that coincide and, but for rare chance, for no others
+    # hash each point: equal for points that coincide and, with rare exceptions, for no others
     mixed = np.sort(np.ascontiguousarray(points + 0.0).view(np.int64) @ _ODD)
     distinct = 1 + np.count_nonzero(mixed[1:] != mixed[:-1])
     if 2 * distinct < count:
         doubts.append(f"only {distinct:,} of {count:,} points are distinct")
-    with np.errstate(over="ignore", invalid="ignore"):  # float64 goes further than float32
+    with np.errstate(over="ignore", invalid="ignore"):  # float64 values may overflow float32
         step, size = np.spacing(np.abs(points).max().astype(np.float32)), np.ptp(points, axis=0).max()
     if 0 < size < 100 * step and np.array_equal(points, points.astype(np.float32)):
         doubts.append("coordinates this large lose their digits in float32; subtract an offset before saving")
@@ -84,10 +84,10 @@ def warn_of_doubts(cloud: Cloud, num_points: int) -> None:
 
 
 def output_stems(files: Sequence[Path]) -> list[Path]:
-    """Return a relative path without suffix for the results of each file, no two the same.
+    """Return a unique relative path without suffix for the results of each file.
 
-    The folders that the files have in common are left out; two files that differ in their suffix alone keep
-    it as part of the name, and a number goes behind a name that is taken.
+    Paths are relative to the common parent folder. Files that differ only in their suffix keep it as part of the name,
+    and a number is appended to names that are already taken.
     """
     absolute = [Path(os.path.abspath(file)) for file in files]
     common = Path(os.path.commonpath([file.parent for file in absolute])) if files else Path()
@@ -109,7 +109,7 @@ def output_stems(files: Sequence[Path]) -> list[Path]:
 
 @dataclass
 class _Pending:
-    """A file that was read and waits for its batch."""
+    """A file that has been read and waits for its batch."""
 
     file: Path
     stem: Path
@@ -119,22 +119,23 @@ class _Pending:
 
 @dataclass
 class BatchPredictor:
-    """Predict files one after the other and write a result for each.
+    """Predict files in batches and write the results of each.
 
     Args:
-        predictor: of classes or of parts.
-        out: folder of the results.
-        category: class of all clouds, for parts; None where each has its own or the model needs none.
-        samples: points to draw from a mesh; None for the reader's default.
-        png: also write a picture of the parts.
-        up: the axis that is up in the files; models and pictures see it as y. None for that of training.
-        report: called with each error, one sentence.
-        stop: asked before each file; where it says yes, the files that are left are not reached.
+        predictor: predictor of classes or of parts.
+        out: output folder.
+        category: category of all clouds, for a segmenter. None if the predictor's classifier predicts it, or the model
+            needs none.
+        samples: number of points to draw from a mesh; None for the reader's default.
+        png: whether to write a picture of the parts as well.
+        up: up axis of the files, turned to y for the model and pictures. None for that of training.
+        report: called with the message of each error, one sentence.
+        stop: called before each file. If it returns True, the remaining files are skipped.
 
     Raises:
-        ValueError: a number out of range; a category that the model cannot use; pictures of parts asked of a
-            classifier; or nothing can be written into ``out``.
-        ImportError: pictures are asked for and open3d is not installed.
+        ValueError: a number is out of range, the model cannot use the category, pictures of parts are requested
+            for a classifier, or ``out`` is not writable.
+        ImportError: pictures are requested and open3d is not installed.
     """
 
     predictor: Predictor
@@ -160,7 +161,7 @@ class BatchPredictor:
             import_open3d()
 
     def run(self, files: Sequence[Path], stems: Sequence[Path]) -> Iterator[Path]:
-        """Predict ``files``; yields each when it is done, failed ones too. See :attr:`rows`, :attr:`failed`."""
+        """Predict ``files`` and yield each when it is done or has failed; results are in :attr:`rows`."""
         waiting: list[_Pending] = []
         for file, stem in zip(files, stems, strict=True):
             if self.stop():
@@ -180,18 +181,18 @@ class BatchPredictor:
 
     @property
     def failed(self) -> int:
-        """Number of files without a result."""
+        """Number of files that failed."""
         return sum("error" in row for row in self.rows.values())
 
     def answer(self, file: Path) -> str:
-        """Say in one line what a file of :attr:`rows` is: its class, or its largest parts; empty where it failed."""
+        """Describe the result of a file in one line: its class, or its largest parts. Empty if the file failed."""
         row = self.rows[file]
         if "error" in row:
             return ""
         if "top" in row:
             best = row["top"][0]
             return f"{best['class']} {100 * best['probability']:.1f} %  {file}"
-        # with one class the prefix says nothing
+        # with one class, the prefix is redundant
         known = row["category"] is not None
         parts = [
             f"{name.rpartition('/')[2] if known else name} {100 * share:.0f} %"
@@ -201,13 +202,13 @@ class BatchPredictor:
         return f"{what}: {', '.join(parts[:TOP])}{', ...' if len(parts) > TOP else ''}  {file}"
 
     def write_summary(self, files: Sequence[Path], suffix: str = "") -> list[Path]:
-        """Write ``predictions.csv``, for a classifier ``predictions.json`` too, in the order of ``files``.
+        """Write ``predictions.csv`` and, for a classifier, ``predictions.json``; returns the files written.
 
-        Where no file was predicted, nothing is written, so that the tables of an earlier run stay.
+        If no file was predicted, nothing is written, so the tables of an earlier run are kept.
 
         Args:
-            files: as given to :meth:`run`; those without a row were not reached.
-            suffix: goes before the file's own, to tell the processes of a shared run apart.
+            files: as given to :meth:`run`. Rows have their order; files that were not reached have none.
+            suffix: appended to the stem of the file names, to tell the processes of a distributed run apart.
         """
         rows = [self.rows[file] for file in files if file in self.rows]
         if all("error" in row for row in rows):
@@ -254,7 +255,7 @@ class BatchPredictor:
         target = self.out / one.stem
         points = one.cloud.points
         names = np.array(prediction.names)
-        # a known category leaves the other parts a probability of 0
+        # with a known category, all other parts have probability 0
         own = [i for i, n in enumerate(names) if prediction.category in (None, n.rpartition("/")[0])]
         colors = part_colors(prediction.names)[prediction.labels]
         ply = target.with_name(f"{target.name}_parts.ply")
@@ -285,12 +286,12 @@ class BatchPredictor:
 
 
 def shares(prediction: Prediction) -> list[tuple[str, float]]:
-    """Return the parts that occur with their shares of the points, 1 in all, largest first."""
+    """Return the predicted parts and their fractions of the points, which sum to 1, largest first."""
     counts = np.bincount(prediction.labels, minlength=len(prediction.names))
     order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
     return [(prediction.names[i], float(counts[i] / counts.sum())) for i in order]
 
 
 def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Sequence[object]]:
-    """Return the rows of a CSV file, headings first; a row without some column leaves that field empty."""
+    """Return the rows of a CSV file, header first. Fields that a row lacks are empty."""
     return [columns, *([row.get(name, "") for name in columns] for row in rows)]

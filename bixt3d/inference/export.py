@@ -1,4 +1,4 @@
-"""Write the model of a checkpoint for programs without this toolkit: as ONNX, or as a ``torch.export`` program."""
+"""Export the model of a checkpoint to ONNX or to a ``torch.export`` program."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from .loading import load
 from .predictor import Predictor
 
 FORMATS = (".onnx", ".pt2")
-TOLERANCE = 1e-4  # of logits, as a share of the largest where that is above 1
-TRACED_BACKEND = "sdpa"  # plain tensor operations, where the default may be one of the toolkit's own
+TOLERANCE = 1e-4  # of logits; relative to the largest one if that is above 1
+TRACED_BACKEND = "sdpa"  # plain tensor operations; the default may be a custom op of the toolkit
 INSTALL = "pip install onnx onnxscript onnxruntime, or pip install -e '.[export]'"
 NORMALISATION = (
     "xyz minus their mean, divided by the largest distance from it (unit sphere), in float64, then float32"
 )
-# The coordinates of a cloud whose x, y or z is up, in the order that makes y up: those of bixt3d.io.turn_to_y.
+# For each up axis, the coordinates that turn it to y, as bixt3d.io.turn_to_y does.
 TURNS = {"x": "-y x z", "y": "x y z", "z": "x z -y"}
 
 
 class Exported(NamedTuple):
-    """What was written, and what its check found.
+    """An exported file and the results of its check.
 
     Attributes:
         path: the file.
-        metadata: what the file says about itself.
-        difference: largest difference of its logits from the model's; None where it was not checked.
-        seconds: time of a batch with onnxruntime and with torch, medians; None but for a checked ONNX file.
-        batch: clouds and points of that batch.
+        metadata: the metadata in the file, see :func:`describe`.
+        difference: largest absolute difference between its logits and the model's; None if it was not checked.
+        seconds: median time of a batch with onnxruntime and with torch; None unless it is a checked ONNX file.
+        batch: number of clouds and points in that batch.
     """
 
     path: Path
@@ -55,23 +55,23 @@ class Exported(NamedTuple):
 
 
 def export_checkpoint(checkpoint: str | Path, out: str | Path, *, trust_code: bool = False) -> Exported:
-    """Write the model that a checkpoint serves, with any number of clouds and points, and check the file.
+    """Export the model of a checkpoint for any number of clouds and points, and check the file.
 
-    The file maps ``points (B, N, C)`` float32, and ``category (B,)`` int64 where the model takes it, to
-    logits. It is read back and compared with the model on two other sizes than it was traced with, and only
-    then takes the place of ``out``.
+    The file maps ``points (B, N, C)`` float32, and ``category (B,)`` int64 if the model takes it, to logits. Before it
+    replaces ``out``, it is loaded and compared with the model on two sizes other than the traced one.
 
     Args:
         checkpoint: a ``last.pt`` or ``best.pt``, or a run folder.
-        trust_code: let the checkpoint's config name code of your own, see :func:`bixt3d.inference.loading.read_config`.
-        out: ``FILE.onnx``, for models on single points; or ``FILE.pt2``, for all. The latter keeps the
-            toolkit's own ops as nodes ``bixt3d::...``: import ``bixt3d.ops`` before ``torch.export.load``.
+        trust_code: allow the checkpoint's config to name your own code, see
+            :func:`bixt3d.inference.loading.read_config`.
+        out: ``FILE.onnx``, for models without grouping, or ``FILE.pt2``, for all models. A ``.pt2`` file keeps the
+            toolkit's ops as nodes ``bixt3d::...``, so import ``bixt3d.ops`` before ``torch.export.load``.
 
     Raises:
-        ValueError: unknown format, no file can be written there, or the config names code of others.
-        NotImplementedError: the model is made of ops that ONNX does not have.
+        ValueError: the format is unknown, ``out`` is not writable, or the config names untrusted code.
+        NotImplementedError: the model uses ops that ONNX does not have.
         ImportError: onnx or onnxscript is not installed.
-        RuntimeError: what was written computes something else than the model.
+        RuntimeError: the logits of the file differ from those of the model.
     """
     out = Path(out)
     as_onnx = out.suffix == ".onnx"
@@ -91,7 +91,7 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, trust_code: bo
         )
     write = _write_onnx if as_onnx else _write_program
     out.parent.mkdir(parents=True, exist_ok=True)
-    # in a folder of its own, so that the file has its own name, which a .pt2 holds inside
+    # in a temporary folder rather than under a temporary name, since a .pt2 file contains its own name
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
         file = Path(folder, out.name)
         done = write(predictor, program, metadata, file)
@@ -100,7 +100,7 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, trust_code: bo
 
 
 def describe(predictor: Predictor, name: str) -> dict[str, str]:
-    """Return what a program that runs the model has to know; lists as JSON."""
+    """Return the metadata that a program needs to run the model. Lists are encoded as JSON."""
     return {
         "bixt3d": __version__,
         "name": name,
@@ -120,19 +120,19 @@ def describe(predictor: Predictor, name: str) -> dict[str, str]:
 
 
 def fewest_points(predictor: Predictor) -> int:
-    """Return the fewest points that a written model takes: two of them have to be left at its last level."""
+    """Return the smallest number of points an exported model takes. A hierarchy must keep two at its last level."""
     reduction = getattr(getattr(predictor.model, "encoder", None), "reduction", 1)
     return max(predictor.min_points, 2 * reduction) if reduction > 1 else predictor.min_points
 
 
 def trace(predictor: Predictor) -> torch.export.ExportedProgram:
-    """Trace a model into one graph for any number of clouds, and of points from :func:`fewest_points` on."""
-    # many points, so that no level of a hierarchy is down to one, which would count as a fixed size
+    """Trace a model into one graph for any number of clouds and for :func:`fewest_points` or more points."""
+    # enough points that no level of a hierarchy has only one, which the tracer would take as a fixed size
     inputs = example(predictor, 2, 4 * predictor.num_points + 1)
     clouds = torch.export.Dim("clouds", min=1)
     points = torch.export.Dim("points", min=fewest_points(predictor))
     sizes: list[dict[int, Any]] = [{0: clouds, 1: points}, {0: clouds}]
-    # a hierarchy takes whole shares of the points, which a graph can only check when it runs; torch 2.6 has no such way
+    # guards on the number of points, which a hierarchy divides, are checked when the graph runs; torch 2.6 cannot do so
     deferring = "prefer_deferred_runtime_asserts_over_guards"
     known = deferring in inspect.signature(torch.export.export).parameters
     options: dict[str, Any] = {deferring: True} if known else {}
@@ -144,18 +144,18 @@ def trace(predictor: Predictor) -> torch.export.ExportedProgram:
             if known:
                 raise
             raise RuntimeError(
-                f"export: torch {torch.__version__} cannot leave checks of sizes to the exported graph, which this "
+                f"export: torch {torch.__version__} cannot defer checks of sizes to the exported graph, which this "
                 "model needs; export with a newer torch, such as 2.13."
             ) from error
 
 
 def own_ops(program: torch.export.ExportedProgram) -> list[str]:
-    """Return the names of the toolkit's own ops in a graph."""
+    """Return the sorted names of the toolkit's custom ops in a graph."""
     return sorted({str(n.target) for n in program.graph.nodes if str(n.target).startswith("bixt3d.")})
 
 
 def example(predictor: Predictor, clouds: int, points: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """Draw inputs of a model: clouds in the unit sphere, and categories in turn where it takes them."""
+    """Draw random inputs for a model: points and normals of unit length and, if it takes them, categories in turn."""
     channels = predictor.model.in_channels
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(clouds, points, channels, generator=generator)
@@ -181,7 +181,7 @@ def _attention_backend(model: nn.Module, name: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporter says of itself (packages it could use, what it leaves as it is) to itself."""
+    """Silence the exporter's warnings about optional packages and unchanged nodes."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -229,7 +229,7 @@ def _write_onnx(
 
 
 def _compare(predictor: Predictor, run: Any, out: Path) -> float:
-    """Return the largest difference of logits from the model's on sizes that were not traced."""
+    """Return the largest difference between the logits of the file and the model, on sizes that were not traced."""
     count = predictor.num_points
     worst = 0.0
     for clouds, points in ((1, count + 37), (5, max(fewest_points(predictor), count // 2 + 1))):
@@ -247,7 +247,7 @@ def _compare(predictor: Predictor, run: Any, out: Path) -> float:
 
 
 def _time_in_turn(runs: Sequence[Any], inputs: Sequence[Tensor], rounds: int = 5) -> tuple[float, float]:
-    """Return the median seconds of each, run in turn."""
+    """Return the median time of each of two callables in seconds, measured in alternation."""
     seconds: list[list[float]] = [[] for _ in runs]
     with torch.inference_mode():
         for _ in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""Make a predictor of a checkpoint alone."""
+"""Load a predictor from a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..config import from_yaml
 from ..signatures import foreign_name
 from .predictor import Predictor
 
-# Settings that say where a run computed: chosen again by whoever takes up its checkpoint.
+# Settings tied to the machine of a run, reset for whoever loads its checkpoint.
 ANYWHERE = {"accelerator": "auto", "devices": 1, "resume": None}
 
 
@@ -32,30 +32,30 @@ def load(
     drop_strays: bool = False,
     trust_code: bool = False,
 ) -> Predictor:
-    """Rebuild the model of a checkpoint, ready to predict.
+    """Load a checkpoint as a :class:`Predictor`.
 
     Args:
-        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file of
+        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file written by
             ``scripts/publish.py``.
-        classifier: checkpoint of a classifier that says the category of clouds that come without one.
-        batch_size: forward passes that run at once.
-        seed: of the draw of points from large clouds.
-        device: such as ``"cpu"`` or ``"cuda:0"``; None takes a CUDA device where there is one.
+        classifier: checkpoint of a classifier, which predicts the category of clouds given without one. All other
+            options apply to it as well.
+        batch_size: number of forward passes per batch.
+        seed: seed for subsampling large clouds.
+        device: such as ``"cpu"`` or ``"cuda:0"``; None for a CUDA device if there is one, else the CPU.
         precision, compile, drop_strays: as for :class:`Predictor`.
-        trust_code: let the checkpoint's config name code of your own, see :func:`read_config`.
-        All but ``path`` hold for the classifier as well.
+        trust_code: allow the checkpoint's config to name your own code, see :func:`read_config`.
 
     Returns:
-        A predictor of classes, or of parts where the checkpoint is of a segmenter. It takes clouds as they lie in the
-        files of training: where these were turned (``data.up=z``), new ones are turned in the same way.
+        A predictor of classes, or of parts if the checkpoint is a segmenter. It expects clouds oriented like the
+        training files: if these had z up (``data.up=z``), it turns new clouds in the same way.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: the file is no checkpoint, its config names code of others, its weights are of another
-            architecture, this machine has no such device, or what :class:`Predictor` raises.
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the file is not a checkpoint, its config names untrusted code, its weights belong to another
+            architecture, the device cannot be used, or :class:`Predictor` raises it.
         RuntimeError: the file is damaged.
     """
-    from ..training.assembly import build_model, build_task  # bring metrics and loaders as well
+    from ..training.assembly import build_model, build_task  # here, since it also loads metrics and loaders
 
     options: dict[str, Any] = {
         "batch_size": batch_size,
@@ -72,7 +72,7 @@ def load(
     model = build_model(config, task)
     load_weights(model, content["model"], Path(path))
     if "num_parts" not in task.model_arguments():
-        parts = ()  # the data set has some, but the model classifies
+        parts = ()  # the data set has parts, but the model is a classifier
     return Predictor(
         model,
         classes=content["classes"],
@@ -89,16 +89,18 @@ def load(
 def read_config(
     content: Mapping[str, Any], origin: str | os.PathLike[str], *, trust_code: bool = False
 ) -> dict[str, Any]:
-    """Read the config of a checkpoint, whose nodes are calls, so that it is as good as code.
+    """Read the config of a checkpoint and check that it names trusted code only.
+
+    The nodes of a config are calls, so building one runs whatever it names.
 
     Args:
-        content: what :func:`bixt3d.checkpoint.load_checkpoint` returned.
-        origin: its file, for messages.
-        trust_code: let it name anything that Python can import, such as a user's own model; else only models, layers,
-            tasks, data sets and optimisers of this toolkit and of torch.
+        content: result of :func:`bixt3d.checkpoint.load_checkpoint`.
+        origin: the file, for error messages.
+        trust_code: allow any importable name, such as your own model. By default, only models, layers, tasks, data sets
+            and optimisers of this toolkit and of torch are allowed.
 
     Raises:
-        ValueError: it names something else; of that nothing was imported.
+        ValueError: the config names anything else. Nothing has been imported then.
     """
     config = from_yaml(content["config"])
     foreign = None if trust_code else foreign_name(config)
@@ -112,13 +114,13 @@ def read_config(
 
 
 def training_points(data: Mapping[str, Any]) -> int:
-    """Return how many points a model saw of each cloud.
+    """Return the number of points per cloud in training.
 
     Args:
-        data: the data node of a config: its ``num_points``, else the default of the class that it names.
+        data: data node of a config. If it has no ``num_points``, the default of the class that it names is used.
 
     Raises:
-        ValueError: neither says it.
+        ValueError: there is neither a ``num_points`` nor a default.
     """
     if "num_points" in data:
         return int(data["num_points"])
@@ -133,16 +135,16 @@ def training_points(data: Mapping[str, Any]) -> int:
 
 
 def trained_up(data: Mapping[str, Any]) -> str | None:
-    """Return the axis that was up in the files of training, as a config's data node says it; None where it does not."""
+    """Return the up axis of the training files from the data node of a config, or None if it has none."""
     up = data.get("up")
     return up if up in ("x", "y", "z") else None
 
 
 def usable_device(name: str | None) -> str:
-    """Return a device after a first use of it; for None a CUDA device where there is one, else the CPU.
+    """Return ``name`` if that device can be used; for None, ``"cuda"`` if available, else ``"cpu"``.
 
     Raises:
-        ValueError: this machine or this build of torch has no such device.
+        ValueError: the device does not exist, or this build of torch does not support it.
     """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"

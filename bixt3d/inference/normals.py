@@ -1,4 +1,4 @@
-"""Normals of a cloud that comes without any."""
+"""Estimate the normals of clouds that have none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEIGHBORS = 16
 
 
 def normals_of(cloud: Cloud) -> np.ndarray:
-    """Return a cloud's own normals ``(N, 3)``, or an estimate with a warning where it has none."""
+    """Return the normals ``(N, 3)`` of a cloud. If it has none, warn and estimate them."""
     if cloud.normals is not None:
         return cloud.normals
     found = estimate_normals(unit_sphere(cloud.points), cloud.path)
@@ -24,17 +24,17 @@ def normals_of(cloud: Cloud) -> np.ndarray:
 
 
 def estimate_normals(points: np.ndarray, where: Any = "points") -> np.ndarray:
-    """Estimate unit normals: the direction in which the 16 nearest points spread least.
+    """Estimate unit normals as the direction of least variance of the 16 nearest points.
 
-    The sign is that which points away from the centre of the cloud: right for most of a convex surface,
-    and a guess inside a hollow one. Normals of the file, where there are any, are better.
+    Normals are oriented away from the centroid, which is right for most of a convex surface and a guess inside a hollow
+    one. Prefer the normals of the file if it has any.
 
     Args:
         points: ``(N, 3)`` real.
-        where: what to call the cloud in a message.
+        where: name of the cloud in error messages.
 
     Returns:
-        ``(N, 3)`` float64; ``(0, 1, 0)`` where the neighbours have no direction.
+        ``(N, 3)`` float64; ``(0, 1, 0)`` for points whose neighbours define no direction.
 
     Raises:
         ImportError: open3d is not installed.

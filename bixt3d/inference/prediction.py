@@ -1,4 +1,4 @@
-"""What goes into a prediction and what comes out of it."""
+"""Inputs and outputs of a predictor, and how clouds are split into forward passes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ PRECISIONS = {"16-mixed": torch.float16, "32-true": None, "bf16-mixed": torch.bf
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about one cloud.
+    """Predicted labels and probabilities of one cloud.
 
     Args:
-        labels: a classifier's label, ``()`` int64, or a segmenter's labels, ``(N,)`` int64, one per point.
-        probabilities: ``(classes,)``, or ``(N, parts)``, float32; they add up to 1 over the last axis.
-        names: what a label means: class names, or part names ``"class/part"``.
-        category: name of the class whose parts were predicted; None for a classifier, or where the
-            segmenter was given none.
+        labels: ``()`` int64 for a classifier; ``(N,)`` int64, one label per point, for a segmenter.
+        probabilities: ``(classes,)`` or ``(N, parts)`` float32, which sum to 1 over the last axis.
+        names: class names, or part names ``"class/part"``, in label order.
+        category: class whose parts were predicted; None for a classifier, or if a segmenter had no category.
     """
 
     labels: np.ndarray
@@ -36,28 +35,27 @@ class Prediction:
 
     @property
     def name(self) -> str:
-        """The name of the one label of a classifier."""
+        """Name of the predicted class, for a classifier."""
         return self.names[int(self.labels)]
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the most probable classes of a classifier with their probabilities, best first."""
+        """Return the ``count`` most probable classes of a classifier with their probabilities, best first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.names[i], float(self.probabilities[i])) for i in order]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cloud, checked and normalised: what :meth:`Predictor.run` takes.
+    """One checked and normalised cloud, the input of :meth:`Predictor.run`.
 
     Args:
-        features: ``(N, C)`` float32: xyz in the unit sphere, and normals where the model takes them.
-        pieces: ``(K, n)`` int64: the points of each forward pass; a point that fills a pass up to its size
-            occurs again.
-        category: index of the class whose parts are wanted, or None.
-        classify_first: the same cloud for the classifier that says the category, or None.
-        speakers: ``(M,)`` int64: for each point of the cloud the row of ``features`` whose parts it takes, where
-            stray points were dropped; else None.
-        strays: how many points were dropped.
+        features: ``(N, C)`` float32: xyz in the unit sphere, then normals if the model takes them.
+        pieces: ``(K, n)`` int64: indices of the points in each forward pass. Points are repeated to fill a pass.
+        category: index of the class whose parts are predicted, or None.
+        classify_first: the same cloud prepared for the classifier that predicts the category, or None.
+        speakers: ``(M,)`` int64: for each point of the original cloud, the row of ``features`` whose prediction it
+            takes. None if no stray points were dropped.
+        strays: number of points dropped.
     """
 
     features: np.ndarray
@@ -69,7 +67,7 @@ class Job:
 
 
 def check_classifier(classifier: Any, classes: Sequence[str], parts: Sequence[str]) -> None:
-    """Raise a ValueError where a predictor cannot say the category for one of these classes and parts."""
+    """Raise a ValueError if ``classifier`` cannot predict categories for a model with these classes and parts."""
     if not parts:
         raise ValueError("classifier: this model predicts classes itself; leave the classifier out.")
     if classifier.parts:
@@ -84,10 +82,10 @@ def check_classifier(classifier: Any, classes: Sequence[str], parts: Sequence[st
 
 
 def in_precision(model: Callable, precision: str, device: torch.device) -> Callable:
-    """Return what computes as a model does, in a precision named as ``train.precision`` is.
+    """Wrap a model so that it runs in a precision, named as in ``train.precision``.
 
     Raises:
-        ValueError: there is no such precision, or the device cannot do it.
+        ValueError: the precision is unknown, or the device does not support it.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(sorted(PRECISIONS))}, got {precision!r}.")
@@ -98,27 +96,28 @@ def in_precision(model: Callable, precision: str, device: torch.device) -> Calla
         return model
 
     def run(*inputs: Tensor | None) -> Tensor:
-        with torch.autocast(device.type, dtype):  # one for each call, since threads may share a predictor
+        with torch.autocast(device.type, dtype):  # one context per call, since threads may share a predictor
             return model(*inputs)
 
     return run
 
 
 def cut(count: int, size: int, least: int, *, seed: int, all_points: bool) -> np.ndarray:
-    """Cut ``count`` points into passes of ``size``: ``(K, n)`` indices, with every point or a single pass.
+    """Split ``count`` points into forward passes of ``size`` points and return their indices ``(K, n)``.
 
-    Fewer points than ``size`` make one pass, filled up by repetition to ``least``; more are drawn by ``seed``.
+    Up to ``size`` points make one pass, repeated to ``least`` points if there are fewer. More points are permuted with
+    ``seed``, and make as many passes as cover them all, or a single pass without ``all_points``.
     """
     if count <= size:
         return np.arange(max(count, least))[None] % count
     order = np.random.default_rng(seed).permutation(count)
     passes = -(-count // size) if all_points else 1
-    # the last pass is filled up with the first points drawn: distinct, so it is as dense as the others
+    # fill the last pass with the first points drawn: these are distinct, so it is as dense as the others
     return np.resize(order, (passes, size))
 
 
 def batches(jobs: Sequence[Job], size: int) -> Iterator[list[tuple[int, int]]]:
-    """Group passes of equally many points, up to ``size`` of them: lists of (job, pass)."""
+    """Group up to ``size`` forward passes with the same number of points; yields lists of (job index, pass index)."""
     by_points: dict[int, list[tuple[int, int]]] = {}
     for j, job in enumerate(jobs):
         by_points.setdefault(job.pieces.shape[1], []).extend((j, k) for k in range(len(job.pieces)))
@@ -128,11 +127,11 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[list[tuple[int, int]]]:
 
 
 def each_cloud(points: Any, normals: Any, category: Any) -> list[tuple[Cloud, Any]] | None:
-    """Take several clouds, a list of them or an array ``(B, N, 3 or 6)``, with their categories; None for one cloud.
+    """Pair several clouds, a list or an array ``(B, N, 3 or 6)``, with their categories; None for a single cloud.
 
-    Normals and category come one for each; None, and for the category a text, hold for all.
+    Normals and categories have one entry per cloud. None, or a single category name, applies to all clouds.
     """
-    if isinstance(points, list | tuple):  # of clouds, or the rows of one
+    if isinstance(points, list | tuple):  # a list of clouds, or the rows of one cloud
         many = bool(points) and (isinstance(points[0], Cloud) or np.ndim(points[0]) == 2)
     else:
         many = getattr(points, "ndim", 0) == 3
@@ -150,10 +149,10 @@ def each_cloud(points: Any, normals: Any, category: Any) -> list[tuple[Cloud, An
 
 
 def as_cloud(points: Any, normals: Any, name: str = "points") -> Cloud:
-    """Take a cloud, or an array ``(N, 3 or 6)``, as a checked :class:`Cloud`; a list or a tensor is an array too.
+    """Convert a cloud, or an array, list or tensor ``(N, 3 or 6)``, to a checked :class:`Cloud`.
 
-    An array is called ``name`` in messages.
-    Normals are made of unit length, as those of files are; there are none where one of them has no direction.
+    Error messages call an array ``name``. Normals are scaled to unit length, as for files, and dropped if one of them
+    has no direction.
     """
     cloud = points if isinstance(points, Cloud) else _from_array(points, name)
     if normals is not None:
@@ -173,7 +172,7 @@ def _from_array(points: Any, name: str) -> Cloud:
     several = "; several clouds go through predictor.run([predictor.prepare(cloud), ...])"
     try:
         array = _real_numbers(name, points)
-    except ValueError as error:  # numpy's, of rows that do not fit together
+    except ValueError as error:  # from numpy: the rows differ in shape
         raise ValueError(f"{name}: expected one cloud, got rows of several shapes{several}.") from error
     if array.ndim != 2 or array.shape[1] not in (3, 6):
         hint = several if array.ndim == 3 else ""

@@ -1,4 +1,4 @@
-"""Predict classes and parts of clouds of any size, in any unit."""
+"""Predict the class or the parts of point clouds of any size, in any unit."""
 
 from __future__ import annotations
 
@@ -19,38 +19,37 @@ from .strays import drop_strays
 
 
 class Predictor:
-    """Run a model on clouds as they lie in files.
+    """Run a model on point clouds of any size, in any unit.
 
-    A cloud is centred and scaled to the unit sphere whole, in float64. Fewer points than the model's grouping
-    needs are filled up by repetition. A cloud of more points than the model was trained on is cut, by a
-    seeded draw, into interleaved subsets of that number: a classifier sees the first subset; a segmenter
-    sees all of them, so that each point is labelled once, at the density of training, in time linear in the
-    number of points and with memory for a fixed number of them at a time.
+    Each cloud is centred and scaled to the unit sphere as a whole, in float64. If it has fewer points than the model's
+    grouping needs, points are repeated. If it has more points than the model was trained on, a seeded random
+    permutation splits it into interleaved subsets of that size. A classifier sees only the first subset. A segmenter
+    sees all of them, so every point is labelled, at the density of training. Time is then linear in the number of
+    points, and the forward passes hold a fixed number of points in memory.
 
     Args:
         model: ``model(points (B, N, C)) -> logits (B, classes)``, or for parts
-            ``model(points, category (B,) or None) -> logits (B, N, parts)``; with ``in_channels`` and
-            ``min_points``. It is moved to the device and put into evaluation mode, and stays there; call
-            ``model.train()`` before training it on, and ``model.eval()`` before predicting again.
+            ``model(points, category (B,) or None) -> logits (B, N, parts)``. It needs the attributes ``in_channels``
+            and ``min_points``. It is moved to ``device`` and set to evaluation mode, and stays so: call
+            ``model.train()`` before you train it again, and ``model.eval()`` before you predict again.
         classes: class names in label order.
         parts: part names ``"class/part"`` in label order; empty for a classifier.
-        num_points: number of points of the clouds that the model was trained on.
-        config: of the run that the model comes from, kept for those who ask; the predictor itself does not.
-        takes_category: whether the model itself reads the category; else it only restricts the parts.
-        classifier: says the category of a cloud that comes without one.
-        batch_size: forward passes that run at once.
-        seed: of the draw of points; the same cloud and seed give the same labels.
-        device: where the model runs.
-        precision: of :meth:`run`, ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``; attention maps are float32.
+        num_points: number of points per cloud in training.
+        config: config of the run that trained the model. It is stored as an attribute and not used here.
+        takes_category: whether the category is an input of the model. If not, it only restricts the predicted parts.
+        classifier: predicts the category of clouds given without one.
+        batch_size: number of forward passes per batch.
+        seed: seed for subsampling. The same cloud and seed give the same labels.
+        device: device that the model runs on.
+        precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``. :meth:`attention` always uses float32.
         compile: whether to compile the model first, see :func:`bixt3d.inference.compiled.compile_for_prediction`.
-        drop_strays: whether to leave stray points out (:func:`bixt3d.inference.strays.find_strays`), which then take
-            the parts of the nearest point that is left.
-        up: the axis that is up in the clouds to come, unless a call says otherwise. The model sees y up, as it did in
-            training.
+        drop_strays: whether to leave out stray points (:func:`bixt3d.inference.strays.find_strays`). A segmenter gives
+            them the part of the nearest remaining point.
+        up: default up axis of the clouds. They are turned so that y is up, as in training.
 
     Raises:
-        ValueError: a number out of range; there is no such axis; or the classifier knows none of the classes, has
-            parts itself, or is given to a model that predicts classes.
+        ValueError: a number is out of range, the axis is unknown, or the classifier shares no class with the model,
+            predicts parts itself, or is given to a model that predicts classes.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Predictor:
         self.classifier = classifier
         self.batch_size, self.seed, self.drop_strays, self.up = batch_size, seed, drop_strays, up
         owners = [name.rpartition("/")[0] for name in self.parts]
-        # (classes, parts): which parts belong to a class
+        # (classes, parts): which parts belong to which class
         self._belongs = torch.tensor(
             [[owner == name for owner in owners] for name in self.classes], dtype=torch.bool
         ).to(self.device)
@@ -104,24 +103,24 @@ class Predictor:
         category: str | Sequence[str | None] | None = None,
         up: str | None = None,
     ) -> Any:
-        """Predict the class, or the part of every point, of one cloud or, in batches, of several.
+        """Predict the class, or the part of each point, of one cloud or of several in batches.
 
         Args:
-            points: a :class:`~bixt3d.io.Cloud`, or an array ``(N, 3)`` (``(N, 6)`` with normals), real, N at
-                least 1, in any unit; or several clouds: a list of such, or an array ``(B, N, 3 or 6)``.
-            normals: ``(N, 3)`` of any length, where the points bring none; estimated where the model needs them and
-                they are absent or one has no direction.
-            category: name of the cloud's class, for a segmenter. Of several clouds normals and category come as a list,
-                one for each; a single name holds for all.
-            up: the axis that is up in the cloud; None for the predictor's own.
+            points: one cloud: a :class:`~bixt3d.io.Cloud`, or a real array ``(N, 3)``, or ``(N, 6)`` with normals, with
+                N at least 1, in any unit. Or several clouds: a list of these, or an array ``(B, N, 3 or 6)``.
+            normals: ``(N, 3)``, not necessarily of unit length, if ``points`` has none. If the model needs normals and
+                they are missing, or one of them has no direction, all are estimated.
+            category: class name of the cloud, for a segmenter. For several clouds, pass ``normals`` and ``category`` as
+                lists with one entry per cloud. A single name applies to all of them.
+            up: up axis of the cloud; None for that of the predictor.
 
         Returns:
-            A :class:`~bixt3d.inference.prediction.Prediction`, or a list of them where there are several clouds.
+            A :class:`~bixt3d.inference.prediction.Prediction`, or a list of them for several clouds.
 
         Raises:
-            ValueError: the cloud is empty, has NaN, or more than one point and no extent; or the category
-                is unknown, needed and absent, or given to a classifier; or there is no such axis.
-            TypeError: the points are no real numbers.
+            ValueError: a cloud is empty, has NaN, or has several points that all coincide; the category is unknown,
+                missing where the model needs it, or given to a classifier; or the axis is unknown.
+            TypeError: the points are not real numbers.
             ImportError: normals have to be estimated and open3d is not installed.
         """
         clouds = each_cloud(points, normals, category)
@@ -138,10 +137,10 @@ class Predictor:
         up: str | None = None,
         whole: bool = False,
     ) -> Job:
-        """Check and normalise one cloud; takes and raises what a call does.
+        """Check and normalise one cloud for :meth:`run`.
 
-        With ``whole`` a classifier, too, keeps all points: :meth:`attention` shows them, and :meth:`run` predicts the
-        mean over the subsets.
+        Arguments and errors are those of a call. With ``whole``, a classifier also keeps all points: :meth:`attention`
+        then covers them, and :meth:`run` averages its probabilities over the subsets.
         """
         cloud = as_cloud(points, normals).turned(up or self.up)
         index, first = self._category(cloud, category)
@@ -151,7 +150,7 @@ class Predictor:
         whole = whole or bool(self.parts)
         pieces = cut(len(xyz), self.num_points, self.min_points, seed=self.seed, all_points=whole)
         if not whole and len(xyz) > self.num_points:
-            # not scaled again: training and evaluation, too, draw from clouds that were normalised whole
+            # not scaled again, since training and evaluation also subsample clouds that were normalised as a whole
             kept = pieces[0]
             xyz, pieces, cloud = xyz[kept], np.arange(len(kept))[None], cloud.subset(kept)
         if self.model.in_channels != 3:
@@ -159,7 +158,7 @@ class Predictor:
         return Job(xyz, pieces, index, first, speakers, strays)
 
     def run(self, jobs: Sequence[Job]) -> list[Prediction]:
-        """Predict several clouds, in batches of passes of equal size."""
+        """Predict several prepared clouds. Each batch holds forward passes with the same number of points."""
         jobs = self._with_category(jobs)
         found = [
             np.zeros((len(job.features), len(self.parts)) if self.parts else (len(self.classes),), np.float32)
@@ -185,22 +184,22 @@ class Predictor:
         category: str | None = None,
         up: str | None = None,
     ) -> np.ndarray:
-        """Return how much latents attend to each point: the mean over heads of the softmax over tokens.
+        """Return how much latents attend to each point: the softmax over tokens, averaged over heads.
 
-        Where the layer has fewer tokens than there are points, a point takes the weight of the token
-        nearest to it. Of a cloud that is cut into K subsets, each subset's weights are divided by K.
+        If the layer has fewer tokens than there are points, each point takes the weight of its nearest token. If the
+        cloud is split into K subsets, the weights of each subset are divided by K.
 
         Args:
-            points: as in a call, or what :meth:`prepare` made of it with ``whole``.
-            latents: numbers of the latents.
-            layer: the layer, from 0; negative ones count from the last.
+            points: one cloud, as in a call, or the result of :meth:`prepare` with ``whole=True``.
+            latents: indices of the latents, from 0.
+            layer: index of the layer, from 0. A negative index counts from the last layer.
             category, up: as in a call.
 
         Returns:
             ``(len(latents), N)`` float32.
 
         Raises:
-            ValueError: the model has no latents, or no such latent or layer; and what a call raises.
+            ValueError: the model has no latents, a latent or the layer does not exist, or a call would raise it.
         """
         if not hasattr(self.model, "forward_features"):
             name = type(self.model).__name__
@@ -230,7 +229,7 @@ class Predictor:
         return weights if job.speakers is None else weights[:, job.speakers]
 
     def check_category(self, category: str | None) -> None:
-        """Raise a ValueError that says what is wrong with the category of a cloud, if anything is."""
+        """Raise a ValueError if the category is unknown, or given to a classifier. None is valid."""
         if category is not None and not self.parts:
             raise ValueError("category: this model is a classifier and needs none; leave it out.")
         if category is not None and category not in self.classes:
@@ -247,7 +246,7 @@ class Predictor:
         if len(self.classes) == 1:
             return 0, None
         if self.classifier is not None:
-            return None, self.classifier.prepare(cloud, up="y")  # it is turned already
+            return None, self.classifier.prepare(cloud, up="y")  # the cloud has been turned already
         if self.takes_category:
             raise ValueError(
                 f"{cloud.path}: the model needs the category of the cloud; give --category NAME "
@@ -256,19 +255,19 @@ class Predictor:
         return None, None
 
     def _with_category(self, jobs: Sequence[Job]) -> list[Job]:
-        """Let the classifier say the category where it is open."""
+        """Fill in missing categories with the predictions of the classifier."""
         jobs = list(jobs)
         waiting = {j: job.classify_first for j, job in enumerate(jobs) if job.classify_first is not None}
         if not waiting or self.classifier is None:
             return jobs
         for j, prediction in zip(waiting, self.classifier.run(list(waiting.values())), strict=True):
-            # the best of the classes that this model knows
+            # the most probable class that this model knows
             known = next(name for name, _ in prediction.top(len(prediction.names)) if name in self.classes)
             jobs[j] = replace(jobs[j], category=self.classes.index(known), classify_first=None)
         return jobs
 
     def _tensors(self, jobs: Sequence[Job], batch: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
-        """Return points ``(B, n, C)``, and for parts the category ``(B,)``, -1 for an open one."""
+        """Return points ``(B, n, C)`` and, for a segmenter, categories ``(B,)``, -1 if unknown."""
         points = torch.from_numpy(np.stack([jobs[j].features[jobs[j].pieces[k]] for j, k in batch]))
         category = None
         if self.parts:

@@ -1,4 +1,4 @@
-"""From a predictor and clouds to scenes: what the viewer's command shows."""
+"""Predict clouds and make scenes of the results for the viewer."""
 
 from __future__ import annotations
 
@@ -33,20 +33,22 @@ def scenes_of_files(
     samples: int | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Scene]:
-    """Predict files and make a scene of each that can be used, beside its true parts where the file has part labels.
+    """Predict files and make a scene of each, with its true parts if the file has part labels.
+
+    Files that cannot be used are reported and skipped.
 
     Args:
-        predictor: of parts, or of classes (which shows the class, or attention).
-        files: as :func:`bixt3d.io.finding.find_files` lists them.
-        category: class of all clouds, where the model asks for it.
-        attention: numbers of latents whose attention is shown in place of the parts.
-        layer: layer of that attention.
-        up: the axis that is up in the files; model and pictures see it as y. None for that of training.
-        samples: points to draw from a mesh; None for the reader's default.
-        report: called with what is wrong with each of the other files, one sentence.
+        predictor: predictor of parts, or of classes, for which the scene shows the class.
+        files: as returned by :func:`bixt3d.io.finding.find_files`.
+        category: category of all clouds, if the model needs it.
+        attention: indices of latents whose attention is shown instead of the prediction.
+        layer: layer of the attention.
+        up: up axis of the files, turned to y for the model and pictures. None for that of training.
+        samples: number of points to draw from a mesh; None for the reader's default.
+        report: called with the message of each error, one sentence.
 
     Raises:
-        ValueError: the model has no such category, latent or layer.
+        ValueError: the category, a latent or the layer does not exist in the model.
     """
     predictor.check_category(category)
     up = chosen_up(predictor, up)
@@ -74,18 +76,18 @@ def scenes_of_split(
     attention: Sequence[int] | None = None,
     layer: int = -1,
 ) -> list[Scene]:
-    """Predict shapes of the data set that a model was trained on, beside their true parts.
+    """Predict shapes of the data set that the model was trained on, and make scenes with their true parts.
 
-    The category given to the model is the true one, unless ``category`` or the predictor's classifier says another.
+    The model gets the true category, unless ``category`` is given or the predictor has a classifier.
 
     Args:
         predictor, category, attention, layer: see :func:`scenes_of_files`.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        index: which shapes, from 0; None for the first six.
-        data_root: folder of the data set, where it is not that of the config.
+        index: indices of the shapes, from 0; None for the first six.
+        data_root: folder of the data set, if not that of the config.
 
     Raises:
-        ValueError: there is no such shape, or the data set has other classes or parts than the model.
+        ValueError: a shape does not exist, or the data set has other classes or parts than the model.
     """
     predictor.check_category(category)
     node = dict(predictor.config["data"])
@@ -108,8 +110,8 @@ def scenes_of_split(
 
 
 def _read(file: Path, samples: int | None, seed: int, parts: Sequence[str]) -> Cloud:
-    """Read a cloud, with its labels where they can be those of such parts."""
-    if not parts or file.suffix.lower() in (".las", ".laz"):  # whose points all have a class, none of parts
+    """Read a cloud, with its labels if they are valid indices into ``parts``."""
+    if not parts or file.suffix.lower() in (".las", ".laz"):  # their labels are not parts
         return read_points(file, num_samples=samples, seed=seed)
     try:
         cloud = read_points(file, num_samples=samples, seed=seed, labels=True)
@@ -117,7 +119,7 @@ def _read(file: Path, samples: int | None, seed: int, parts: Sequence[str]) -> C
         if labels is not None and (outside := (labels < UNLABELLED) | (labels >= len(parts))).any():
             wanted = f"0 to {len(parts) - 1}, the model's parts"
             reason = f"{file}: expected labels {wanted}, got {labels[outside][0]}."
-    except ValueError as error:  # of its labels, or of its points, which then fail again
+    except ValueError as error:  # from the labels, or from the points, which then fail again below
         cloud = read_points(file, num_samples=samples, seed=seed)
         reason = str(error)
     if reason:

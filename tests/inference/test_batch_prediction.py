@@ -80,7 +80,7 @@ def test_files_that_lie_or_have_strays_are_labelled_as_those_that_do_not(tmp_pat
 
 @pytest.mark.parametrize(
     ("trained", "said", "note"),
-    [("z", None, ""), ("z", "y", "with y up; those .* trained on had z up"), ("z", "z", ""), (None, "z", "")],
+    [("z", None, ""), ("z", "y", "with y up, but .* files with z up"), ("z", "z", ""), (None, "z", "")],
 )
 def test_without_a_word_files_lie_as_those_of_training(tmp_path, caplog, trained, said, note):
     """A note where the user says otherwise; none where training did not say, as with ModelNet."""

@@ -88,7 +88,7 @@ def test_a_program_is_the_model(checkpoint, tmp_path, name):
     deferring = "prefer_deferred_runtime_asserts_over_guards"
     if name == "hierarchy" and deferring not in inspect.signature(torch.export.export).parameters:
         with pytest.raises(
-            RuntimeError, match=r"export: torch .* cannot leave checks of sizes to the exported graph"
+            RuntimeError, match=r"export: torch .* cannot defer checks of sizes to the exported graph"
         ):
             export_checkpoint(checkpoint(name), tmp_path / "model.pt2")
         return
