@@ -1,1 +1,1 @@
-"""Pictures of labelled clouds: what to show, then picture, window or web page."""
+"""Show labelled clouds as pictures, in a window or on a web page."""

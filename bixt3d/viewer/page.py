@@ -1,4 +1,4 @@
-"""A page that shows scenes in any browser: one HTML file with nothing to fetch."""
+"""Write scenes as a self-contained HTML page for any browser."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ MAX_POINTS = 500_000
 
 
 def write_page(path: str | os.PathLike[str], scenes: Sequence[Scene], *, title: str = "bixt3d") -> None:
-    """Write scenes as one self-contained HTML page that turns with the mouse or a finger.
+    """Write scenes as one self-contained HTML page on which they can be turned by mouse or touch.
 
-    Coordinates are embedded as base64 of float32, colours of uint8. A cloud of more than 500,000 points is
-    thinned to that number by a fixed stride, and the page says so.
+    Coordinates (float32) and colours (uint8) are embedded as base64. A cloud of more than 500,000 points is subsampled
+    evenly to that number, and the page says so.
 
     Args:
         path: the ``.html`` file.
-        scenes: one or more; the page has buttons to go through them.
-        title: of the page.
+        scenes: one or more scenes. The page has buttons to switch between them.
+        title: title of the page.
 
     Raises:
-        ValueError: there is no scene.
+        ValueError: ``scenes`` is empty.
     """
     if not scenes:
         raise ValueError("scenes: got none, expected at least one.")
     data = json.dumps({"title": title, "scenes": [_scene(scene) for scene in scenes]}, ensure_ascii=True)
-    # "<" may end the script or open a comment in a name; as an escape it is the same JSON
+    # "<" in a name could end the script or start a comment; escaped, it is the same JSON
     data = data.replace("<", "\\u003c")
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     write_text(path, template.replace("/*SCENES*/null", data))

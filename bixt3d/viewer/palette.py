@@ -1,4 +1,4 @@
-"""The colours of parts: fixed, and told apart with any of the common forms of colour blindness."""
+"""Fixed colours of parts, which stay distinguishable with the common forms of colour blindness."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Found by a search over sRGB for eight colours whose smallest CIEDE2000 difference is largest, under
-# normal vision and full protanopia, deuteranopia and tritanopia (simulated after Machado et al. 2009), also
-# against a white background: at least 20 in each case, where the palette of Okabe and Ito comes to 11. The
-# order puts the most different first, since most categories have two to four parts.
+# Found by a search over sRGB for the eight colours that maximise the smallest CIEDE2000 difference between any two
+# and to a white background, under normal vision and full protanopia, deuteranopia and tritanopia (simulated after
+# Machado et al. 2009). It is at least 20 in each case; the palette of Okabe and Ito reaches 11. The most different
+# colours come first, since most categories have two to four parts.
 PALETTE = np.array(
     [
         (60, 45, 120),  # indigo
@@ -29,13 +29,13 @@ PLAIN = np.array((110, 120, 135), dtype=np.uint8)
 
 
 def part_colors(parts: Sequence[str]) -> np.ndarray:
-    """Give each part the colour of its place within its class.
+    """Assign each part a colour by its position within its class.
 
-    Part ``i`` of a class has the same colour in every picture, whatever the model and whichever parts
-    occur. From the ninth part of one class on, the colours repeat.
+    Part ``i`` of a class has the same colour in every picture, whatever the model and the parts that occur. Colours
+    repeat from the ninth part of a class on.
 
     Args:
-        parts: part names ``"class/part"``; names without a class count as of one class.
+        parts: part names ``"class/part"``. Names without a class are taken as one class.
 
     Returns:
         ``(P, 3)`` uint8, red, green, blue.
@@ -50,18 +50,18 @@ def part_colors(parts: Sequence[str]) -> np.ndarray:
 
 
 def error_colors(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Colour wrong points dark red and correct ones light grey: ``(N, 3)`` uint8 for labels ``(N,)``."""
+    """Return colours ``(N, 3)`` uint8 for labels ``(N,)``: dark red where wrong, light grey where correct."""
     return np.where((labels == truth)[:, None], CORRECT, WRONG)
 
 
 def ramp_colors(values: np.ndarray) -> np.ndarray:
-    """Colour numbers from 0 (pale) to 1 (dark), ``(N,)``, by a ramp that grows evenly darker.
+    """Map values ``(N,)`` from 0 (pale) to 1 (dark) to a colour ramp of evenly decreasing lightness.
 
     Returns:
-        ``(N, 3)`` uint8; values outside [0, 1] take the colour of the nearer end.
+        ``(N, 3)`` uint8. Values outside [0, 1] are clipped.
     """
     import matplotlib
 
-    # reversed, so that what is small fades into the white background; its palest tenth is left out
+    # reversed, so that small values fade into the white background; without its palest tenth
     ramp = matplotlib.colormaps["magma_r"]
     return (ramp(0.1 + 0.9 * np.clip(values, 0, 1))[:, :3] * 255).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Draw scenes with open3d: to a picture without a display, or in a window."""
+"""Render scenes with open3d to a picture, without a display; the camera is shared with the window."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from ..io.writing import atomic_file
 from .scene import Scene
 
-# the shared libraries that open3d loads, and the Debian or Ubuntu packages that bring them
+# shared libraries that open3d loads, and the Debian or Ubuntu packages that contain them
 _PACKAGES = {
     "libEGL": "libegl1",
     "libGL": "libgl1",
@@ -25,15 +25,15 @@ _PACKAGES = {
     "libusb": "libusb-1.0-0",
 }
 FRONT = (0.55, 0.4, 0.75)  # from the object towards the camera; y is up
-MARGIN = 0.92  # share of the picture's width that the cloud may take
+MARGIN = 0.92  # fraction of the picture's width that the cloud may fill
 
 
 def save_png(path: str | os.PathLike[str], scenes: Sequence[Scene], *, size: int = 360) -> None:
-    """Render scenes into one picture, the views of each side by side; needs no display.
+    """Render scenes into one picture, with the views of each side by side. Needs no display.
 
     Args:
         path: the ``.png`` file.
-        scenes: one or more; from the fourth on, two share a row.
+        scenes: one or more scenes. With four or more, each row has two.
         size: width and height of one view, in pixels.
 
     Raises:
@@ -49,14 +49,14 @@ def save_png(path: str | os.PathLike[str], scenes: Sequence[Scene], *, size: int
     lines = max(len(view.legend) for scene in scenes for view in scene.views)
     dpi = 100
     inches = size / dpi
-    below = 0.22 + 0.17 * lines  # of a view: its legend
+    below = 0.22 + 0.17 * lines  # height of the legend below a view
     figure = Figure(figsize=(views * abreast * inches, rows * (inches + below + 0.35)), dpi=dpi)
     width, height = figure.get_size_inches()
     for i, (scene, drawn) in enumerate(zip(scenes, images, strict=True)):
         row, column = divmod(i, abreast)
         top = height - row * (inches + below + 0.35)
         left = column * views * inches
-        # a file name may hold bytes that are no text, and dollars that start no formula
+        # a file name may contain bytes that are not valid UTF-8, and dollar signs that are not formulas
         name = scene.name.encode("utf-8", "backslashreplace").decode("utf-8")
         at = ((left + 0.1) / width, (top - 0.16) / height)
         figure.text(*at, name, fontsize=9, va="center", parse_math=False)
@@ -80,9 +80,9 @@ def save_png(path: str | os.PathLike[str], scenes: Sequence[Scene], *, size: int
 
 
 def render(scenes: Sequence[Scene], *, size: int = 360) -> list[list[np.ndarray]]:
-    """Render every view of every scene off screen: arrays ``(size, size, 3)`` uint8, white background."""
+    """Render every view of every scene off screen to arrays ``(size, size, 3)`` uint8 on a white background."""
     o3d = import_open3d()
-    scale = 2  # drawn larger, then averaged, since open3d's points are hard-edged squares
+    scale = 2  # rendered larger, then averaged, since open3d draws points as hard-edged squares
     images = []
     with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
         visualizer = o3d.visualization.Visualizer()
@@ -109,7 +109,7 @@ def render(scenes: Sequence[Scene], *, size: int = 360) -> list[list[np.ndarray]
 
 
 def import_open3d() -> Any:
-    """Import open3d, or say in one sentence what it lacks."""
+    """Import open3d, or raise an ImportError that says what is missing."""
     try:
         import open3d
     except ImportError as error:
@@ -117,7 +117,7 @@ def import_open3d() -> Any:
             "Pictures and the window need open3d: pip install open3d (or the smaller open3d-cpu). "
             f"({str(error).splitlines()[0]})"
         ) from error
-    except OSError as error:  # the wheel is there, a shared library that it links to is not
+    except OSError as error:  # open3d is installed, but a shared library that it links to is missing
         missing = str(error).partition(":")[0]
         package = next((p for name, p in _PACKAGES.items() if missing.startswith(name)), missing)
         raise ImportError(
@@ -128,10 +128,11 @@ def import_open3d() -> Any:
 
 
 def check_display() -> None:
-    """Raise where no window can be opened, before anything that would crash there is called.
+    """Raise an error if no window can be opened, since open3d may crash without a display.
 
     Raises:
-        RuntimeError: there is no display, or it does not answer; the message says what to do.
+        RuntimeError: there is no display, or it does not respond.
+        ImportError: libX11 is not installed.
     """
     remedy = (
         "save a picture with --save FILE.png, or a page for any browser with --save FILE.html; over ssh, a window "
@@ -161,33 +162,33 @@ def check_display() -> None:
 
 
 def point_cloud(o3d: Any, points: np.ndarray, colors: np.ndarray) -> Any:
-    """Make open3d's cloud of points ``(N, 3)`` and colours ``(N, 3)`` uint8."""
+    """Make an open3d point cloud from points ``(N, 3)`` and colours ``(N, 3)`` uint8."""
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.astype(np.float64)))
     cloud.colors = o3d.utility.Vector3dVector(colors.astype(np.float64) / 255)
     return cloud
 
 
 def point_size(count: int, pixels: int) -> float:
-    """Return a size of points, in pixels, at which a cloud of ``count`` looks like a surface."""
+    """Return the point size, in pixels, at which a cloud of ``count`` points looks like a surface."""
     return float(np.clip(0.55 * pixels / np.sqrt(count), 2.0, 14.0))
 
 
 def aim(control: Any, points: np.ndarray) -> None:
-    """Look from in front, a little from the right and above, as near as shows all points.
+    """Point the camera at the cloud from the front, slightly right and above, as close as shows all points.
 
     Args:
-        control: open3d's view control, with its bounding box set to that of the points.
+        control: open3d's view control, whose bounding box is that of the points.
         points: ``(N, 3)``, y up.
     """
     low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
     front = np.array(FRONT) / np.linalg.norm(FRONT)
-    # open3d takes the two as they are: an up that is not at right angles to the front would shear the picture
+    # open3d uses both vectors as they are: an up that is not orthogonal to the front would shear the picture
     up = np.array((0.0, 1.0, 0.0)) - front[1] * front
     up /= np.linalg.norm(up)
     control.set_lookat((low + high) / 2)
     control.set_front(front)
     control.set_up(up)
-    # a point is in the picture if its distance from the axis is at most tan(fov / 2) times its depth
+    # a point is visible if its distance from the axis is at most tan(fov / 2) times its depth
     seen = (points - (low + high) / 2) @ np.stack([np.cross(up, front), up, front], axis=1)
     slope = np.tan(np.radians(control.get_field_of_view()) / 2)
     distance = (np.abs(seen[:, :2]).max(axis=1) / (MARGIN * slope) + seen[:, 2]).max()
@@ -195,7 +196,7 @@ def aim(control: Any, points: np.ndarray) -> None:
 
 
 def screenshot_name(folder: Path, scene: Scene, title: str) -> Path:
-    """Return a file name in ``folder`` that is not taken, made of the scene and its view."""
+    """Return an unused file name in ``folder``, made of the names of the scene and its view."""
     stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{scene.name}_{title}").strip("._")
     path = folder / f"{stem}.png"
     number = 2

@@ -1,4 +1,4 @@
-"""What a picture of a cloud shows, apart from how it is drawn: coloured views and a legend."""
+"""Scenes: point clouds with coloured views and legends, independent of how they are drawn."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class LegendEntry:
     """One line of a legend.
 
     Args:
-        name: what has the colour.
+        name: label of the colour.
         color: red, green, blue, 0 to 255.
-        share: share of the points in [0, 1]; None where it has no meaning.
+        share: fraction of the points in [0, 1]; None if not applicable.
     """
 
     name: str
@@ -29,7 +29,7 @@ class LegendEntry:
 
     @property
     def text(self) -> str:
-        """Name and share, such as ``"wing 31.5 %"``."""
+        """The name and the percentage of points, such as ``"wing 31.5 %"``."""
         return self.name if self.share is None else f"{self.name} {100 * self.share:.1f} %"
 
 
@@ -40,7 +40,7 @@ class View:
     Args:
         title: such as ``"prediction"``.
         colors: ``(N, 3)`` uint8.
-        legend: what the colours mean.
+        legend: legend of the colours.
     """
 
     title: str
@@ -50,12 +50,12 @@ class View:
 
 @dataclass(frozen=True)
 class Scene:
-    """A cloud and the ways to look at it.
+    """A point cloud and its views.
 
     Args:
-        name: the file or the name within the data set.
+        name: name of the file, or of the shape in its data set.
         points: ``(N, 3)`` float32 in the unit sphere, y up.
-        views: one or more.
+        views: one or more views.
     """
 
     name: str
@@ -70,17 +70,17 @@ def part_scene(
     parts: Sequence[str],
     truth: np.ndarray | None = None,
 ) -> Scene:
-    """Show predicted parts and, where the truth is known, the truth and the errors.
+    """Make a scene of predicted parts and, if the truth is given, views of the truth and the errors.
 
     Args:
         name: title of the scene.
         points: ``(N, 3)`` in any unit.
-        labels: ``(N,)`` predicted parts, index into ``parts``.
+        labels: ``(N,)`` predicted parts, as indices into ``parts``.
         parts: part names ``"class/part"``.
-        truth: ``(N,)`` true parts, -1 where they are not known; or None.
+        truth: ``(N,)`` true parts, -1 where unknown; or None.
 
     Raises:
-        ValueError: labels of another length than the points, or outside ``parts``.
+        ValueError: labels or truth differ from the points in length, or are outside ``parts``.
     """
     for argument, values, least in (("labels", labels, 0), ("truth", truth, UNLABELLED)):
         if values is None:
@@ -110,15 +110,15 @@ def part_scene(
 
 
 def attention_scene(name: str, points: np.ndarray, weights: np.ndarray, latents: Sequence[int]) -> Scene:
-    """Show what latents attend to, one view a latent.
+    """Make a scene of attention weights, with one view per latent.
 
-    Each view is scaled by its own 99th percentile, since a few points can hold most of the attention.
+    Each view is scaled by its own 99th percentile, since a few points can have most of the attention.
 
     Args:
         name: title of the scene.
         points: ``(N, 3)`` in any unit.
         weights: ``(len(latents), N)`` attention weights, 0 or more.
-        latents: number of each latent.
+        latents: index of each latent.
     """
     views = []
     for latent, row in zip(latents, weights, strict=True):
@@ -133,7 +133,7 @@ def attention_scene(name: str, points: np.ndarray, weights: np.ndarray, latents:
 
 
 def plain_scene(name: str, points: np.ndarray, title: str) -> Scene:
-    """Show a cloud in one colour under a title, such as its predicted class."""
+    """Make a scene of one view in a single colour, titled with, for example, the predicted class."""
     colors = np.broadcast_to(PLAIN, (len(points), 3)).copy()
     return Scene(name, unit_sphere(points), (View(title, colors, ()),))
 
@@ -141,14 +141,14 @@ def plain_scene(name: str, points: np.ndarray, title: str) -> Scene:
 def _part_legend(
     labels: np.ndarray, parts: Sequence[str], colors: np.ndarray, other: np.ndarray | None
 ) -> tuple[LegendEntry, ...]:
-    """List the parts that occur here or in ``other``, so that the legends of two views line up."""
+    """List the parts that occur in ``labels`` or ``other``, so that the legends of both views match."""
     counts, elsewhere = (
         np.bincount(values[values != UNLABELLED], minlength=len(parts))
         for values in (labels, labels if other is None else other)
     )
     shown = np.flatnonzero(counts + elsewhere).tolist()
     classes = {parts[i].rpartition("/")[0] for i in shown}
-    # with one class the prefix says nothing
+    # with one class, the prefix is redundant
     names = [parts[i].rpartition("/")[2] if len(classes) == 1 else parts[i] for i in shown]
     return tuple(
         LegendEntry(name, _rgb(colors[i]), counts[i] / len(labels))

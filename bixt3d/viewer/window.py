@@ -1,4 +1,4 @@
-"""The viewer's window: keys, legend, screenshots."""
+"""Show scenes in a window with keys, a legend and screenshots."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ P, left arrow    previous shape      2  ground truth (or the second view)
 + / -            point size          3  errors only (or the third view)
 S                screenshot          R  look from the front again
 drag, wheel      turn, zoom          Q, Esc  close"""
-_RIGHT, _LEFT = 262, 263  # GLFW's numbers of the arrow keys
+_RIGHT, _LEFT = 262, 263  # GLFW key codes of the arrow keys
 _LINE = 19.0  # pixels between lines; open3d's capital letters are 10 units tall, drawn as 10 pixels
 
 
 class Browser:
-    """Which shape and which view is shown; knows nothing of windows."""
+    """Keep track of the scene and view on display, independently of the window."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
         if not scenes:
@@ -33,27 +33,27 @@ class Browser:
 
     @property
     def scene(self) -> Scene:
-        """The scene that is shown."""
+        """The current scene."""
         return self.scenes[self.index]
 
     @property
     def view(self) -> View:
-        """The view that is shown: the one chosen, or the last where this scene has fewer."""
+        """The current view: the chosen one, or the last if the scene has fewer views."""
         return self.scene.views[min(self.view_index, len(self.scene.views) - 1)]
 
     def step(self, by: int) -> None:
-        """Go on by ``by`` scenes, round the end."""
+        """Move ``by`` scenes forward, wrapping around at the ends."""
         self.index = (self.index + by) % len(self.scenes)
 
     def choose(self, view_index: int) -> bool:
-        """Take another view; False, and no change, where the scene has no such view."""
+        """Switch to a view. Returns False, and changes nothing, if the scene has no such view."""
         if view_index >= len(self.scene.views):
             return False
         self.view_index = view_index
         return True
 
     def caption(self) -> tuple[LegendEntry, ...]:
-        """Return the lines to show beside the cloud: name, view, legend."""
+        """Return the lines of the caption: name, view title and legend."""
         ink = (40, 40, 40)
         place = f"{self.index + 1}/{len(self.scenes)} {self.scene.name}"
         return (LegendEntry(place, ink), LegendEntry(self.view.title, ink), *self.view.legend)
@@ -62,15 +62,16 @@ class Browser:
 def show(
     scenes: Sequence[Scene], *, width: int = 1000, height: int = 750, folder: Path | None = None
 ) -> None:
-    """Open a window on scenes and return when it is closed.
+    """Show scenes in a window and return when it is closed.
 
     Args:
-        scenes: what to go through.
-        width, height: of the window, in pixels.
-        folder: where screenshots go; None for the current folder.
+        scenes: one or more scenes.
+        width, height: size of the window, in pixels.
+        folder: folder for screenshots; None for the current folder.
 
     Raises:
-        RuntimeError: no display can be opened; the message says what to do instead.
+        ValueError: ``scenes`` is empty.
+        RuntimeError: no window can be opened; the message suggests what to do instead.
         ImportError: open3d is not installed, or lacks a system library.
     """
     check_display()
@@ -78,7 +79,7 @@ def show(
 
 
 class _Window:
-    """open3d's window around a browser."""
+    """The open3d window that displays a browser."""
 
     def __init__(self, browser: Browser, o3d: Any, width: int, height: int, folder: Path) -> None:
         self.browser = browser
@@ -92,11 +93,11 @@ class _Window:
             )
         self.height = height
         option = self.visualizer.get_render_option()
-        option.light_on = False  # colours as in the legend, whatever side is seen
+        option.light_on = False  # without shading, colours match the legend
         option.mesh_show_back_face = True
         self.legend: Any = None
-        self.letters = np.zeros((0, 3))  # its vertices, in pixels
-        self.camera = np.zeros(0)  # for which it was placed
+        self.letters = np.zeros((0, 3))  # vertices of the legend, in pixels
+        self.camera = np.zeros(0)  # camera parameters that the legend was placed for
         keys = {
             ord("N"): lambda _: self._step(1),
             ord("P"): lambda _: self._step(-1),
@@ -106,7 +107,7 @@ class _Window:
             ord("2"): lambda _: self._choose(1),
             ord("3"): lambda _: self._choose(2),
             ord("="): lambda _: self._resize(1.25),
-            334: lambda _: self._resize(1.25),  # + of the number block
+            334: lambda _: self._resize(1.25),  # + on the numeric keypad
             ord("-"): lambda _: self._resize(0.8),
             333: lambda _: self._resize(0.8),
             ord("S"): lambda _: self._screenshot(),
@@ -158,14 +159,14 @@ class _Window:
         return False
 
     def _add_legend(self) -> None:
-        """Draw the caption as flat letters; open3d's light window has no text of its own."""
+        """Draw the caption as flat letter meshes, since open3d's basic window cannot draw text."""
         whole = self.o3d.geometry.TriangleMesh()
         for line, entry in enumerate(self.browser.caption()):
             letters = self.o3d.t.geometry.TriangleMesh.create_text(_printable(entry.text), depth=0.01)
             letters = letters.to_legacy().paint_uniform_color((0.16, 0.16, 0.16))
             down = -_LINE * line
             indent = 0.0
-            if line >= 2:  # below the name and the view, lines have a colour
+            if line >= 2:  # the lines below the name and the view have a colour
                 swatch = self.o3d.geometry.TriangleMesh.create_box(10.0, 10.0, 0.01)
                 swatch.paint_uniform_color(np.array(entry.color) / 255)
                 whole += swatch.translate((0.0, down + 4.0, 0.0))
@@ -177,19 +178,19 @@ class _Window:
         self.visualizer.add_geometry(self.legend, reset_bounding_box=False)
 
     def _place_legend(self) -> None:
-        """Put the legend's vertices where the camera sees them in the upper left corner."""
+        """Move the legend's vertices to the upper left corner of the camera's view."""
         camera = self.visualizer.get_view_control().convert_to_pinhole_camera_parameters()
         lens = camera.intrinsic
         self.camera = np.concatenate([camera.extrinsic.ravel(), lens.intrinsic_matrix.ravel()])
         pixels = np.stack([18 + self.letters[:, 0], 30 - self.letters[:, 1]], axis=1)  # y points down
         centre = np.array([lens.width / 2, lens.height / 2])
-        # at depth 1 before the camera, which open3d keeps between its clipping planes
+        # at depth 1 in front of the camera, which open3d keeps between its clipping planes
         seen = np.column_stack([(pixels - centre) / lens.get_focal_length(), np.ones(len(pixels))])
         rotation, shift = camera.extrinsic[:3, :3], camera.extrinsic[:3, 3]
         self.legend.vertices = self.o3d.utility.Vector3dVector((seen - shift) @ rotation)
 
     def _hold_legend(self) -> bool:
-        """Keep the legend in its corner while the cloud turns or the window changes its size."""
+        """Keep the legend in its corner when the cloud is turned or the window resized."""
         camera = self.visualizer.get_view_control().convert_to_pinhole_camera_parameters()
         now = np.concatenate([camera.extrinsic.ravel(), camera.intrinsic.intrinsic_matrix.ravel()])
         if np.array_equal(now, self.camera):
@@ -200,5 +201,5 @@ class _Window:
 
 
 def _printable(text: str) -> str:
-    """Replace what open3d's font lacks."""
+    """Replace characters that open3d's font lacks."""
     return "".join(c if " " <= c <= "~" else "?" for c in text) or " "
