@@ -1,1 +1,1 @@
-"""From a checkpoint to figures, on clean and on corrupted clouds, and their reports."""
+"""Evaluate checkpoints on clean and corrupted clouds, and write reports."""

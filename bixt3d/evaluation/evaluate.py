@@ -1,4 +1,4 @@
-"""Measure a checkpoint: everything is rebuilt from the file alone."""
+"""Evaluate a checkpoint. Data set, task and model are rebuilt from the file alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SPLITS = ("test", "train", "val")
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a checkpoint and overrides of its config make."""
+    """Everything rebuilt from a checkpoint and overrides of its config."""
 
     config: Mapping[str, Any]
     settings: TrainSettings
@@ -51,24 +51,24 @@ class Rebuilt:
 def rebuild(
     path: str | Path, overrides: Sequence[str] = (), *, drop_strays: bool = False, trust_code: bool = False
 ) -> Rebuilt:
-    """Rebuild data set, task and model of a checkpoint, the model on its device with the file's weights.
+    """Rebuild the data set, task and model of a checkpoint, and load the weights on the device.
 
-    Where the run computed does not matter: unless an override says otherwise it is one device of this machine, and
-    float32 where that device cannot do the precision of the run.
+    The device settings of the training run are ignored: unless overridden, one device of this machine is used, in
+    float32 if it cannot run the precision of training.
 
     Args:
-        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file of
+        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file written by
             ``scripts/publish.py``.
-        overrides: of the checkpoint's config, such as ``data.root=DIR``.
-        drop_strays: let a classifier see clouds without their stray points.
-        trust_code: let the checkpoint's config name code of your own, see :func:`bixt3d.inference.loading.read_config`;
-            overrides may anyway.
+        overrides: overrides of the checkpoint's config, such as ``data.root=DIR``.
+        drop_strays: whether a classifier sees clouds without their stray points.
+        trust_code: allow the checkpoint's config to name your own code, see
+            :func:`bixt3d.inference.loading.read_config`. Overrides always may.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint, or no data.
+        FileNotFoundError: the checkpoint or the data do not exist.
         RuntimeError: a file is damaged.
-        ValueError: an override is wrong, the config names code of others, the data set has other classes or parts than
-            the checkpoint, or stray points are to be dropped for a task other than classification.
+        ValueError: an override is invalid, the config names untrusted code, the data set has other classes or parts
+            than the checkpoint, or ``drop_strays`` is used for a task other than classification.
     """
     content = load_checkpoint(path)
     config = read_config(content, path, trust_code=trust_code)
@@ -112,21 +112,22 @@ def evaluate_checkpoint(
     votes: int = 1,
     seed: int = 0,
 ) -> Any:
-    """Measure a checkpoint on a split.
+    """Evaluate a checkpoint on a split, print the result and write a report.
 
     Args:
         path, overrides, drop_strays, trust_code: see :func:`rebuild`.
         split: ``"test"``, ``"train"`` or ``"val"``.
-        out: folder for the report; nothing is written where it is None.
-        votes: above 1 for a second figure, of the mean over so many predictions of each cloud
-            (:class:`bixt3d.evaluation.votes.Voting`), which is printed and written under a name of its own.
-        seed: of the votes.
+        out: folder for the report; None to write nothing.
+        votes: number of predictions to average per cloud (:class:`bixt3d.evaluation.votes.Voting`). If above 1, the
+            result of voting is printed and written in addition, under its own name.
+        seed: seed of the votes.
 
     Returns:
-        The task's result, of one prediction for each cloud.
+        The task's result for a single prediction per cloud.
 
     Raises:
-        ValueError: unknown split, or a number out of range; and whatever :func:`rebuild` raises.
+        ValueError: the split is unknown, or a number is out of range.
+        For further errors, see :func:`rebuild`.
     """
     _check_split(split)
     check_votes(votes, seed)
@@ -150,7 +151,7 @@ def evaluate_checkpoint(
         print_result({"checkpoint": result, **voted}, facts)
         if voted:
             print(
-                "  votes: a mean over stretched copies of each cloud; compare it with figures of as many votes alone"
+                "  votes: a mean over stretched copies of each cloud; compare it only with figures of as many votes"
             )
         if out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)
@@ -169,16 +170,16 @@ def evaluate_robustness(
     trust_code: bool = False,
     out: str | Path | None = None,
 ) -> RobustnessResult:
-    """Measure a classifier on corrupted clouds and on fewer points.
+    """Evaluate a classifier on corrupted clouds and on fewer points, print the result and write a report.
 
     Args:
         path, overrides, split, drop_strays, trust_code: see :func:`evaluate_checkpoint`.
-        plan: what to measure.
-        out: folder for ``robustness.csv``, ``robustness.json`` and ``robustness.png``; nothing is written
-            where it is None.
+        plan: corruptions, severities and numbers of points to evaluate.
+        out: folder for ``robustness.csv``, ``robustness.json`` and ``robustness.png``; None to write nothing.
 
     Raises:
-        ValueError: the checkpoint is no classifier; and whatever :func:`evaluate_checkpoint` raises.
+        ValueError: the checkpoint is not a classifier, or the split is unknown.
+        For further errors, see :func:`rebuild`.
     """
     _check_split(split)
     made = rebuild(path, overrides, drop_strays=drop_strays, trust_code=trust_code)

@@ -1,4 +1,4 @@
-"""How a classifier takes corrupted clouds and fewer points: what to measure, and the figures."""
+"""Evaluate the robustness of a classifier to corruptions and to fewer points."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ COLUMNS = ("corruption", "severity", "level", "points", "OA", "mAcc")
 
 @dataclass(frozen=True)
 class RobustnessPlan:
-    """What to measure.
+    """The corruptions, severities and numbers of points to evaluate.
 
     Args:
-        corruptions: names, see :data:`bixt3d.datasets.corruptions.CORRUPTIONS`.
-        severities: which of 1 to 5.
-        point_counts: how many of each cloud's first points.
-        seed: of the corruptions, 0 or more.
+        corruptions: names from :data:`bixt3d.datasets.corruptions.CORRUPTIONS`.
+        severities: severities, each from 1 to 5.
+        point_counts: numbers of points. The first ones of each cloud are used.
+        seed: seed of the corruptions, 0 or more.
 
     Raises:
-        ValueError: a value is unknown, or there is nothing to measure.
+        ValueError: a value is unknown, or both ``corruptions`` and ``point_counts`` are empty.
     """
 
     corruptions: tuple[str, ...] = ()
@@ -52,10 +52,10 @@ class RobustnessPlan:
 
     @classmethod
     def parse(cls, given: Mapping[str, str]) -> RobustnessPlan:
-        """Read the texts of a command line: ``all``, one value, or several with commas between them.
+        """Parse command-line options by name, each ``all`` or a comma-separated list of values.
 
         Raises:
-            ValueError: a value is unknown, or there is nothing to measure.
+            ValueError: a value is unknown, or neither corruptions nor numbers of points are given.
         """
         seed = _numbers("seed", given.get("seed", "0"))
         if len(seed) != 1:
@@ -70,14 +70,14 @@ class RobustnessPlan:
 
 @dataclass(frozen=True)
 class RobustnessResult:
-    """Figures on clean and on corrupted clouds, in percent.
+    """Accuracies on clean and on corrupted clouds, in percent.
 
     Attributes:
-        clean: figures on the clouds as they are, by name.
-        rows: one measurement each, under ``COLUMNS``.
-        by_points: figures by number of points, the most first.
-        refused: numbers of points that could not be measured, with the reason.
-        clouds: how many clouds each figure is over.
+        clean: ``OA`` and ``mAcc`` on clean clouds.
+        rows: one row for each corruption and severity, with the keys ``COLUMNS``.
+        by_points: ``OA`` and ``mAcc`` by number of points, in descending order.
+        refused: numbers of points that could not be evaluated, with the reason.
+        clouds: number of clouds.
     """
 
     clean: Mapping[str, float]
@@ -87,9 +87,9 @@ class RobustnessResult:
     clouds: int
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Return, for each corruption and for ``mean`` over them, the figures meant over severities.
+        """Return the means over severities for each corruption and, with several, their ``mean``.
 
-        ``OA relative`` is OA over OA of the clean clouds, in percent.
+        ``OA relative`` is OA divided by OA on clean clouds, in percent.
         """
         names = list(dict.fromkeys(row["corruption"] for row in self.rows))
         found = {}
@@ -137,7 +137,7 @@ class RobustnessResult:
             print(f"not measured: {reason}")
 
     def write(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
-        """Write ``robustness.csv``, ``robustness.json`` and ``robustness.png``; returns their paths."""
+        """Write ``robustness.csv``, ``robustness.json`` and ``robustness.png``, and return their paths."""
         paths = [folder / f"robustness.{kind}" for kind in ("csv", "json", "png")]
         rows = [{"corruption": "none", "severity": 0, "points": facts["points"], **self.clean}, *self.rows]
         rows += [
@@ -172,14 +172,14 @@ def measure_robustness(
     make_loader: Callable[[int | None], Any],
     plan: RobustnessPlan,
 ) -> RobustnessResult:
-    """Measure a classifier on clean clouds, on each corruption and on fewer points.
+    """Evaluate a classifier on clean clouds, on each corruption and severity, and on fewer points.
 
     Args:
         fabric: launched Lightning Fabric.
-        model: on the fabric's device, with ``min_points``.
+        model: model on the fabric's device, with ``min_points``.
         task: classification (:class:`bixt3d.tasks.Classification`).
-        make_loader: makes the loader of clean clouds, of so many points or (None) of as many as in training.
-        plan: what to measure.
+        make_loader: takes the number of points, or None for that of training, and returns a loader of clean clouds.
+        plan: corruptions, severities and numbers of points to evaluate.
     """
     from rich.console import Console
     from rich.progress import track
@@ -192,7 +192,7 @@ def measure_robustness(
             refused[count] = f"{count:,} points: the clouds hold {stored:,}"
         elif count < model.min_points:
             refused[count] = f"{count:,} points: the model's grouping needs {model.min_points:,}"
-    console = Console(stderr=True)  # standard output is for the result
+    console = Console(stderr=True)  # standard output is reserved for the result
     hidden = not (console.is_terminal and fabric.is_global_zero)
     shown = functools.partial(track, console=console, transient=True, disable=hidden)
     clean = evaluate(fabric, model, task, clean_loader).summary()

@@ -1,4 +1,4 @@
-"""Pictures about robustness; matplotlib is loaded when one is drawn."""
+"""Plots of robustness results and corrupted clouds. matplotlib is imported when a plot is drawn."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def plot_robustness(
     *,
     title: str,
 ) -> None:
-    """Draw accuracy against severity for each corruption, and against the number of points.
+    """Plot accuracy against severity for each corruption, and against the number of points.
 
     Args:
-        curves: overall accuracy in percent by severity, by corruption; may be empty.
+        curves: overall accuracy in percent by corruption and severity; may be empty.
         by_points: overall accuracy in percent by number of points; may be empty.
-        clean: overall accuracy in percent of the clouds as they are.
-        path: the PNG to write.
-        title: line above.
+        clean: overall accuracy in percent on clean clouds.
+        path: output PNG file.
+        title: title of the figure.
     """
     from matplotlib.figure import Figure
 
@@ -56,12 +56,12 @@ def plot_robustness(
 
 
 def plot_clouds(clouds: Mapping[str, Tensor], path: Path, *, columns: int = 5, reach: float = 1.0) -> None:
-    """Draw clouds side by side, from above in front, shaded by depth.
+    """Draw clouds side by side, seen from the front and above, coloured by depth.
 
     Args:
-        clouds: ``(N, 3)`` points, y up, by the name below each.
-        path: the PNG to write.
-        columns: clouds in a row.
+        clouds: ``(N, 3)`` points with y up, by name. The name is drawn below each cloud.
+        path: output PNG file.
+        columns: number of clouds per row.
         reach: half the width of each picture, in the unit of the points.
     """
     from matplotlib.figure import Figure
