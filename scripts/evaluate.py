@@ -1,12 +1,13 @@
-"""Measure a checkpoint, on clean clouds or on corrupted ones.
+"""Evaluate a checkpoint on clean or on corrupted clouds.
 
 python scripts/evaluate.py CHECKPOINT [split=test] [out=DIR] [votes=10 [seed=0]] [key=value ...]
 python scripts/evaluate.py CHECKPOINT corruption=all points=all [severity=1,2,3,4,5] [seed=0] [out=DIR] [key=value ...]
 
-CHECKPOINT is a best.pt or last.pt, a run folder (its last.pt), or a .safetensors file of scripts/publish.py; key=value
-changes its config, such as data.root=DIR, and trust_code=true lets that config name code outside the toolkit.
-docs/robustness.md says what the corruptions are. out=DIR writes tables, for classes predictions.csv with a row for each
-cloud as well. votes=10 measures the mean over ten stretched copies of each cloud too, a figure of its own.
+CHECKPOINT is a best.pt or last.pt, a run folder (its last.pt), or a .safetensors file written by scripts/publish.py.
+key=value overrides its config, such as data.root=DIR. trust_code=true lets the checkpoint's config name code outside
+the toolkit. out=DIR writes tables; for a classifier, these include predictions.csv with a row for each cloud. votes=10
+also reports a separate result for the mean over ten stretched copies of each cloud. drop_strays=true leaves out stray
+points. docs/robustness.md describes the corruptions.
 """
 
 import sys
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 def measure(checkpoint: str, own: dict[str, str], overrides: list[str]) -> None:
-    """Measure what the command line asks for."""
+    """Run the evaluation that the options ask for."""
     options: dict[str, Any] = {"split": own.get("split", "test"), "out": own.get("out")}
     for switch in SWITCHES:
         given = own.get(switch, "false")
@@ -50,7 +51,7 @@ def measure(checkpoint: str, own: dict[str, str], overrides: list[str]) -> None:
 
 
 def whole_number(name: str, text: str) -> int:
-    """Read the value of an option."""
+    """Parse the value of an option as a whole number."""
     if not text.isdecimal():
         raise ValueError(f"{name}: expected a whole number, got {text!r}.")
     return int(text)

@@ -1,10 +1,10 @@
-"""Write the model of a checkpoint for programs without this toolkit.
+"""Export the model of a checkpoint to ONNX or torch.export.
 
-python scripts/export.py CHECKPOINT model.onnx      # models on single points, for onnxruntime and others
+python scripts/export.py CHECKPOINT model.onnx      # models without grouping, for onnxruntime and others
 python scripts/export.py CHECKPOINT model.pt2       # every model, for torch.export.load
 
-The file takes any number of clouds and points. It is read back and compared with the model, and it says in its
-metadata which classes there are and what to do to a cloud before.
+The exported model takes any number of clouds and points. The file is loaded and compared with the model. Its metadata
+lists the classes and describes how to normalise a cloud.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Predict the class, or the parts, of your own clouds and meshes with a checkpoint.
+"""Predict the classes or the parts of your own clouds and meshes with a checkpoint.
 
 python scripts/predict.py CHECKPOINT FILES...                  # files, folders, 'quoted/patterns/*.ply'
 python scripts/predict.py CHECKPOINT FILES... --out results --png
@@ -6,11 +6,11 @@ python scripts/predict.py SEGMENTER FILES... --category chair
 python scripts/predict.py SEGMENTER FILES... --classifier CLASSIFIER
 torchrun --nproc_per_node=4 scripts/predict.py CHECKPOINT FILES...
 
-A classifier writes the five most probable classes of every file to predictions.csv and predictions.json. A
-segmenter writes FILE_parts.ply (coloured) and FILE_parts.npz (points, labels, names, probabilities) beside
-predictions.csv. Of up to ten files each answer is printed as well. A file that cannot be used is reported and passed
-over; the exit status is then 1. Ctrl-C and SIGTERM end the run after the files at hand, with a summary of those that
-are done and exit status 130 or 143; a second Ctrl-C ends it at once.
+A classifier writes the five most probable classes of each file to predictions.csv and predictions.json. A segmenter
+writes predictions.csv and, for each file, FILE_parts.ply (coloured) and FILE_parts.npz (points, labels, names,
+probabilities). With up to ten files, the results are also printed. A file that cannot be used is reported and skipped,
+and the exit status is then 1. Ctrl-C and SIGTERM end the run after the current files, with a summary of those that are
+done and exit status 130 or 143. A second Ctrl-C ends it at once.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from bixt3d.errors import report_errors
 from bixt3d.options import add_prediction_options, loading_options
 from bixt3d.training.allocator import keep_freed_memory
 
-FEW = 10  # files: of so many each answer is printed
+FEW = 10  # up to this number of files, each result is printed
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_prediction_options(made, files="+")
-    made.add_argument("--out", type=Path, default=Path("predictions"), help="folder (default: predictions)")
-    made.add_argument("--png", action="store_true", help="also a picture of the parts (needs open3d)")
-    made.add_argument("--batch-size", type=int, default=16, help="forward passes at once (default: 16)")
+    made.add_argument(
+        "--out", type=Path, default=Path("predictions"), help="output folder (default: predictions)"
+    )
+    made.add_argument("--png", action="store_true", help="also write a picture of the parts (needs open3d)")
+    made.add_argument("--batch-size", type=int, default=16, help="forward passes per batch (default: 16)")
     made.add_argument(
         "--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: 32-true)"
     )
     made.add_argument(
-        "--compile", action="store_true", help="compile the model first: on a CPU it pays for PointMLP"
+        "--compile", action="store_true", help="compile the model first (faster for PointMLP on a CPU)"
     )
     return made
 
@@ -75,7 +77,7 @@ def predict(options: argparse.Namespace) -> int:
         **choices,
     )
     stop = StopRequest()
-    console = Console(stderr=True)  # standard output is for the result
+    console = Console(stderr=True)  # standard output is reserved for the result
     batch = BatchPredictor(
         predictor,
         options.out,
@@ -97,14 +99,14 @@ def predict(options: argparse.Namespace) -> int:
                 total=len(files),
                 console=console,
                 transient=True,
-                disable=few or not console.is_terminal,  # the lines tell the progress of few files
+                disable=few or not console.is_terminal,  # few files print a line each instead
             ):
                 answer = batch.answer(file) if few else ""
                 if answer:
                     print(answer, flush=True)
-        except KeyboardInterrupt:  # the second Ctrl-C
+        except KeyboardInterrupt:  # a second Ctrl-C
             pass
-        finally:  # whatever ended it, what is done is kept
+        finally:  # keep what is done, however the run ended
             written = batch.write_summary(files, f"_rank{rank}" if world_size > 1 else "")
     done = len(batch.rows) - batch.failed
     what = "parts" if predictor.parts else "classes"

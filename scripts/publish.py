@@ -3,7 +3,7 @@
 python scripts/publish.py RUN/best.pt weights --name modelnet40_hierarchy
 python scripts/publish.py RUN/last.pt weights --dtype float32 --robustness DIR/robustness.json
 
-scripts/predict.py, scripts/evaluate.py and scripts/view_parts.py take the file in place of a checkpoint.
+scripts/predict.py, scripts/evaluate.py and scripts/view_parts.py accept the file as a checkpoint.
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("checkpoint", type=Path, help="a best.pt or last.pt in its run folder")
     made.add_argument("out", type=Path, help="folder for NAME.safetensors and NAME.md")
-    made.add_argument("--name", help="of the weights (default: the config's name)")
+    made.add_argument("--name", help="name of the weights (default: that of the config)")
     made.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of matrices (default: bfloat16)"
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="data type of matrices (default: bfloat16)",
     )
-    made.add_argument("--max-mb", type=float, default=16.0, help="largest file, in megabytes (default: 16)")
-    made.add_argument("--robustness", type=Path, help="robustness.json of scripts/evaluate.py, for the card")
+    made.add_argument(
+        "--max-mb", type=float, default=16.0, help="maximum size of the file, in megabytes (default: 16)"
+    )
+    made.add_argument(
+        "--robustness", type=Path, help="robustness.json written by scripts/evaluate.py, for the card"
+    )
     made.add_argument("--note", help="a sentence about the training data, for the card")
     made.add_argument(
         "--trust-code", action="store_true", help="let the checkpoint name code outside the toolkit"

@@ -1,14 +1,14 @@
-"""See predicted parts: in a window, as a picture or as a page for any browser.
+"""View predicted parts in a window, as a picture or as a page for any browser.
 
-python scripts/view_parts.py CHECKPOINT FILES...                          # a window; labels in a file are the truth
+python scripts/view_parts.py CHECKPOINT FILES...                          # a window; labels in files are the truth
 python scripts/view_parts.py CHECKPOINT --split test --index 0 12 40      # shapes of its data set, with the truth
-python scripts/view_parts.py CHECKPOINT FILES... --save parts.png         # no display needed
-python scripts/view_parts.py CHECKPOINT FILES... --save parts.html        # turns with the mouse
+python scripts/view_parts.py CHECKPOINT FILES... --save parts.png         # a picture, no display needed
+python scripts/view_parts.py CHECKPOINT FILES... --save parts.html        # a page, turned with the mouse
 python scripts/view_parts.py CHECKPOINT FILES... --attention 0 5 9        # what these latents attend to
 
-Keys in the window: N and P next and previous shape; 1, 2, 3 prediction, ground truth, errors only; + and -
-point size; S screenshot; R look from the front; Q close. Attention works with a classifier too. A file that cannot
-be used is reported and passed over; the exit status is then 1.
+Keys in the window: N and P for the next and previous shape; 1, 2, 3 for prediction, ground truth and errors; + and -
+for the point size; S for a screenshot; R for the front view; Q to close. Attention works with a classifier too. A file
+that cannot be used is reported and skipped, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_prediction_options(made, files="*")
     made.add_argument(
-        "--split", choices=("train", "val", "test"), help="shapes of the checkpoint's data set instead"
+        "--split", choices=("train", "val", "test"), help="view shapes of the checkpoint's data set instead"
     )
-    made.add_argument("--index", type=int, nargs="+", help="which of them (default: the first 6)")
-    made.add_argument("--data-root", help="where that data set lies, if elsewhere than at training")
+    made.add_argument("--index", type=int, nargs="+", help="indices of the shapes (default: the first 6)")
+    made.add_argument("--data-root", help="folder of that data set, if it has moved since training")
     made.add_argument("--save", type=Path, help="write FILE.png or FILE.html instead of opening a window")
     made.add_argument(
         "--attention", type=int, nargs="+", metavar="L", help="colour by what latent L attends to"
     )
     made.add_argument("--layer", type=int, help="layer of the attention (default: the last)")
-    made.add_argument("--size", type=int, help="pixels of a view in a .png (default: 360)")
+    made.add_argument("--size", type=int, help="width of a view in a .png, in pixels (default: 360)")
     return made
 
 
@@ -55,7 +55,7 @@ def view(options: argparse.Namespace) -> int:
     choices = loading_options(options)
     if options.save is not None:
         check_file(options.save)
-    # what cannot be shown is said before anything is computed
+    # fail before any computation if the result cannot be shown
     if kind is None:
         check_display()
     if kind != ".html":
@@ -95,12 +95,12 @@ def view(options: argparse.Namespace) -> int:
 
 
 def check_options(options: argparse.Namespace, kind: str | None) -> None:
-    """Refuse options that contradict each other or would do nothing; ``kind`` is the suffix of ``--save``."""
+    """Raise a ValueError for options that conflict or have no effect; ``kind`` is the suffix of ``--save``."""
     if bool(options.files) == bool(options.split):
         raise ValueError("expected either FILES or --split, got both or neither.")
     if options.split and options.up:
         raise ValueError(
-            "--up: is for FILES; a data set is shown as the model sees it, and data.up=z turns it when training."
+            "--up: is for FILES; leave it out with --split, since a data set is turned as in training (data.up)."
         )
     if options.split and options.samples is not None:
         raise ValueError("--samples: is for meshes among FILES; leave it out with --split.")
