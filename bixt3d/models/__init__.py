@@ -1,4 +1,4 @@
-"""BiXT models for point clouds, and baselines to compare them with."""
+"""BiXT models for point clouds, and baselines for comparison."""
 
 from .classifier import BiXTClassifier
 from .decoder import PointMLPDecoder

@@ -1,4 +1,4 @@
-"""The known category of a cloud, as an input of a part segmenter."""
+"""Encode the category of a cloud as input of a part segmenter."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ..ops.backends.tracing import in_transform
 
 
 def one_hot_category(category: Tensor | None, points: Tensor, num_categories: int) -> Tensor:
-    """Return the categories of a batch as ``(B, num_categories)`` rows of zeros and a one.
+    """Return the categories of a batch as one-hot rows ``(B, num_categories)``.
 
     Args:
-        category: ``(B,)`` int64, 0 to ``num_categories - 1``; the range is checked on the CPU alone, where
-            that needs no wait, and not under torch.func.
-        points: ``(B, N, C)``, the batch that they belong to; gives the dtype.
+        category: ``(B,)`` int64, 0 to ``num_categories - 1``. The range is checked only on the CPU, where this needs no
+            synchronisation, and not under torch.func.
+        points: ``(B, N, C)``, the batch of clouds, which determines the dtype of the result.
         num_categories: number of categories.
 
     Raises:
-        ValueError: there is no category, one out of range, or another number of them than clouds.
-        TypeError: the categories are no int64.
+        ValueError: ``category`` is None, out of range, or not one per cloud.
+        TypeError: ``category`` is not int64.
     """
     batch = points.shape[0]
     if category is None:
         raise ValueError(
-            f"category: the model was built to be told the category, got None; give one of 0 to "
+            f"category: the model needs the category of each cloud, got None; give one of 0 to "
             f"{num_categories - 1} for each of the {batch} clouds."
         )
     if category.dtype != torch.int64:
         raise TypeError(f"category: expected dtype torch.int64, got {category.dtype}.")
     if category.shape != (batch,):
         raise ValueError(f"category: expected shape ({batch},), one per cloud, got {tuple(category.shape)}.")
-    if in_transform():  # vmap cannot look at values, as one_hot does too
+    if in_transform():  # vmap cannot read values, as the check and one_hot do
         numbers = torch.arange(num_categories, device=category.device)
         return (category.unsqueeze(1) == numbers).to(points.dtype)
     if category.device.type == "cpu" and not torch.compiler.is_compiling():

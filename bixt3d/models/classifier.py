@@ -13,7 +13,7 @@ from .points import enough_points
 
 
 class BiXTClassifier(nn.Module):
-    """Classify point clouds from the mean of the refined latents.
+    """Classify point clouds with BiXT, from the mean of the refined latents.
 
     ``logits = head(norm(mean over latents(encoder(tokenizer(points)))))``
 
@@ -24,7 +24,7 @@ class BiXTClassifier(nn.Module):
         dropout: dropout before the linear head.
 
     Raises:
-        ValueError: tokenizer and encoder do not agree on the token width.
+        ValueError: tokenizer and encoder differ in token width.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1.
     """
@@ -48,12 +48,12 @@ class BiXTClassifier(nn.Module):
 
     @property
     def in_channels(self) -> int:
-        """Channels of a point: 3 for xyz, 6 for xyz and normal."""
+        """Number of channels per point: 3 for xyz, 6 for xyz and normal."""
         return self.tokenizer.in_channels
 
     @property
     def min_points(self) -> int:
-        """The fewest points a cloud may have."""
+        """Minimum number of points per cloud."""
         return self.encoder.min_points
 
     def _encode(self, points: Tensor, return_attention: bool):
@@ -65,25 +65,24 @@ class BiXTClassifier(nn.Module):
     def forward_features(
         self, points: Tensor, *, return_attention: bool = False
     ) -> tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, list[LayerAttention]]:
-        """Encode points without classifying them.
+        """Encode points without the classification head.
 
         Args:
             points: ``(B, N, C)`` float.
-            return_attention: return the attention maps of every layer as well; they are not computed
-                otherwise.
+            return_attention: whether to compute and return the attention maps of every layer as well.
 
         Returns:
-            latents ``(B, M, D)``, tokens ``(B, S, D')`` and their centers ``(B, S, 3)``; with
-            ``return_attention`` a fourth item, a list with the maps and token centers of each layer.
+            latents ``(B, M, D)``, tokens ``(B, S, D')`` and their centers ``(B, S, 3)``. With ``return_attention``,
+            also a list with the attention maps and token centers of each layer.
         """
         out = self._encode(points, return_attention)
         return out[:3] if out.attention is None else (*out[:3], out.attention)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Classify ``(B, N, C)`` points; returns ``(B, num_classes)`` logits.
+        """Return logits ``(B, num_classes)`` for points ``(B, N, C)``.
 
         Raises:
-            ValueError: points of another shape, or fewer than :attr:`min_points`.
+            ValueError: the points have another shape, or are fewer than :attr:`min_points`.
         """
         latents = self._encode(points, False).latents
         return self.head(self.dropout(self.norm(latents.mean(dim=1))))

@@ -1,4 +1,4 @@
-"""Read public checkpoints of related models."""
+"""Convert public BiXT checkpoints."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def _rename(key: str, one_sided: set[str]) -> str | None:
 def bixt_from_official(state_dict: Mapping[str, Tensor], *, dense: bool = False) -> dict[str, Tensor]:
     """Rename the weights of an official BiXT (github.com/mrkshllr/BiXT) for this toolkit.
 
-    Only names change. Any size, any depth, with layer scale or without. What belongs to images
-    (``patch_embed.*``, ``fourier_pos_encode.*``) is left out, and its names are logged as a warning.
+    Only names change. Any width and depth is supported, with or without layer scale. Tensors for images
+    (``patch_embed.*``, ``fourier_pos_encode.*``) are left out, and their names are logged as a warning.
 
     ==========================================================  ======================================
     official (``L`` = ``blocks.i.cross_attention_latents_token``)  here
@@ -90,16 +90,16 @@ def bixt_from_official(state_dict: Mapping[str, Tensor], *, dense: bool = False)
     ==========================================================  ======================================
 
     Args:
-        state_dict: official state dict, ``module.`` prefixes allowed; keys may also begin at
-            ``0.cross_attention…`` as in a bare stack of blocks.
-        dense: leave out a one-sided last layer, as is done for dense tasks with the 13-layer variants.
+        state_dict: official state dict. ``module.`` prefixes are allowed, and keys may start with
+            ``0.cross_attention…``, as in a bare stack of blocks.
+        dense: whether to leave out a one-sided last layer, as the 13-layer variants do for dense tasks.
 
     Returns:
-        A new dict with the same tensors: the keys of :class:`~bixt3d.models.BiXTEncoder`, and of the
-        classifier's ``norm.*`` and ``head.*`` where the input has them.
+        A new dict with the same tensors and the keys of :class:`~bixt3d.models.BiXTEncoder`, and the classifier's
+        ``norm.*`` and ``head.*`` if the input has them.
 
     Raises:
-        ValueError: a key is not one of an official BiXT.
+        ValueError: a key is unknown in an official BiXT.
 
     Source: names as in commit 4ce7cae of the official code; Hiller et al. (arXiv 2402.12138).
     """

@@ -1,4 +1,4 @@
-"""Read the weights of the public PointMLP code."""
+"""Convert public PointMLP checkpoints."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ _SEGMENTER = {"0": "decoder.head.0.0", "1": "decoder.head.0.1", "3": "decoder.he
 def pointmlp_from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of an official PointMLP (github.com/ma-xu/pointMLP-pytorch) for this toolkit.
 
-    Names change, and shapes: a 1×1 convolution ``(out, in, 1)`` is a linear map ``(out, in)`` here, alpha
-    and beta lose their axes of one. Classifiers of any size, elite ones too, and segmenters.
+    Shapes change as well: 1×1 convolutions ``(out, in, 1)`` become linear maps ``(out, in)``, and alpha and beta are
+    flattened. Classifiers of any size, including PointMLP-elite, and segmenters are supported.
 
     Args:
-        state_dict: official state dict, ``module.`` prefixes allowed.
+        state_dict: official state dict. ``module.`` prefixes are allowed.
 
     Returns:
-        A new dict that shares the memory: the keys of :class:`~bixt3d.models.PointMLPClassifier` or
-        :class:`~bixt3d.models.PointMLPSegmenter`.
+        A new dict with the keys of :class:`~bixt3d.models.PointMLPClassifier` or
+        :class:`~bixt3d.models.PointMLPSegmenter`. Its tensors share memory with the input.
 
     Raises:
-        ValueError: a key is not one of an official PointMLP.
+        ValueError: a key is unknown in an official PointMLP.
 
     Source: names as in commit 1ab7f04 of the official code; Ma et al., PointMLP (ICLR 2022).
     """

@@ -1,4 +1,4 @@
-"""PointMLP's decoder for part segmentation, for any encoder that hands over its levels."""
+"""PointMLP's decoder for part segmentation, for any encoder that returns its levels."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from .outputs import Level
 
 
 class PointMLPDecoder(nn.Module):
-    """Bring the levels of an encoder back to every point and score its parts.
+    """Propagate the levels of an encoder back to every point and predict part logits.
 
-    From the coarsest level on, each finer one takes up what lies above it (:class:`FeaturePropagation`).
-    Two vectors are then joined to every point: a global context, which is every level mapped to
-    ``context_dim``, pooled by its maximum over the points, concatenated and mapped once more, and the
-    embedding of the category. The head is linear, batch norm, dropout, linear, without an activation.
+    Features are propagated from the coarsest level to each finer one (:class:`~bixt3d.layers.FeaturePropagation`). Two
+    vectors are then concatenated to every point: a global context and the embedding of the category. For the context,
+    every level is mapped to ``context_dim`` and max-pooled over its points, and the concatenated results are mapped
+    once more. The head is linear, batch norm, dropout, linear, without an activation.
 
     Args:
-        level_dims: channels of the encoder's levels, finest (the points themselves) first.
-        num_parts: number of parts, over all categories.
-        num_categories: number of categories; None where the decoder is not told the category.
-        widths: channels after each propagation, coarsest first: one fewer than levels.
-        num_blocks: residual blocks in each propagation.
+        level_dims: channels of the encoder's levels, from finest (the points themselves) to coarsest.
+        num_parts: total number of parts of all categories.
+        num_categories: number of categories; None for a decoder without a category input.
+        widths: channels after each propagation, from coarsest to finest; one fewer than there are levels.
+        num_blocks: number of residual blocks in each propagation.
         context_dim: channels of the global context.
-        category_dim: channels of the embedding of the category.
-        head_dim: channels inside the head.
+        category_dim: channels of the category embedding.
+        head_dim: hidden channels of the head.
         dropout: dropout in the head.
-        expansion, bias: of the blocks, see :class:`~bixt3d.layers.PointwiseResidual`.
+        expansion, bias: settings of the residual blocks, see :class:`~bixt3d.layers.PointwiseResidual`.
 
     Raises:
-        ValueError: the numbers of levels and widths do not fit.
+        ValueError: the numbers of levels and widths do not match.
 
     Source: Ma et al., PointMLP (ICLR 2022), section 4.3, and its public code; Hiller et al., BiXT
     (arXiv 2402.12138), section 3.2, which uses it.
     """
 
-    # of a training batch: the norms of the context see one vector of each cloud
+    # per training batch, since the batch norms of the context see one vector per cloud
     min_batch_size = 2
 
     def __init__(
@@ -89,11 +89,11 @@ class PointMLPDecoder(nn.Module):
         )
 
     def forward(self, levels: Sequence[Level], category: Tensor | None = None) -> Tensor:
-        """Score the parts of every point of the finest level.
+        """Return part logits for every point of the finest level.
 
         Args:
-            levels: tokens and centers, finest first, ``len(level_dims)`` of them.
-            category: ``(B,)`` int64; read only where the decoder was built with ``num_categories``.
+            levels: tokens and centers of ``len(level_dims)`` levels, from finest to coarsest.
+            category: ``(B,)`` int64; ignored if the decoder was built without ``num_categories``.
 
         Returns:
             ``(B, N, num_parts)`` logits.

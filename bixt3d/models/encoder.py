@@ -1,4 +1,4 @@
-"""The BiXT encoder: a few learnt latents and many tokens, refined together."""
+"""The BiXT encoder, which refines a few learnt latents together with many tokens."""
 
 from __future__ import annotations
 
@@ -31,42 +31,42 @@ def _tie(target: nn.Module, source: nn.Module) -> None:
 class BiXTEncoder(nn.Module):
     """Refine M learnt latents and N tokens layer by layer, at a cost linear in N.
 
-    Each layer is cross-attention between the streams with an MLP on both, then self-attention of the
-    latents with an MLP; a token refinement may come before or after it. Unless ``dense``, the last layer
-    updates the latents alone, since nothing reads its tokens.
+    Each layer applies cross-attention between latents and tokens with an MLP on each, then self-attention of the
+    latents with an MLP. A token refinement may come before or after the cross-attention. Unless ``dense``, the last
+    layer updates only the latents, since nothing reads its tokens.
 
     Args:
         depth: number of layers.
         dim: width of the latents.
-        token_dim: width of the tokens that come in (``dim`` by default).
-        token_dims: width of the tokens after the refinement of each layer, ``depth`` numbers; all
-            ``token_dim`` by default. Only a refinement can change the width.
+        token_dim: width of the input tokens (default: ``dim``).
+        token_dims: width of the tokens after the refinement of each layer, one per layer (default: all
+            ``token_dim``). Only a refinement can change the width.
         num_latents: number of latents M.
-        num_heads: heads of every attention; must divide ``dim``.
-        mlp_ratio: hidden width of the MLPs as a multiple of their stream's width.
-        drop_path: stochastic depth, growing from 0 to this in the last layer; it drops attentions and MLPs.
+        num_heads: number of attention heads; must divide ``dim``.
+        mlp_ratio: hidden width of the MLPs as a multiple of the width of their stream.
+        drop_path: stochastic depth rate of attentions and MLPs, which rises linearly from 0 to this in the last layer.
         dropout: dropout of attention weights.
-        layer_scale: start of the learnt factor on every residual branch; None for none.
+        layer_scale: initial value of the learnt scale on every residual branch; None for no scale.
         cross: builder of the cross layer: :func:`~bixt3d.layers.bidirectional_cross` (BiXT),
             :func:`~bixt3d.layers.sequential_cross` or :func:`~bixt3d.layers.iterative_cross` (Perceiver).
-        self_attention_per_layer: latent self-attention layers in each layer (a Perceiver has several).
+        self_attention_per_layer: number of latent self-attentions in each layer (a Perceiver has several).
         share_cross: ``"none"``, ``"all"`` (every layer uses the parameters of the first cross layer) or
-            ``"all_but_first"``.
+            ``"all_but_first"`` (all layers after the first use those of the second).
         refinement: builder ``(in_dim, out_dim) -> module`` of the token refinement, such as
-            :class:`~bixt3d.layers.GroupRefinement`, whose ``reduction`` and ``num_neighbors`` count as 1 where
-            it does not say; None for none.
-        refinement_layers: the layers (from 0) that have one; all by default.
-        refine: ``"before"`` the cross-attention of its layer or ``"after"`` it. After it a one-sided last
-            layer has none: nothing would read the refined tokens.
-        dense: update the tokens in the last layer too, for heads that read them.
-        checkpoint_activations: in training, keep only what goes into each layer and compute the layer again
-            for its gradient: the same numbers with less memory, for about a third more time.
-        chunk: in evaluation without gradient, the number of tokens that are tokenised or go through a
-            bi-directional layer at a time, over all clouds of a batch; without refinements it bounds every tensor
-            but the tokens themselves. None for 4,096 on the CPU, where it is faster, and for all elsewhere.
+            :class:`~bixt3d.layers.GroupRefinement`; None for none. Its attributes ``reduction`` and
+            ``num_neighbors`` count as 1 if it has none.
+        refinement_layers: indices of the layers that have a refinement (default: all).
+        refine: ``"before"`` or ``"after"`` the cross-attention. With ``"after"``, a one-sided last layer has no
+            refinement, since nothing would read the refined tokens.
+        dense: whether the last layer updates the tokens too, for heads that read them.
+        checkpoint_activations: in training, store only the inputs of each layer and recompute the layer in the
+            backward pass. The results are the same. This saves memory and takes about a third more time.
+        chunk: number of tokens, over all clouds of a batch, to tokenise and to pass through a bi-directional layer at
+            a time, in evaluation without gradient. Without refinements, it bounds the size of every tensor except the
+            tokens. None for 4,096 on the CPU, where that is faster, and for all tokens elsewhere.
 
     Raises:
-        ValueError: heads do not divide the width, or an option does not fit another.
+        ValueError: ``num_heads`` does not divide the width, or options are invalid or conflict.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.3 and appendix C.1.
     """
@@ -152,7 +152,7 @@ class BiXTEncoder(nn.Module):
     def _token_widths(
         depth: int, token_dim: int, token_dims: Sequence[int] | None, refined: set[int]
     ) -> list[int]:
-        """Width of the tokens before layer 0 and after the refinement of each layer."""
+        """Return the token widths before the first layer and after the refinement of each layer."""
         if token_dims is None:
             return [token_dim] * (depth + 1)
         if len(token_dims) != depth:
@@ -197,13 +197,13 @@ class BiXTEncoder(nn.Module):
 
     @property
     def out_token_dim(self) -> int:
-        """Width of the tokens that come out."""
+        """Width of the output tokens."""
         return self.level_dims[-1]
 
     def freeze_unread_latents(self) -> None:
-        """Stop training what changes nothing but the last layer's latents, for heads that read tokens alone.
+        """Freeze the parameters that only affect the last layer's latents, for heads that read only tokens.
 
-        Such parameters never get a gradient, and distributed training waits for every trainable one.
+        These parameters never get a gradient, and distributed training would wait for it.
         """
         last = self.blocks[-1]
         unread: list[nn.Module] = [last.self_attention]  # type: ignore[list-item]
@@ -226,18 +226,18 @@ class BiXTEncoder(nn.Module):
 
         Args:
             tokens: ``(B, N, token_dim)``.
-            centers: xyz of the tokens, read by refinements alone.
-            latent_shift: ``(B, 1, dim)`` to add to the learnt latents of each cloud.
-            return_attention: also compute every layer's attention maps.
-            return_levels: also keep the tokens before the first layer and after each.
-            overwrite: allow the memory of ``tokens`` to be written over where no gradient is recorded.
+            centers: ``(B, N, 3)`` xyz of the tokens, read only by refinements.
+            latent_shift: ``(B, 1, dim)``, added to the learnt latents of each cloud.
+            return_attention: whether to return the attention maps of every layer.
+            return_levels: whether to return the tokens before the first layer and after each layer.
+            overwrite: whether ``tokens`` may be overwritten in place when no gradient is recorded.
         """
         latents = self.latents if latent_shift is None else self.latents + latent_shift
         levels = [Level(tokens, centers)] if return_levels else []
         neighbor_index: Tensor | None = None
         attention: list[LayerAttention] = []
         run = self._checkpointed if self.checkpoint_activations and self.training else self._layer
-        # Without a gradient nobody else sees what a layer made of the tokens, and the next one may write over it.
+        # Without a gradient, nothing else reads a layer's tokens, so the next layer may overwrite them.
         kept = None if overwrite else tokens
         needed = torch.is_grad_enabled() or torch.compiler.is_compiling() or return_levels
         forgets = not needed and is_known_inside(self)
@@ -268,7 +268,7 @@ class BiXTEncoder(nn.Module):
         return_attention: bool,
         overwrite: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, LayerAttention | None]:
-        """Apply layer ``i``: its refinement and its block, which may write over the ``tokens`` given."""
+        """Apply the refinement and the block of layer ``i``. With ``overwrite``, ``tokens`` may be overwritten."""
         refinement = self.refinements[i]
         refines = not isinstance(refinement, nn.Identity)
         if refines and self.refine == "before":
@@ -282,7 +282,7 @@ class BiXTEncoder(nn.Module):
         return latents, tokens, centers, neighbor_index, attention
 
     def _checkpointed(self, *arguments: Any) -> Any:
-        """Apply a layer whose activations are computed again when its gradient is."""
-        if torch.compiler.is_compiling():  # the compiler's partitioner writes no buffer a second time
+        """Apply a layer and recompute its activations in the backward pass."""
+        if torch.compiler.is_compiling():  # the compiler's partitioner does not update buffers twice
             return checkpoint(self._layer, *arguments, use_reentrant=False)
         return checkpoint(self._layer, *arguments, use_reentrant=False, context_fn=lambda: recomputing(self))

@@ -1,4 +1,4 @@
-"""What an encoder hands to the heads."""
+"""Outputs of encoders, which heads and decoders read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..layers.attention import AttentionMaps
 
 
 class LayerAttention(NamedTuple):
-    """Attention maps of one layer and where its tokens lie.
+    """Attention maps of one layer, and the positions of its tokens.
 
     Attributes:
-        maps: the softmaxed attention of the layer.
-        centers: ``(B, S, 3)`` xyz of the S tokens that the layer saw.
+        maps: attention weights of the layer, after the softmax.
+        centers: ``(B, S, 3)`` xyz of the layer's S tokens.
     """
 
     maps: AttentionMaps
@@ -34,14 +34,14 @@ class Level(NamedTuple):
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder hands to a head.
+    """Output of an encoder.
 
     Attributes:
         latents: ``(B, M, dim)``.
-        tokens: ``(B, S, token_dims[-1])``; in a one-sided last layer they are those it read.
+        tokens: ``(B, S, token_dims[-1])``; if the last layer is one-sided, the tokens that it read.
         centers: ``(B, S, 3)`` xyz of the tokens.
-        attention: one entry a layer, or None where it was not asked for.
-        levels: the tokens before the first layer and after each, or None where they were not asked for.
+        attention: one entry per layer, or None if not requested.
+        levels: tokens before the first layer and after each layer, or None if not requested.
     """
 
     latents: Tensor

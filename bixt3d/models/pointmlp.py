@@ -1,4 +1,4 @@
-"""PointMLP, the baseline whose grouping and decoder BiXT borrows."""
+"""PointMLP, a baseline whose grouping and decoder BiXT uses too."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .points import check_channels, enough_points, fewest_points
 
 
 class PointMLPStage(nn.Module):
-    """Group, refine each neighbour, pool the group by its maximum, refine each anchor.
+    """Group points, refine each neighbour, max-pool each group and refine its anchor.
 
     Args:
-        in_dim, out_dim: channels before and after.
+        in_dim, out_dim: input and output channels.
         num_neighbors, reduction, normalize, use_xyz: see :class:`~bixt3d.layers.AffineGrouping`.
-        blocks_before, blocks_after: residual blocks before and after the pooling.
-        expansion, bias: of the blocks, see :class:`~bixt3d.layers.PointwiseResidual`.
+        blocks_before, blocks_after: number of residual blocks before and after the pooling.
+        expansion, bias: settings of the residual blocks, see :class:`~bixt3d.layers.PointwiseResidual`.
 
     Source: Ma et al., PointMLP (ICLR 2022), section 3.2.
     """
@@ -57,7 +57,7 @@ class PointMLPStage(nn.Module):
         self.after = blocks(blocks_after)
 
     def forward(self, features: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn ``(B, N, in_dim)`` at ``(B, N, 3)`` into ``(B, N // reduction, out_dim)`` and its xyz."""
+        """Map features ``(B, N, in_dim)`` at points ``(B, N, 3)`` to ``(B, N // reduction, out_dim)`` and their xyz."""
         if is_plain({self.transfer: LinearNormAct}):
             groups = map_groups(self.grouping, points, features, self.transfer[0])
             grouped = self.transfer.norm_act(groups.grouped)
@@ -68,18 +68,18 @@ class PointMLPStage(nn.Module):
 
 
 class PointMLPEncoder(nn.Module):
-    """A hierarchy of local groups, each stage with fewer points and more channels.
+    """Encode points in a hierarchy of stages, each with fewer points and more channels.
 
     Args:
         in_channels: 3 for xyz, 6 for xyz and unit normal.
         embedding_dim: channels after the first linear map.
-        width_factors: by how much each stage multiplies the channels.
-        num_neighbors, reductions, blocks_before, blocks_after: one number for each stage.
+        width_factors: factor by which each stage multiplies the channels.
+        num_neighbors, reductions, blocks_before, blocks_after: one number per stage, see :class:`PointMLPStage`.
         normalize, use_xyz: see :class:`~bixt3d.layers.AffineGrouping`.
-        expansion, bias: of the residual blocks.
+        expansion, bias: settings of the residual blocks, see :class:`~bixt3d.layers.PointwiseResidual`.
 
     Raises:
-        ValueError: the lists differ in length.
+        ValueError: the lists differ in length, or ``in_channels`` is neither 3 nor 6.
 
     Source: Ma et al., PointMLP (ICLR 2022), section 3.2 and its public code.
     """
@@ -148,12 +148,12 @@ class PointMLPEncoder(nn.Module):
         return math.prod(reduction for _, reduction in self._groupings)
 
     def forward(self, points: Tensor) -> list[Level]:
-        """Return the embedding of ``(B, N, in_channels)`` points and what each stage makes of it.
+        """Return the embedding of points ``(B, N, in_channels)`` and the output of each stage.
 
-        Points may have any floating dtype; the features have that of the parameters.
+        Points may have any floating dtype. Features have the dtype of the parameters.
 
         Raises:
-            ValueError: points of another shape, or fewer than :attr:`min_points`.
+            ValueError: the points have another shape, or are fewer than :attr:`min_points`.
         """
         check_channels(points, self.in_channels)
         enough_points(points, self.min_points)
@@ -165,13 +165,13 @@ class PointMLPEncoder(nn.Module):
 
 
 class PointMLPClassifier(nn.Module):
-    """Classify point clouds with PointMLP: the maximum over the last points, then three linear maps.
+    """Classify point clouds with PointMLP: max-pool the last level, then apply an MLP with two hidden layers.
 
     Args:
         num_classes: number of classes.
         encoder: see :class:`PointMLPEncoder`.
-        head_dims: channels of the two hidden layers of the head.
-        dropout: dropout after each of them.
+        head_dims: channels of the hidden layers of the head.
+        dropout: dropout after each hidden layer.
 
     Source: Ma et al., PointMLP (ICLR 2022), sections 3.2 and 4.1.
     """
@@ -196,21 +196,21 @@ class PointMLPClassifier(nn.Module):
 
     @property
     def in_channels(self) -> int:
-        """Channels of a point: 3 for xyz, 6 for xyz and normal."""
+        """Number of channels per point: 3 for xyz, 6 for xyz and normal."""
         return self.encoder.in_channels
 
     @property
     def min_points(self) -> int:
-        """The fewest points a cloud may have."""
+        """Minimum number of points per cloud."""
         return self.encoder.min_points
 
     @property
     def min_batch_size(self) -> int:
-        """The fewest clouds of a training batch: the batch norms of the head see one vector of each cloud."""
+        """Minimum number of clouds per training batch. The batch norms of the head see one vector per cloud."""
         return 2 if len(self.head) > 1 else 1
 
     def forward(self, points: Tensor) -> Tensor:
-        """Classify ``(B, N, C)`` points; returns ``(B, num_classes)`` logits."""
+        """Return logits ``(B, num_classes)`` for points ``(B, N, C)``."""
         return self.head(self.encoder(points)[-1].tokens.amax(dim=1))
 
 
@@ -218,10 +218,11 @@ class PointMLPSegmenter(nn.Module):
     """Segment the parts of point clouds with PointMLP.
 
     Args:
-        num_parts: number of parts, over all categories.
-        num_categories: number of categories, whose one-hot the decoder embeds.
-        encoder: with the settings of part segmentation (k 32, reduction 4, ``use_xyz``, biases).
-        decoder: completes :class:`PointMLPDecoder`.
+        num_parts: total number of parts of all categories.
+        num_categories: number of categories, which the decoder embeds as one-hot.
+        encoder: encoder with the settings of part segmentation (k 32, reduction 4, ``use_xyz``, biases).
+        decoder: builder of a :class:`PointMLPDecoder`, called with ``level_dims``, ``num_parts`` and
+            ``num_categories``.
 
     Source: Ma et al., PointMLP (ICLR 2022), section 4.3 and its public code.
     """
@@ -246,19 +247,19 @@ class PointMLPSegmenter(nn.Module):
 
     @property
     def in_channels(self) -> int:
-        """Channels of a point: 3 for xyz, 6 for xyz and normal."""
+        """Number of channels per point: 3 for xyz, 6 for xyz and normal."""
         return self.encoder.in_channels
 
     @property
     def min_points(self) -> int:
-        """The fewest points a cloud may have."""
+        """Minimum number of points per cloud."""
         return self.encoder.min_points
 
     @property
     def min_batch_size(self) -> int:
-        """The fewest clouds of a training batch."""
+        """Minimum number of clouds per training batch."""
         return getattr(self.decoder, "min_batch_size", 1)
 
     def forward(self, points: Tensor, category: Tensor | None = None) -> Tensor:
-        """Score the parts of ``(B, N, C)`` points of ``(B,)`` categories: ``(B, N, num_parts)`` logits."""
+        """Return logits ``(B, N, num_parts)`` for points ``(B, N, C)`` and int64 categories ``(B,)``."""
         return self.decoder(self.encoder(points), category)

@@ -1,4 +1,4 @@
-"""PointNet++, and PointNet without its two transforms: the baselines that learn from groups in balls, or from none."""
+"""Baselines: PointNet++, and PointNet without its two learnt transforms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .points import check_channels, enough_points
 
 
 class PointwiseMLP(nn.Sequential):
-    """Linear maps, each with batch norm and ReLU, on every point alone: ``(..., in_dim)`` -> ``(..., widths[-1])``."""
+    """Linear maps, each with batch norm and ReLU, on each point: ``(..., in_dim)`` -> ``(..., widths[-1])``."""
 
     def __init__(self, in_dim: int, widths: Sequence[int]):
         dims = [in_dim, *widths]
@@ -24,14 +24,14 @@ class PointwiseMLP(nn.Sequential):
 
 
 class SetAbstraction(nn.Module):
-    """Sample points far apart, and learn each one's features from the points in a ball around it.
+    """Sample farthest points and compute the features of each from the points in a ball around it.
 
     Args:
-        in_dim: channels of the features, 0 for none.
+        in_dim: number of feature channels, 0 for none.
         widths: channels after each linear map.
-        num_samples: points that are kept, the farthest from one another.
-        radius: of the balls, in the unit of the points.
-        max_neighbors: the most points of a ball that are looked at; a ball with fewer repeats its first.
+        num_samples: number of points sampled.
+        radius: radius of the balls, in the unit of the points.
+        max_neighbors: maximum number of points per ball. A ball with fewer repeats its first point.
 
     Source: Qi et al., PointNet++ (2017), section 3.2, with grouping at a single scale.
     """
@@ -46,7 +46,7 @@ class SetAbstraction(nn.Module):
         self.mlp = PointwiseMLP(3 + in_dim, widths)
 
     def forward(self, features: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn ``(B, N, in_dim)`` at ``(B, N, 3)`` into ``(B, num_samples, widths[-1])`` and its xyz."""
+        """Map features ``(B, N, in_dim)`` at points ``(B, N, 3)`` to ``(B, num_samples, widths[-1])`` and their xyz."""
         centers = gather_points(points, farthest_point_sample(points, self.num_samples))
         index = ball_query(centers, points, self.radius, self.max_neighbors)
         apart = group_points(points, index) - centers.unsqueeze(2)
@@ -56,14 +56,14 @@ class SetAbstraction(nn.Module):
 
 
 class PointNet2Encoder(nn.Module):
-    """Set abstractions, each with fewer points and more channels, then linear maps on every point that is left.
+    """Apply set abstractions with ever fewer points, then an MLP on each remaining point.
 
-    Without any set abstraction this is the encoder of PointNet, but for its two learnt transforms of the input.
+    Without set abstractions, this is the encoder of PointNet except for its two learnt transforms.
 
     Args:
         in_channels: 3 for xyz, 6 for xyz and unit normal.
-        num_samples, radii, max_neighbors: one number for each set abstraction, see :class:`SetAbstraction`.
-        widths: for each set abstraction and for what follows the last one, the channels after each linear map.
+        num_samples, radii, max_neighbors: one number per set abstraction, see :class:`SetAbstraction`.
+        widths: channels after each linear map, one list per set abstraction and one for the final MLP.
 
     Raises:
         ValueError: the lists differ in length.
@@ -102,16 +102,16 @@ class PointNet2Encoder(nn.Module):
 
     @property
     def min_points(self) -> int:
-        """The fewest points that every stage accepts."""
+        """Minimum number of points that every stage accepts."""
         return self._min_points
 
     def forward(self, points: Tensor) -> list[Level]:
-        """Return the features of ``(B, N, in_channels)`` points and what each stage makes of them.
+        """Return the input features of points ``(B, N, in_channels)`` and the output of each stage.
 
-        Points may have any floating dtype; the features have that of the parameters.
+        Points may have any floating dtype. Features have the dtype of the parameters.
 
         Raises:
-            ValueError: points of another shape, or fewer than :attr:`min_points`.
+            ValueError: the points have another shape, or are fewer than :attr:`min_points`.
         """
         check_channels(points, self.in_channels)
         enough_points(points, self.min_points)
@@ -125,9 +125,9 @@ class PointNet2Encoder(nn.Module):
 
 
 class PointNet2Classifier(PointMLPClassifier):
-    """Classify point clouds with PointNet++: the maximum over the last points, then three linear maps.
+    """Classify point clouds with PointNet++: max-pool the last level, then apply an MLP with two hidden layers.
 
-    Its head, 512, 256, classes, is the one that PointMLP took over.
+    PointMLP adopted its head (512, 256, classes).
 
     Source: Qi et al., PointNet++ (2017), appendix B.1.
     """

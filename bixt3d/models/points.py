@@ -1,4 +1,4 @@
-"""What every model asks of the points it is given."""
+"""Check the points given to a model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def fewest_points(groupings: Iterable[tuple[int, int]]) -> int:
 
 
 def enough_points(points: Tensor, min_points: int) -> None:
-    """Require clouds of at least ``min_points``; a traced graph takes any number, and its ops check when it runs.
+    """Check that clouds ``(B, N, C)`` have at least ``min_points`` points.
+
+    A traced graph is not checked here, since it takes any number of points. Its ops check when it runs.
 
     Raises:
-        ValueError: ``(B, N, C)`` points are fewer.
+        ValueError: there are fewer points.
     """
     if torch.compiler.is_compiling() or points.dim() != 3 or points.shape[1] >= min_points:
         return
@@ -32,7 +34,7 @@ def enough_points(points: Tensor, min_points: int) -> None:
 
 
 def check_channels(points: Tensor, in_channels: int) -> None:
-    """Require points ``(B, N, in_channels)``, of xyz or of xyz and normal.
+    """Check that points have shape ``(B, N, in_channels)``.
 
     Raises:
         ValueError: they have another shape.

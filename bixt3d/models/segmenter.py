@@ -20,36 +20,39 @@ CATEGORY_INPUTS = ("head", "latents", "tokens")
 
 
 class BiXTSegmenter(nn.Module):
-    """Score the parts of every point from the refined tokens.
+    """Segment the parts of point clouds with BiXT, from the refined tokens.
 
-    *Naive*, without a decoder: ``logits[i] = head(norm(token[i]))``; the encoder keeps every point.
-    *Encoder-decoder*: the tokens before the first layer and after each go through a
-    :class:`~bixt3d.models.PointMLPDecoder` back to every point; the encoder may reduce.
+    There are two variants:
 
-    The category of a cloud, where it is known, enters as a one-hot:
+    - *Naive*, without a decoder: ``logits[i] = head(norm(token[i]))``. The encoder must keep every point.
+    - *Encoder-decoder*: a :class:`~bixt3d.models.PointMLPDecoder` propagates the tokens before the first layer and
+      after each layer back to every point. The encoder may reduce the number of points.
 
-    - ``"tokens"``: mapped to the token width and added to every token that comes in;
-    - ``"latents"``: mapped to the latent width and added to every latent that comes in;
-    - ``"head"``: concatenated to the normed tokens, which a linear head turns into a bias for each part and
-      category; with a decoder, embedded there, as PointMLP does.
+    The category of a cloud is encoded as one-hot and enters at ``category_at``:
 
-    Nothing of this is built where ``category_at`` is None or there is one category.
+    - ``"tokens"``: mapped linearly to the token width and added to every input token.
+    - ``"latents"``: mapped linearly to the latent width and added to every input latent.
+    - ``"head"``: concatenated to the normalised tokens, so that the linear head learns a bias for each part and
+      category. With a decoder, it is embedded there, as in PointMLP.
+
+    If ``category_at`` is None or there is only one category, the model has no such input.
 
     Args:
-        num_parts: number of parts, over all categories.
+        num_parts: total number of parts of all categories.
         num_categories: number of categories.
         tokenizer: points ``(B, N, C)`` -> tokens ``(B, N, encoder.token_dim)``.
         encoder: built with ``dense=True``, see :class:`~bixt3d.models.BiXTEncoder`.
-        decoder: completes :class:`~bixt3d.models.PointMLPDecoder`; None for the naive segmenter.
+        decoder: builder of a :class:`~bixt3d.models.PointMLPDecoder`, called with ``level_dims``, ``num_parts`` and
+            ``num_categories``; None for the naive variant.
         category_at: ``"head"``, ``"latents"``, ``"tokens"`` or None.
-        dropout: dropout before the linear head; a decoder has its own.
+        dropout: dropout before the linear head. A decoder has its own.
 
     Raises:
-        ValueError: the encoder is not dense, reduces the points without a decoder, or does not agree with
-            the tokenizer on the token width; or ``category_at`` is unknown.
+        ValueError: the encoder is not dense, its last layer does not update tokens, it reduces the points without a
+            decoder, its token width differs from that of the tokenizer, or ``category_at`` is unknown.
 
-    Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1. Where the category enters
-    the naive segmenter is not published; at the tokens it reaches every layer.
+    Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1. Where the category enters the
+    naive variant has not been published. Added to the tokens, it reaches every layer.
     """
 
     def __init__(
@@ -112,22 +115,22 @@ class BiXTSegmenter(nn.Module):
 
     @property
     def takes_category(self) -> bool:
-        """Whether the model reads the category; else it takes any, None too, and passes it over."""
+        """Whether the category is an input of the model. If not, it is ignored and may be None."""
         return self.category_at is not None
 
     @property
     def in_channels(self) -> int:
-        """Channels of a point: 3 for xyz, 6 for xyz and normal."""
+        """Number of channels per point: 3 for xyz, 6 for xyz and normal."""
         return self.tokenizer.in_channels
 
     @property
     def min_points(self) -> int:
-        """The fewest points a cloud may have."""
+        """Minimum number of points per cloud."""
         return self.encoder.min_points
 
     @property
     def min_batch_size(self) -> int:
-        """The fewest clouds of a training batch: a decoder may have batch norms that see one vector of each."""
+        """Minimum number of clouds per training batch. Some batch norms of a decoder see one vector per cloud."""
         return getattr(self.decoder, "min_batch_size", 1)
 
     def _encode(
@@ -159,34 +162,33 @@ class BiXTSegmenter(nn.Module):
     def forward_features(
         self, points: Tensor, category: Tensor | None = None, *, return_attention: bool = False
     ) -> tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, list[LayerAttention]]:
-        """Encode points without scoring their parts.
+        """Encode points without the segmentation head.
 
         Args:
             points: ``(B, N, C)`` float.
-            category: ``(B,)`` int64, where :attr:`takes_category`.
-            return_attention: return the attention maps of every layer as well; they are not computed
-                otherwise.
+            category: ``(B,)`` int64, needed if :attr:`takes_category`.
+            return_attention: whether to compute and return the attention maps of every layer as well.
 
         Returns:
-            latents ``(B, M, D)``, tokens ``(B, S, D')`` and their centers ``(B, S, 3)``; with
-            ``return_attention`` a fourth item, a list with the maps and token centers of each layer.
+            latents ``(B, M, D)``, tokens ``(B, S, D')`` and their centers ``(B, S, 3)``. With ``return_attention``,
+            also a list with the attention maps and token centers of each layer.
         """
         out = self._encode(points, category, return_attention=return_attention)
         return out[:3] if out.attention is None else (*out[:3], out.attention)
 
     def forward(self, points: Tensor, category: Tensor | None = None) -> Tensor:
-        """Score the parts of ``(B, N, C)`` points.
+        """Return part logits for every point.
 
         Args:
             points: ``(B, N, C)`` float.
-            category: ``(B,)`` int64, where :attr:`takes_category`.
+            category: ``(B,)`` int64, needed if :attr:`takes_category`.
 
         Returns:
             ``(B, N, num_parts)`` logits over the parts of all categories.
 
         Raises:
-            ValueError: points of another shape or fewer than :attr:`min_points`, or a missing or impossible
-                category.
+            ValueError: the points have another shape or are fewer than :attr:`min_points`, or a category is missing or
+                out of range.
         """
         if self.decoder is not None:
             levels = self._encode(points, category, return_levels=True).levels

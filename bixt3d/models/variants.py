@@ -1,4 +1,4 @@
-"""The models of `cfgs/model/` as one call each."""
+"""Build the BiXT models of `cfgs/model/` with one call each."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from .segmenter import BiXTSegmenter
 
 
 def bixt_naive(num_classes: int, *, in_channels: int = 3, **encoder: Any) -> BiXTClassifier:
-    """Build BiXT-Ti on single points: 12 layers, 64 latents, every point a token; 14.8 million parameters.
+    """Build BiXT-Ti with one token per point: 12 layers, 64 latents, 14.8 million parameters.
 
     Args:
         num_classes: number of classes.
         in_channels: channels of a point, 3 for xyz, 6 for xyz and unit normal.
-        encoder: changes to the arguments of :class:`~bixt3d.models.BiXTEncoder`, such as ``depth=4, dim=128``.
+        encoder: arguments of :class:`~bixt3d.models.BiXTEncoder` that override the defaults, such as
+            ``depth=4, dim=128``.
 
     Returns:
-        Points ``(B, N, in_channels)`` in the unit sphere -> logits ``(B, num_classes)``; fresh weights.
+        An untrained model: points ``(B, N, in_channels)`` in the unit sphere -> logits ``(B, num_classes)``.
 
     Raises:
-        TypeError: ``encoder`` names no argument of the encoder.
+        TypeError: the encoder has no such argument.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1.
     """
@@ -35,12 +36,12 @@ def bixt_naive(num_classes: int, *, in_channels: int = 3, **encoder: Any) -> BiX
 
 
 def bixt_grouping(num_classes: int, *, in_channels: int = 3, **encoder: Any) -> BiXTClassifier:
-    """Build :func:`bixt_naive` with affine grouping in every layer, all points kept; 15.3 million parameters."""
+    """Build :func:`bixt_naive` with affine grouping in every layer, which keeps all points; 15.3 million parameters."""
     return bixt_naive(num_classes, in_channels=in_channels, **{"refinement": GroupRefinement, **encoder})
 
 
 def bixt_hierarchy(num_classes: int, *, in_channels: int = 3, **encoder: Any) -> BiXTClassifier:
-    """Build :func:`bixt_naive` with 4 layers, each on half the points of the last; 5.3 million parameters."""
+    """Build :func:`bixt_naive` with 4 layers, each of which halves the number of points; 5.3 million parameters."""
     halving = partial(GroupRefinement, reduction=2, width=128, blocks_before=1)
     return bixt_naive(num_classes, in_channels=in_channels, **{"depth": 4, "refinement": halving, **encoder})
 
@@ -48,20 +49,20 @@ def bixt_hierarchy(num_classes: int, *, in_channels: int = 3, **encoder: Any) ->
 def bixt_seg_naive(
     num_parts: int, num_categories: int = 1, *, in_channels: int = 3, **encoder: Any
 ) -> BiXTSegmenter:
-    """Build BiXT-Ti that labels every point: 12 two-sided layers and a linear head on the tokens.
+    """Build BiXT-Ti for part segmentation: 12 two-sided layers and a linear head on the tokens.
 
     Args:
-        num_parts: number of parts, over all categories (50 for ShapeNetPart).
-        num_categories: number of categories (16 for ShapeNetPart); with one, none is asked for.
+        num_parts: total number of parts of all categories (50 for ShapeNetPart).
+        num_categories: number of categories (16 for ShapeNetPart). With one, the model needs no category.
         in_channels: channels of a point, 3 for xyz, 6 for xyz and unit normal.
-        encoder: changes to the arguments of :class:`~bixt3d.models.BiXTEncoder`.
+        encoder: arguments of :class:`~bixt3d.models.BiXTEncoder` that override the defaults.
 
     Returns:
-        Points ``(B, N, in_channels)`` in the unit sphere, and categories ``(B,)`` where there are several -> logits
-        ``(B, N, num_parts)``; fresh weights.
+        An untrained model: points ``(B, N, in_channels)`` in the unit sphere and, with several categories, categories
+        ``(B,)`` -> logits ``(B, N, num_parts)``.
 
     Raises:
-        TypeError: ``encoder`` names no argument of the encoder.
+        TypeError: the encoder has no such argument.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and appendix C.1.
     """

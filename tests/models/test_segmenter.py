@@ -97,7 +97,7 @@ def test_the_category_is_read_where_it_enters(model):
         if not model.takes_category:
             assert torch.equal(model(points), first)  # and may then be absent
             return
-    with pytest.raises(ValueError, match="category: the model was built to be told the category, got None"):
+    with pytest.raises(ValueError, match="category: the model needs the category of each cloud, got None"):
         model(points)
 
 
