@@ -95,7 +95,7 @@ def rebuild(
     if drop_strays:
         if not isinstance(task, Classification):
             raise ValueError(
-                f"drop_strays: can be measured for classification, got {type(task).__name__}; leave it out."
+                f"drop_strays: expected a classification task, got {type(task).__name__}; leave it out."
             )
         model = WithoutStrays(model)
     return Rebuilt(config, settings, fabric, dataset, task, fabric.to_device(model))

@@ -128,7 +128,7 @@ class RobustnessResult:
             console.print(table)
         if self.by_points:
             heads = [Column(head, justify="right") for head in FIGURES]
-            table = Table("points", *heads, title="the first points of each cloud alone")
+            table = Table("points", *heads, title="only the first points of each cloud")
             for count, found in self.by_points.items():
                 values = (found["OA"], found["mAcc"], self._relative(found["OA"]))
                 table.add_row(f"{count:,}", *(f"{v:.2f}" for v in values))

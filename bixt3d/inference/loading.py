@@ -106,7 +106,7 @@ def read_config(
     foreign = None if trust_code else foreign_name(config)
     if foreign is not None:
         raise ValueError(
-            f"{origin}: its config names {foreign!r}, which is no model, layer, task, data set or optimiser of this "
+            f"{origin}: its config names {foreign!r}, which is not a model, layer, task, data set or optimiser of this "
             "toolkit or of torch; if you wrote or trust that code, give trust_code=True (in Python), trust_code=true "
             "(to evaluate.py) or --trust-code (to the other scripts)."
         )

@@ -157,7 +157,7 @@ def as_cloud(points: Any, normals: Any, name: str = "points") -> Cloud:
     cloud = points if isinstance(points, Cloud) else _from_array(points, name)
     if normals is not None:
         if cloud.normals is not None:
-            raise ValueError("normals: the points bring normals of their own; give one of the two.")
+            raise ValueError("normals: the points already have normals; leave out one of the two.")
         cloud = replace(cloud, normals=_real_numbers("normals", normals))
     if cloud is not points and cloud.normals is not None:
         cloud = replace(cloud, normals=unit_normals(cloud.normals))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Official name -> ours, by how it begins. Both sides keep (out, in) weights, and both order a joint map as
-# (reference, value) resp. (query, key, value), so that nothing but names changes.
+# Prefixes of official names -> ours. Both sides store weights as (out, in), and order joint maps as (reference, value)
+# or (query, key, value), so only names change.
 _TOP = {"norm_lat.": "norm.", "fc_norm.": "norm.", "norm.": "norm.", "head.": "head."}
 # inside `blocks.<i>.`
 _BLOCK = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-# Official name -> ours; `(\d+)` is kept.
+# Patterns of official names -> ours.
 _NAMES = (
     (r"embedding\.net\.", r"encoder.embedding."),
     (r"local_grouper_list\.(\d+)\.affine_", r"encoder.stages.\1.grouping."),

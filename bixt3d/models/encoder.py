@@ -182,17 +182,17 @@ class BiXTEncoder(nn.Module):
 
     @property
     def _groupings(self) -> list[tuple[int, int]]:
-        """Neighbours and reduction of each refinement, 1 where it says nothing."""
+        """Number of neighbours and reduction of each refinement, 1 by default."""
         return [(getattr(x, "num_neighbors", 1), getattr(x, "reduction", 1)) for x in self.refinements]
 
     @property
     def min_points(self) -> int:
-        """The fewest tokens that every refinement accepts."""
+        """Minimum number of tokens that every refinement accepts."""
         return fewest_points(self._groupings)
 
     @property
     def reduction(self) -> int:
-        """Tokens go in as N and come out as about ``N // reduction``."""
+        """Factor by which the number of tokens shrinks: N tokens become about ``N // reduction``."""
         return math.prod(reduction for _, reduction in self._groupings)
 
     @property

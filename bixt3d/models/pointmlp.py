@@ -139,12 +139,12 @@ class PointMLPEncoder(nn.Module):
 
     @property
     def min_points(self) -> int:
-        """The fewest points that every stage accepts."""
+        """Minimum number of points that every stage accepts."""
         return fewest_points(self._groupings)
 
     @property
     def reduction(self) -> int:
-        """Points go in as N and come out as about ``N // reduction``."""
+        """Factor by which the number of points shrinks: N points become about ``N // reduction``."""
         return math.prod(reduction for _, reduction in self._groupings)
 
     def forward(self, points: Tensor) -> list[Level]:

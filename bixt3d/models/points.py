@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def fewest_points(groupings: Iterable[tuple[int, int]]) -> int:
-    """Return the fewest points that groupings of (neighbours, reduction) accept, one after the other."""
+    """Return the minimum number of points for successive groupings, given as (neighbours, reduction)."""
     needed, reduction = 1, 1
     for num_neighbors, factor in groupings:
         needed = max(needed, num_neighbors * reduction)

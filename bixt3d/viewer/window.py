@@ -88,7 +88,7 @@ class _Window:
         self.visualizer = o3d.visualization.VisualizerWithKeyCallback()
         if not self.visualizer.create_window(window_name="bixt3d", width=width, height=height):
             raise RuntimeError(
-                "open3d could not open a window on this display (has it no OpenGL?); save a picture with "
+                "open3d could not open a window on this display (does it lack OpenGL?); save a picture with "
                 "--save FILE.png or a page with --save FILE.html."
             )
         self.height = height

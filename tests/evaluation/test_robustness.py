@@ -167,7 +167,7 @@ def test_part_segmentation_is_refused(tiny, one_thread, tmp_path):
         "train.measure_test=false",
     )
     folder = train(tiny(*options, f"run_dir={tmp_path / 'run'}"))
-    with pytest.raises(ValueError, match="drop_strays: can be measured for classification, got PartSeg"):
+    with pytest.raises(ValueError, match="drop_strays: expected a classification task, got PartSeg"):
         evaluate_robustness(folder, RobustnessPlan(("jitter",)), [CPU], drop_strays=True)
     with pytest.raises(ValueError, match="robustness is measured for classification, got PartSegmentation"):
         evaluate_robustness(folder, RobustnessPlan(("jitter",)), [CPU])

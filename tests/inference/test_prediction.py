@@ -50,7 +50,7 @@ def test_where_one_normal_has_no_direction_there_are_none_as_in_files(bad):
 
 def test_normals_come_once():
     for points in (np.hstack([POINTS, NORMALS]), as_cloud(POINTS, NORMALS)):
-        with pytest.raises(ValueError, match=r"^normals: the points bring normals of their own; give one"):
+        with pytest.raises(ValueError, match=r"^normals: the points already have normals; leave out one"):
             as_cloud(points, NORMALS)
 
 
