@@ -176,8 +176,8 @@ def test_a_plain_callable_augments(transform, part_labels):
             TypeError,
             r"^augment: expected a callable \(points, part_labels=None, .*<lambda>",
         ),
-        (nn.Identity(), TypeError, r"^augment: expected a callable .* but Identity cannot be called so"),
-        (3, TypeError, r"^augment: expected a callable .* but int cannot be called so"),
+        (nn.Identity(), TypeError, r"^augment: expected a callable .* Identity cannot be called this way"),
+        (3, TypeError, r"^augment: expected a callable .* int cannot be called this way"),
         (
             lambda p, q=None, *, generator=None: p,
             TypeError,

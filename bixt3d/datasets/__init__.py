@@ -1,4 +1,4 @@
-"""Data sets of point clouds, transforms of them, and the loader that makes batches."""
+"""Point cloud data sets, transforms and batch loaders."""
 
 from bixt3d.datasets.clouds import PointClouds
 from bixt3d.datasets.folder import Folder

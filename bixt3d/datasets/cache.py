@@ -1,4 +1,4 @@
-"""Parse slow files once: one memory-mapped array per split, rebuilt when its source changes."""
+"""Cache parsed files as one memory-mapped array per split, rebuilt when the source files change."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from bixt3d.io.writing import atomic_file, naming, remove_leftovers
 
-# Part of every name. Raise it when the same file and settings come to give other numbers: a reader, unit_sphere, the
-# sampling of meshes or the draw of points has changed. Caches of another format are built anew.
+# Part of every cache key. Raise it when the same files and settings give different numbers, since a reader,
+# unit_sphere, the sampling of meshes or the drawing of points has changed. Caches of other formats are rebuilt.
 FORMAT = 2
-SHOWN = 10  # how many files that cannot be parsed a message names
+SHOWN = 10  # unreadable files that a message names at most
 Built = tuple[tuple[int, ...], Iterable[np.ndarray]]  # shape of an array, and its blocks in order
 
 
@@ -30,29 +30,29 @@ def cached_array(
     parse: Callable[[int], np.ndarray],
     folder: str | os.PathLike[str] | None = None,
 ) -> np.ndarray:
-    """Return ``(n, N, C)`` float32 whose row ``i`` is ``parse(i)``, from the cache where it is up to date.
+    """Return an array ``(n, N, C)`` float32 whose row ``i`` is ``parse(i)``, from the cache if it is up to date.
 
-    The cache is up to date when the list of files, their sizes and modification times, the settings and
-    :data:`FORMAT` are those it was built from. It is written under a temporary name and then renamed, so an
-    interrupted run leaves no half of it.
+    The cache is up to date if it was built from the same list of files, with the same sizes and modification times,
+    settings and :data:`FORMAT`. It is written under a temporary name and then renamed, so an interrupted run leaves
+    no partial cache.
 
     Args:
         name: word for the file name and the progress bar, such as ``"train"``.
-        root: the data set's folder.
+        root: folder of the data set.
         files: one per row, in order.
-        settings: what else decides the content; JSON-able.
+        settings: everything else that affects the content; must be JSON-serialisable.
         shape: shape of the whole array.
-        parse: makes row ``i``, ``(N, C)``.
-        folder: where the cache lies; None for ``<root>_cache`` beside the root, or the user's cache folder
-            where that cannot be written.
+        parse: function that returns row ``i``, ``(N, C)``.
+        folder: folder of the cache. None uses ``<root>_cache`` beside the root, or the user's cache folder if that is
+            not writable.
 
     Returns:
         A read-only memory-mapped array.
 
     Raises:
-        OSError: the cache cannot be written, as on a full disk; the error names it.
-        RuntimeError: several files cannot be parsed; it names the first ten. Of a single one, or where none can be, it
-            is what ``parse`` raised.
+        OSError: the cache cannot be written, for example because the disk is full; the error names the file.
+        RuntimeError: several files cannot be parsed; the message names the first ten.
+        Exception: the one that ``parse`` raised, if only one file or each of the first ten cannot be parsed.
     """
 
     def build() -> Built:
@@ -70,25 +70,25 @@ def cached_rows(
     parse: Callable[[int], np.ndarray],
     folder: str | os.PathLike[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of clouds that differ in size, from the cache where it is up to date.
+    """Return the rows of clouds of different sizes, from the cache if it is up to date.
 
-    Up to date, and written, as in :func:`cached_array`. While it is built all rows are in memory.
+    The cache works as in :func:`cached_array`, but all rows are in memory while it is built.
 
     Args:
         name, root, files, settings, folder: as in :func:`cached_array`.
-        channels: numbers in a row.
-        parse: makes the rows of cloud ``i``, ``(n_i, channels)``, n_i at least 1.
+        channels: number of columns.
+        parse: function that returns the rows of cloud ``i``, ``(n_i, channels)`` with ``n_i`` at least 1.
 
     Returns:
-        rows ``(sum of n_i, channels)`` float32, memory-mapped, read-only, and offsets
-        ``(len(files) + 1,)`` int64: cloud ``i`` is ``rows[offsets[i] : offsets[i + 1]]``.
+        Rows ``(sum of n_i, channels)`` float32, memory-mapped and read-only, and offsets ``(len(files) + 1,)`` int64.
+        Cloud ``i`` is ``rows[offsets[i] : offsets[i + 1]]``.
 
     Raises:
         OSError, RuntimeError: as in :func:`cached_array`.
     """
 
     def build() -> Built:
-        # one array in one file, so that rows and sizes cannot part: the first column is the cloud's number
+        # one file for rows and sizes, so that they always match: the first column is the index of the cloud
         parsed = enumerate(_parsed(name, files, parse))
         joined = np.concatenate([np.insert(rows, 0, i, axis=1).astype(np.float32) for i, rows in parsed])
         return joined.shape, [joined]
@@ -107,11 +107,11 @@ def _cached(
     folder: str | os.PathLike[str] | None,
     build: Callable[[], Built],
 ) -> np.ndarray:
-    """Open the array of this form, which its name tells; where there is none, build it first."""
+    """Open the cached array, building it first if the cache is missing or out of date."""
     stats = [(os.path.relpath(file, root), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    subject = f"{name}-{_digest([str(root.resolve()), settings])}"  # outlives a change of the files
+    subject = f"{name}-{_digest([str(root.resolve()), settings])}"  # stays the same when the files change
     target = _cache_folder(root, folder) / f"{subject}-{_digest([FORMAT, stats, form])}.npy"
-    with contextlib.suppress(OSError, ValueError, EOFError):  # absent, cut short or empty
+    with contextlib.suppress(OSError, ValueError, EOFError):  # missing, truncated or empty
         return np.load(target, mmap_mode="r", allow_pickle=False)
     _write(target, *build())
     remove_leftovers(target)
@@ -141,13 +141,13 @@ def _cache_folder(root: Path, folder: str | os.PathLike[str] | None) -> Path:
         except OSError:  # a read-only disk, or someone else's folder
             refused.append(str(place))
     raise PermissionError(
-        f"data.cache: the parsed clouds of {root} can be kept neither in {' nor in '.join(refused)}, which cannot be "
-        "written; name a folder for them with data.cache=DIR."
+        f"data.cache: cannot write the parsed clouds of {root} to {' or '.join(refused)}; name a writable folder with "
+        "data.cache=DIR."
     )
 
 
 def _write(target: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
-    """Write a float32 array block by block: a full disk would kill a process that writes a memory map."""
+    """Write a float32 array block by block; writing a memory map to a full disk would kill the process."""
     with atomic_file(target) as temporary, temporary.open("wb") as file:
         form = np.dtype(np.float32)
         header = {"descr": np.lib.format.dtype_to_descr(form), "fortran_order": False, "shape": shape}
@@ -157,9 +157,10 @@ def _write(target: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -
 
 
 def _parsed(name: str, files: Sequence[Path], parse: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
-    """Parse one file after the other; those that cannot be are said together, after the last.
+    """Parse the files in order; after the last, raise one error for all that failed.
 
-    Where not even one of the first can be, a setting is wrong, not the files: then the first alone is said, at once.
+    If each of the first ``SHOWN`` files fails, a setting is probably wrong rather than the files, so the first error
+    is raised at once.
     """
     failed, failures, count = 0, [], len(files)
     for i in _progress(name, count):
@@ -168,7 +169,7 @@ def _parsed(name: str, files: Sequence[Path], parse: Callable[[int], np.ndarray]
                 row = parse(i)
         except (OSError, RuntimeError, ValueError) as error:
             failed += 1
-            if failed <= SHOWN:  # an error holds what was read of its file
+            if failed <= SHOWN:  # an error keeps what was read of its file in memory
                 failures.append(error)
             if failed == i + 1 == min(SHOWN, count):
                 raise failures[0] from None

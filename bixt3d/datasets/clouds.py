@@ -1,4 +1,4 @@
-"""The one form in which every data set hands over its point clouds."""
+"""The container that every data set returns: point clouds of one split, with their labels."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from pathlib import Path
 
 import numpy as np
 
-# Part label of points that are of no part: unlabelled ones, and those that fill a batch up. torch's cross-entropy and
-# bixt3d's meters pass it over.
+# Part label of points that belong to no part: unlabelled points and padding. The losses and meters of bixt3d ignore it.
 FILLER = -1
 
 
 @dataclass(frozen=True)
 class PointClouds:
-    """Equally large point clouds of one split, with their labels, in memory (or memory-mapped).
+    """Hold the point clouds of one split, all of the same size, with their labels.
+
+    The arrays are in memory or memory-mapped.
 
     Args:
         points: ``(n, N, C)`` float32; ``C`` is 3 (xyz) or 6 (xyz and unit normal).
         labels: ``(n,)`` int64, index into ``classes``.
         classes: class names, in label order.
-        names: ``n`` strings that say where each cloud came from (file name, or file name and row).
-        part_labels: ``(n, N)`` int64, index into ``parts``, -1 for points without a label (not all of a cloud); None
-            where the data set has none.
-        parts: part names ``"class/part"`` in label order; the parts of a class are consecutive.
-        counts: ``(n,)`` int64, how many points are a cloud's own, 1 to N; they come first and the rest
-            repeat them in order. None where all are.
+        names: ``n`` strings, the source of each cloud (file name, or file name and row).
+        part_labels: ``(n, N)`` int64, index into ``parts``, -1 for unlabelled points (each cloud needs at least one
+            labelled point). None if the data set has no part labels.
+        parts: part names ``"class/part"`` in label order. The parts of a class are consecutive.
+        counts: ``(n,)`` int64, the number of a cloud's own points, 1 to N. They come first, and the rest of the row
+            repeats them in order. None if every cloud has N points.
 
     Raises:
-        ValueError: a shape does not fit, a coordinate is not finite, or a label is out of range; the
+        ValueError: a shape is wrong, a coordinate is not finite, the last three of six columns are not unit normals,
+            a label is out of range, a part label belongs to another class, or a cloud has no labelled point. The
             message names the cloud.
-        TypeError: an array has another dtype.
+        TypeError: an array has the wrong dtype.
     """
 
     points: np.ndarray
@@ -51,7 +53,7 @@ class PointClouds:
             raise ValueError(f"labels: expected shape ({n},), one per cloud, got {self.labels.shape}.")
         if len(self.names) != n:
             raise ValueError(f"names: expected {n}, one per cloud, got {len(self.names)}.")
-        for start in range(0, n, 1024):  # in pieces: the array may be memory-mapped and large
+        for start in range(0, n, 1024):  # in blocks: the array may be memory-mapped and large
             block = np.isfinite(self.points[start : start + 1024]).all(axis=(1, 2))
             if not block.all():
                 bad = start + int(np.argmin(block))
@@ -80,13 +82,13 @@ class PointClouds:
 
     @property
     def sizes(self) -> np.ndarray:
-        """Number of each cloud's own points, ``(n,)`` int64."""
+        """Number of points of each cloud, without repetitions, ``(n,)`` int64."""
         if self.counts is not None:
             return self.counts
         return np.full(len(self), self.points.shape[1], dtype=np.int64)
 
     def select(self, index: np.ndarray) -> PointClouds:
-        """Pick clouds by an integer index ``(n,)``, as a copy."""
+        """Return a copy that holds only the clouds at the integer indices ``(k,)``."""
         return replace(
             self,
             points=self.points[index],
@@ -97,19 +99,19 @@ class PointClouds:
         )
 
     def _check_normals(self) -> None:
-        """Refuse colours and the like, by a look at some clouds; single normals may be zero, as in files they are."""
+        """Reject colours and the like; checks the first 64 clouds, and allows some zero normals, as files have them."""
         lengths = np.linalg.norm(self.points[:64, :, 3:], axis=2)
         if lengths.size and (np.abs(lengths - 1) > 0.01).mean() > 0.5:
             raise ValueError(
-                "points: of six columns the last three are unit normals, which augmentations turn and bend, but here "
-                "most are no unit vectors (colours?); hand over xyz alone, or normals of length 1."
+                "points: expected unit normals in the last three of six columns, but most are not unit vectors "
+                "(colours?); pass xyz alone, or normals of length 1."
             )
 
     def _check_parts_of_class(self, part_labels: np.ndarray) -> None:
         owner = np.array([name.rpartition("/")[0] for name in self.parts])
-        # a part named after no class may be in any cloud
+        # a part whose name does not start with one of the classes may occur in any cloud
         allowed = (np.array(self.classes)[:, None] == owner) | ~np.isin(owner, self.classes)
-        allowed = np.insert(allowed, allowed.shape[1], True, axis=1)  # where FILLER points
+        allowed = np.insert(allowed, allowed.shape[1], True, axis=1)  # indexed by FILLER
         for start in range(0, len(part_labels), 1024):
             block = slice(start, start + 1024)
             wrong = ~allowed[self.labels[block][:, None], part_labels[block]]
@@ -117,8 +119,8 @@ class PointClouds:
             if empty.any():
                 bad = start + int(np.argmax(empty))
                 raise ValueError(
-                    f"part_labels: cloud {bad} ({self.names[bad]}) has no labelled point, all are {FILLER}; label "
-                    "more of its points, or remove it."
+                    f"part_labels: cloud {bad} ({self.names[bad]}) has no labelled points, all are {FILLER}; "
+                    "label some of them, or remove the cloud."
                 )
             if wrong.any():
                 row, point = (int(v[0]) for v in np.nonzero(wrong))
@@ -149,7 +151,7 @@ def _check_dtype(argument: str, array: np.ndarray, dtype: type) -> None:
 
 
 def check_point_counts(num_points: int, stored_points: int | None) -> None:
-    """Reject numbers of points that cannot be met: fewer than one, or fewer stored than wanted."""
+    """Raise ValueError if ``num_points`` is below 1 or ``stored_points`` is below ``num_points``."""
     if num_points < 1:
         raise ValueError(f"num_points: expected at least 1, got {num_points}.")
     if stored_points is not None and stored_points < num_points:
@@ -160,7 +162,7 @@ def check_point_counts(num_points: int, stored_points: int | None) -> None:
 
 
 def check_stored(path: Path, available: int, num_points: int, stored_points: int | None) -> None:
-    """Reject files whose clouds hold fewer points than were asked for."""
+    """Raise ValueError if the clouds of a file have fewer points than requested."""
     wanted = stored_points or num_points
     if available < wanted:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Batches of corrupted clouds, the same whatever the batch size, the device and the order."""
+"""Load batches of corrupted clouds that do not depend on batch size, device or order."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bixt3d.datasets.loader import Batch, CloudLoader
 
 
 class CorruptedLoader:
-    """Corrupt the batches of a loader that measures classification.
+    """Corrupt the batches of a loader, to evaluate a classifier. Batches have no part labels.
 
     Args:
-        loader: of clean clouds, without augmentation.
-        corruption: what to do to them.
-        seed: of the draw, 0 or more.
-        least: points that the model needs; a cloud left with fewer repeats its points in order up to
-            that number.
+        loader: loader of clean clouds, without augmentation.
+        corruption: the corruption to apply.
+        seed: seed of the corruption, 0 or more.
+        least: smallest number of points that the model accepts. A cloud with fewer points left repeats them in order
+            up to that number.
 
     Attributes:
-        points_left: points of each corrupted cloud, once a batch was made.
+        points_left: number of points of each corrupted cloud, before any are repeated; set by the first batch.
 
     Raises:
         ValueError: the loader augments, or the seed is negative.
@@ -41,10 +41,10 @@ class CorruptedLoader:
         return len(self.loader)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Iterate over the batches, from batch number ``start`` on; all epochs are the same."""
+        """Iterate over the batches, starting at batch ``start``; all epochs are the same."""
         rows = self.loader.order(0).split(self.loader.batch_size)[start:]
         for index, batch in zip(rows, self.loader.epoch(0, start), strict=True):
-            # the loader's own index lies on the CPU: reading the batch's would wait for the device
+            # this index is on the CPU; reading that of the batch would synchronise with the device
             points = corrupt_each(self.corruption, batch.points, index.tolist(), self.seed)
             self.points_left = points.shape[1]
             points, _ = repeat_to(self.least, points, None)

@@ -1,4 +1,4 @@
-"""What the corruptions of point clouds share."""
+"""Base class and helpers of the point cloud corruptions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Draws = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Source:
-    """Where the random numbers of a corruption come from: float32, of any shape."""
+    """Source of the random numbers of a corruption: float32 tensors of any shape."""
 
     generator: torch.Generator | None
     device: torch.device
 
     def uniform(self, *shape: int) -> Tensor:
-        """Draw from [0, 1)."""
+        """Draw from the uniform distribution on [0, 1)."""
         return torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float32)
 
     def normal(self, *shape: int) -> Tensor:
@@ -33,13 +33,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Corruption(Transform):
-    """What the corruptions share.
+    """Base class of corruptions.
 
     Args:
-        severity: 1 (mild) to 5; ``levels[severity - 1]`` is what it means.
+        severity: 1 (mild) to 5, an index into ``levels``, counted from 1.
+
+    Attributes:
+        levels: the parameter of the corruption at each severity.
 
     Raises:
-        ValueError: there is no such severity.
+        ValueError: the severity is not from 1 to 5.
     """
 
     severity: int = 3
@@ -52,16 +55,16 @@ class Corruption(Transform):
 
     @property
     def level(self) -> float:
-        """What the severity means here."""
+        """Parameter of the corruption at this severity."""
         return self.levels[self.severity - 1]
 
     def _draw(self, clouds: int, count: int, source: Source) -> Draws:
-        """Draw the random numbers for ``clouds`` clouds of ``count`` points, clouds first."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it draws.")
+        """Draw the random numbers for ``clouds`` clouds of ``count`` points, each tensor of shape ``(clouds, ...)``."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement _draw.")
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
-        """Corrupt a batch ``(B, N, C)`` with what was drawn for it."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it does.")
+        """Corrupt a batch ``(B, N, C)`` with the random numbers drawn for it."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement _corrupt.")
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         noise = self._draw(len(points), points.shape[1], Source(generator, points.device))
@@ -69,13 +72,13 @@ class Corruption(Transform):
 
 
 def keep_least(points: Tensor, part_labels: Tensor | None, key: Tensor, share: float) -> Drawn:
-    """Drop the share of points whose keys ``(B, N)`` are the greatest; the others keep their order."""
+    """Drop the given share of points, those with the largest keys ``(B, N)``; the others keep their order."""
     kept = key.argsort(dim=1, stable=True)[:, : remaining(points.shape[1], share)]
     return take(points, part_labels, kept.sort(dim=1).values)
 
 
 def repeat_to(least: int, points: Tensor, part_labels: Tensor | None) -> Drawn:
-    """Repeat the points of clouds ``(B, N, C)`` in order up to ``least`` of them, where they are fewer."""
+    """Repeat the points of clouds ``(B, N, C)`` in order up to ``least`` points if there are fewer."""
     count = points.shape[1]
     if count >= least:
         return points, part_labels
@@ -84,12 +87,12 @@ def repeat_to(least: int, points: Tensor, part_labels: Tensor | None) -> Drawn:
 
 
 def remaining(count: int, share: float) -> int:
-    """Return how many of ``count`` points are left without a share of them, at least one."""
+    """Return how many of ``count`` points remain after a share of them is dropped, at least one."""
     return max(1, count - round(share * count))
 
 
 def append(points: Tensor, part_labels: Tensor | None, xyz: Tensor, normal: Tensor) -> Drawn:
-    """Add points, of random normals where the cloud has any, and of no part."""
+    """Append points, with random normals if the cloud has normals, and with part label :data:`FILLER`."""
     added = torch.cat([xyz, unit_vectors(normal)], dim=-1)[..., : points.shape[-1]]
     if part_labels is not None:
         filler = part_labels.new_full((len(points), added.shape[1]), FILLER)
@@ -98,5 +101,5 @@ def append(points: Tensor, part_labels: Tensor | None, xyz: Tensor, normal: Tens
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:
-    """Scale ``(..., 3)`` vectors to length one."""
+    """Scale vectors ``(..., 3)`` to unit length."""
     return torch.nn.functional.normalize(vectors, dim=-1)

@@ -1,15 +1,13 @@
-"""Corruptions of point clouds in five severities: to measure how robust a classifier is, or to train with.
+"""Corrupt point clouds at five severities, to measure the robustness of a classifier or to train with.
 
-Each is an ordinary transform. How many points come out depends on the class, the severity and the number of
-points that went in, never on the cloud, so a batch stays a batch: nothing is repeated to fill clouds up. Random
-numbers are drawn separately from applying the corruption, so each cloud can have its own generator
-(:func:`corrupt_each`). Logarithms, sines and cosines are part of the draw, because their rounding may depend on the
-size of the batch.
+Each corruption is an ordinary transform. The number of points that it returns depends on the corruption, the severity
+and the number of input points, never on the cloud, so batches need no padding. The random numbers are drawn
+separately from applying the corruption, so each cloud can have its own generator (:func:`corrupt_each`). Logarithms,
+sines and cosines are computed when drawing, because their rounding may depend on the size of the batch.
 
-The list follows those of ModelNet40-C (Sun et al., "Benchmarking Robustness of 3D Point Cloud Recognition
-against Common Corruptions", 2022) and ModelNet-C (Ren et al., "Benchmarking and Analyzing Point Cloud
-Classification under Corruptions", ICML 2022). The severities are bixt3d's own, so figures do not compare
-with theirs.
+The corruptions follow those of ModelNet40-C (Sun et al., "Benchmarking Robustness of 3D Point Cloud Recognition
+against Common Corruptions", 2022) and ModelNet-C (Ren et al., "Benchmarking and Analyzing Point Cloud Classification
+under Corruptions", ICML 2022). The severities are bixt3d's own, so results are not comparable with theirs.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ from bixt3d.datasets.transforms import move, stretch
 
 
 class Noise(Corruption):
-    """Move each point by Gaussian noise, not clipped; the level is its standard deviation."""
+    """Add unclipped Gaussian noise to each point; the level is its standard deviation."""
 
     levels = (0.01, 0.02, 0.03, 0.04, 0.05)
 
@@ -50,7 +48,7 @@ class Noise(Corruption):
 
 
 class Rotation(Corruption):
-    """Turn each cloud about an axis drawn uniformly; the level is the largest angle, in degrees."""
+    """Rotate each cloud about a random axis; the level is the largest angle, in degrees."""
 
     levels = (6, 12, 18, 24, 30)
 
@@ -61,13 +59,13 @@ class Rotation(Corruption):
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         rows = rotation_matrices(noise[0])[:, None]  # (B, 1, 3, 3)
-        # a sum of products rather than a matrix product, whose rounding may depend on the batch
+        # a sum of products, because the rounding of a matrix product may depend on the batch
         turned = [(rows * part[:, :, None]).sum(dim=-1) for part in points.split(3, dim=-1)]
         return torch.cat(turned, dim=-1), part_labels
 
 
 class Scale(Corruption):
-    """Stretch each cloud along each axis, by a factor drawn uniformly from [1 / level, level]."""
+    """Scale each cloud along each axis by a factor drawn uniformly from [1 / level, level]."""
 
     levels = (1.6, 1.7, 1.8, 1.9, 2.0)
 
@@ -80,7 +78,7 @@ class Scale(Corruption):
 
 
 class GlobalDrop(Corruption):
-    """Drop points at random; the level is their share."""
+    """Drop random points; the level is the share dropped."""
 
     levels = (0.25, 0.375, 0.5, 0.625, 0.75)
 
@@ -92,7 +90,7 @@ class GlobalDrop(Corruption):
 
 
 class LocalDrop(Corruption):
-    """Drop the neighbourhoods of three random points, one after the other; the level is the share dropped."""
+    """Drop the neighbourhoods of three random points in turn; the level is the total share dropped."""
 
     levels = (0.1, 0.2, 0.3, 0.4, 0.5)
     patches: ClassVar[int] = 3
@@ -113,7 +111,7 @@ class LocalDrop(Corruption):
 
 
 class Clutter(Corruption):
-    """Add points uniform in the unit ball; the level is their number relative to the cloud's own."""
+    """Add points uniformly distributed in the unit ball; the level is their number relative to the cloud's points."""
 
     levels = (0.01, 0.02, 0.03, 0.04, 0.05)
 
@@ -124,12 +122,12 @@ class Clutter(Corruption):
 
     def _corrupt(self, points: Tensor, part_labels: Tensor | None, *noise: Tensor) -> Drawn:
         direction, unit, normal = noise
-        # the largest of three uniform numbers is below r with probability r^3, as the radius should be
+        # the maximum of three uniform numbers is below r with probability r^3, like the radius of a point in a ball
         return append(points, part_labels, unit_vectors(direction) * unit.amax(dim=-1, keepdim=True), normal)
 
 
 class LocalClutter(Corruption):
-    """Add Gaussian blobs around four random points; the level is the number added relative to the cloud's own."""
+    """Add Gaussian blobs around four random points; the level is the number of added relative to existing points."""
 
     levels = (0.1, 0.2, 0.3, 0.4, 0.5)
     blobs: ClassVar[int] = 4
@@ -149,10 +147,10 @@ class LocalClutter(Corruption):
 
 
 class DensityGradient(Corruption):
-    """Drop half of the points, more and more of them along a random direction.
+    """Drop half of the points, increasingly many along a random direction.
 
-    From one end of the cloud to the other the weight with which a point is kept falls exponentially; the
-    level is the ratio of the weights at the two ends.
+    Points are kept with weights that decrease exponentially from one end of the cloud to the other. The level is the
+    ratio of the weights at the two ends.
     """
 
     levels = (4, 16, 64, 256, 1024)
@@ -167,16 +165,16 @@ class DensityGradient(Corruption):
         along = (points[..., :3] * unit_vectors(direction)).sum(dim=-1)
         low, high = along.amin(dim=1, keepdim=True), along.amax(dim=1, keepdim=True)
         place = (along - low) / (high - low).clamp(min=torch.finfo(points.dtype).tiny)
-        # exponential waiting times over the weights, in logarithms: the first half to arrive is a draw
-        # without replacement at these weights
+        # logarithms of exponential waiting times whose rates are the weights: the points with the shortest ones are a
+        # weighted sample without replacement
         return keep_least(points, part_labels, waiting + math.log(self.level) * place, self.share)
 
 
 class Occlusion(Corruption):
-    """Look at each cloud from a random side and drop what is hidden; the level is the share dropped.
+    """Drop points that are hidden from a random viewpoint; the level is the share dropped.
 
-    The view plane is a grid of ``sqrt(N) / 2`` cells along each side of [-1, 1]; a point is hidden by as
-    much as the nearest point in its cell is nearer to the viewer. Those hidden most are dropped, so at high
+    The view plane is divided into a grid of ``sqrt(N) / 2`` cells along each side of [-1, 1]. The depth of each point
+    behind the nearest point of its cell is measured, and the points with the greatest depth are dropped. At high
     levels only the foremost surface is left.
     """
 
@@ -212,18 +210,18 @@ CORRUPTIONS: dict[str, type[Corruption]] = {
 
 
 def corrupt_each(corruption: Corruption, points: Tensor, index: Sequence[int], seed: int) -> Tensor:
-    """Corrupt clouds so that each is a function of (seed, its index, corruption, severity) alone.
+    """Corrupt clouds so that the result for each depends only on the seed, its index, the corruption and the severity.
 
     Args:
-        corruption: what to do.
-        points: ``(B, N, C)``, on any device; the draw itself is made on the CPU, the same everywhere.
-        index: number of each cloud in its data set.
+        corruption: the corruption to apply.
+        points: ``(B, N, C)``, on any device. Random numbers are drawn on the CPU, so they are the same on all devices.
+        index: index of each cloud in its data set.
         seed: 0 or more.
 
     Returns:
-        ``(B, N', C)``, with ``N'`` as the corruption has it, of the same dtype and device.
+        ``(B, N', C)`` of the same dtype and device, where ``N'`` depends on the corruption.
     """
-    kind = zlib.crc32(type(corruption).__name__.encode())  # Python's own hash differs from run to run
+    kind = zlib.crc32(type(corruption).__name__.encode())  # Python's hash() differs between runs
     drawn = []
     for cloud in index:
         state = np.random.SeedSequence((seed, cloud, kind, corruption.severity)).generate_state(1, np.uint64)

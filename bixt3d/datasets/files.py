@@ -1,4 +1,4 @@
-"""Fetch archives: mirrors in order, checksums, resumed transfers, and nothing unless it is called."""
+"""Download and unpack archives: mirrors tried in order, checksums, resumed transfers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pathlib import Path
 
 from bixt3d.io.writing import naming
 
-CHUNK = 1 << 16  # what an interrupted transfer loses at most
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a disk or a quota that is full
+CHUNK = 1 << 16  # bytes; an interrupted transfer loses at most this much
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error numbers of a full disk or an exhausted quota
 
 
 @dataclass(frozen=True)
 class Mirror:
     """One address of an archive.
 
-    Mirrors may have packed the same files anew, so the checksum belongs to the address.
+    The checksum belongs to the address, since mirrors may have repacked the same files.
 
     Args:
-        url: ends in the archive's file name.
-        checksum: ``"md5:..."`` or ``"sha256:..."`` of the archive; None where nobody has published one.
+        url: address, which ends in the file name of the archive.
+        checksum: ``"md5:..."`` or ``"sha256:..."`` of the archive; None if none is published.
     """
 
     url: str
@@ -40,10 +40,10 @@ class RemoteArchive:
     """A published archive that unpacks into one folder.
 
     Args:
-        folder: name of the folder that it becomes.
+        folder: name of the unpacked folder.
         mirrors: addresses, tried in order.
-        size: of the download, in words.
-        members: checksums of files inside, by file name, where they are published.
+        size: size of the download, as text such as ``"435 MB"``.
+        members: published checksums of files in the folder, by file name.
     """
 
     folder: str
@@ -55,25 +55,25 @@ class RemoteArchive:
 def fetch_archive(
     archive: RemoteArchive, root: Path, verify: Callable[[Path], None], *, timeout: float = 30.0
 ) -> Path:
-    """Download an archive, check it, unpack it to ``root / archive.folder``.
+    """Download an archive, check it, and unpack it to ``root / archive.folder``.
 
-    Each mirror is tried in order until one delivers an archive with the right checksum, whose content
-    passes ``verify``. An interrupted download is resumed at the next call where the server allows it. The
-    folder appears under its name only when it is complete.
+    The mirrors are tried in order until one delivers an archive with the right checksum and with content that passes
+    ``verify``. The next call resumes an interrupted download if the server supports it. The folder gets its final
+    name only when it is complete.
 
     Args:
-        archive: what to fetch.
-        root: parent of the folder; made if absent.
+        archive: the archive to fetch.
+        root: parent of the folder, created if it does not exist.
         verify: called with the unpacked folder; raises RuntimeError or FileNotFoundError to reject it.
-        timeout: seconds without any answer after which a mirror counts as dead.
+        timeout: seconds to wait for a response before giving up on a mirror.
 
     Returns:
-        The folder.
+        The path of the folder.
 
     Raises:
         RuntimeError: every mirror failed; the message gives each reason.
-        ValueError: the folder exists already.
-        OSError: the disk is full; the error names what has no room.
+        ValueError: the folder already exists.
+        OSError: the disk is full; the error names the path that could not be written.
     """
     import requests
 
@@ -88,7 +88,7 @@ def fetch_archive(
             try:
                 _unpack(packed, target, verify)
             finally:
-                packed.unlink()  # unpacked, or worthless
+                packed.unlink()  # unpacked or useless
             return target
         except (requests.RequestException, RuntimeError, FileNotFoundError, ValueError) as error:
             failures.append(f"{mirror.url}: {error}")
@@ -96,25 +96,25 @@ def fetch_archive(
 
 
 def download(mirror: Mirror, folder: Path, *, timeout: float = 30.0) -> Path:
-    """Download one file into ``folder``, resuming what an earlier call left.
+    """Download one file into ``folder``, resuming an earlier, interrupted download.
 
     Returns:
         The path of the complete, checked file.
 
     Raises:
-        requests.RequestException: the server cannot be reached or refuses.
-        OSError: the disk is full; what is there already is kept.
-        RuntimeError: the file is shorter than announced, or its checksum is wrong.
+        requests.RequestException: the server cannot be reached or refuses the request.
+        OSError: the disk is full; the part already downloaded is kept.
+        RuntimeError: the file does not have the announced length, or its checksum is wrong.
     """
     name = mirror.url.split("?")[0].rsplit("/", 1)[-1]
-    # the address is part of the name: two mirrors' bytes must never be joined into one file
+    # the address is part of the name, so that bytes of two mirrors are never joined into one file
     part = folder / f"{name}.{hashlib.sha256(mirror.url.encode()).hexdigest()[:8]}.part"
     _transfer(mirror.url, part, timeout)
     if mirror.checksum is not None:
         try:
             check_file(part, mirror.checksum)
         except RuntimeError:
-            part.unlink()  # resuming would keep the damage
+            part.unlink()  # resuming would keep the damaged part
             raise
     target = folder / name
     os.replace(part, target)
@@ -122,7 +122,7 @@ def download(mirror: Mirror, folder: Path, *, timeout: float = 30.0) -> Path:
 
 
 def check_file(path: Path, checksum: str) -> None:
-    """Compare a file with ``"algorithm:hexdigest"``; a difference raises RuntimeError with both."""
+    """Raise RuntimeError, naming both checksums, if that of a file is not ``"algorithm:hexdigest"``."""
     import pooch
 
     algorithm, expected = checksum.split(":")
@@ -137,16 +137,16 @@ def _transfer(url: str, part: Path, timeout: float) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     have = part.stat().st_size if part.exists() else 0
-    # identity: with a compressed transfer the announced length would not be that of the file
+    # no compression, with which the announced length would not be that of the file
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
         if have and answer.status_code == 416:
             if answer.headers.get("Content-Range") != f"bytes */{have}":
                 part.unlink()
                 _transfer(url, part, timeout)
-            return  # else an earlier call fetched all of it and was stopped right after
+            return  # otherwise an earlier call downloaded all of it, but was stopped before the file was renamed
         answer.raise_for_status()
-        if answer.status_code != 206:  # the server starts over, and so must the file
+        if answer.status_code != 206:  # the server sends the whole file, so start over
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
@@ -171,7 +171,7 @@ def _unpack(packed: Path, target: Path, verify: Callable[[Path], None]) -> None:
         folder = Path(temporary) / "content"
         folder.mkdir()
         extract(packed, folder)
-        if (folder / target.name).is_dir():  # some archives have the folder, some only its content
+        if (folder / target.name).is_dir():  # some archives contain the folder, some only its content
             folder /= target.name
         shutil.rmtree(folder / "__MACOSX", ignore_errors=True)
         verify(folder)
@@ -179,11 +179,11 @@ def _unpack(packed: Path, target: Path, verify: Callable[[Path], None]) -> None:
 
 
 def extract(packed: Path, folder: Path) -> None:
-    """Unpack a zip or tar archive into ``folder``; only plain files and folders inside it are accepted.
+    """Unpack a zip or tar archive into ``folder``; its members must be plain files and folders.
 
     Raises:
-        RuntimeError: the file is no archive, is damaged, or has a member that is a link or would land
-            outside ``folder``; in the last case nothing is written.
+        RuntimeError: the file is not an archive or is damaged, or a member is a link or would be written outside
+            ``folder``. In the last two cases nothing is written.
         OSError: the disk is full.
     """
     try:
@@ -192,13 +192,13 @@ def extract(packed: Path, folder: Path) -> None:
             for name in _names(packed, archive):
                 if not (home / name).resolve().is_relative_to(home):
                     raise RuntimeError(
-                        f"{packed}: member {name!r} would land outside the folder; refusing it."
+                        f"{packed}: member {name!r} would be written outside the folder; refusing it."
                     )
             if isinstance(archive, tarfile.TarFile) and hasattr(tarfile, "data_filter"):
                 archive.extraction_filter = tarfile.data_filter  # Python 3.10.12, 3.11.4 and later
             archive.extractall(home)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno in FULL:  # no other mirror will do
+        if isinstance(error, OSError) and error.errno in FULL:  # another mirror would not help
             raise OSError(error.errno, error.strerror, str(folder)) from error
         raise RuntimeError(f"{packed}: the archive cannot be unpacked: {error}; fetch it again.") from error
 
@@ -212,7 +212,7 @@ def _open_archive(packed: Path) -> zipfile.ZipFile | tarfile.TarFile:
 
 
 def _names(packed: Path, archive: zipfile.ZipFile | tarfile.TarFile) -> list[str]:
-    """List the members; a zip's links come out as plain files."""
+    """List the members; rejects links and devices in tar archives (links in zip archives unpack as plain files)."""
     if isinstance(archive, zipfile.ZipFile):
         return archive.namelist()
     for member in archive.getmembers():

@@ -1,4 +1,4 @@
-"""Your own clouds: a folder per class, or HDF5 files."""
+"""Load your own data: a folder per class, or HDF5 files."""
 
 from __future__ import annotations
 
@@ -23,44 +23,46 @@ LAYOUT = (
 
 
 class Folder:
-    """Read clouds of your own, in any unit: each is centred, scaled to the unit sphere, and turned so that y is up.
+    """Load your own clouds, in any unit. Each is centred, scaled to the unit sphere, and turned so that y is up.
 
     *Folders*: ``root/train/<class>/<file>`` and ``root/test/<class>/<file>``, or the class first, as in the meshes of
-    ModelNet: ``root/<class>/train/<file>``. Files of any format of :func:`bixt3d.io.read_points`, mixed as you like;
-    files of other suffixes are passed over. With ``part_names``, or a file ``part_names.txt`` in ``root``, one name a
-    line, the files also have to label their points (:func:`bixt3d.io.read_points`): label i is the part of name i,
-    counted from 0 over all classes, and -1 is none. The classes are then those that the parts name, in that order.
+    ModelNet: ``root/<class>/train/<file>``. The files can be in any mix of the formats that
+    :func:`bixt3d.io.read_points` reads. Files with other suffixes are ignored. With ``part_names``, or a file
+    ``part_names.txt`` in ``root`` with one name per line, the files must also label their points
+    (:func:`bixt3d.io.read_points`): label i refers to part name i, counted from 0 over all classes, and -1 means
+    unlabelled. The classes are then those in the part names, in that order.
 
-    *HDF5*: ``root`` is a folder with files that have the word ``train`` or ``test`` in their names, never both, such
-    as ``mine_train0.h5``, or one ``.h5`` file with the groups ``train`` and ``test``, or one with the data sets at
-    the top (all of it is train). These are ``data`` ``(n, N, 3)`` (or 6, with normals), ``label`` ``(n,)`` or
-    ``(n, 1)``, and where you have them ``normal`` ``(n, N, 3)``, ``pid`` ``(n, N)`` part labels, ``names`` the class
-    names; files ``shape_names.txt`` and ``part_names.txt`` beside them, one name a line, serve for the names too.
+    *HDF5*: ``root`` is a folder of files with either ``train`` or ``test`` as a word in their names, such as
+    ``mine_train0.h5``, or one ``.h5`` file with the groups ``train`` and ``test``, or one with its arrays at the top
+    level (all of them are train). The arrays are ``data`` ``(n, N, 3)`` (or 6, with normals), ``label`` ``(n,)`` or
+    ``(n, 1)``, and optionally ``normal`` ``(n, N, 3)``, ``pid`` ``(n, N)`` (part labels) and ``names`` (class names).
+    Names can also be given in files ``shape_names.txt`` and ``part_names.txt`` beside them, one name per line.
 
-    A third folder, group or file called ``val`` is the validation split; without one, a part of train is
-    held out class by class. Every cloud is brought to ``stored_points`` points in random order: a subset
-    where it has more, with repetitions where it has fewer; meshes are sampled by area. What is drawn from
-    a cloud depends on ``seed`` and its name alone. Folders are parsed once, into a cache.
+    A third folder, group or file called ``val`` is the validation split. Without one, a share of each class of train
+    is held out. Every cloud is resampled to ``stored_points`` points in random order: a subset if it has more, with
+    repetitions if it has fewer. Meshes are sampled uniformly by area. The points drawn from a cloud depend only on
+    ``seed`` and its name. Folders are parsed once, into a cache.
 
     Args:
         root: the folder or the file.
-        num_points: points that a model is to see per cloud.
+        num_points: points per cloud that the model will use.
         stored_points: points to keep of each cloud, at least ``num_points``.
-        normals: also load unit normals; every file must have them (meshes do).
-        val_fraction: share of train held out as val, in [0, 1), where there is no ``val``.
-        val_seed: picks which clouds are held out.
-        seed: seed of the draw of points.
-        up: the axis that is up in the files: ``"x"``, ``"y"`` or ``"z"``.
-        class_names: names of the classes, in label order, for HDF5 files that bring none.
-        part_names: names of the parts, ``"class/part"``, in label order; those of a class follow each other. Without
-            them labels in a tree of folders are passed over, and ``pid`` of HDF5 files is numbered.
-        cache: folder for the parsed files; None for one beside ``root``, or the user's cache folder where
-            that cannot be written.
+        normals: also load unit normals. Every file must have them (meshes always do).
+        val_fraction: share of train to hold out as val if there is no ``val`` split, in [0, 1).
+        val_seed: selects which clouds are held out.
+        seed: seed for drawing points.
+        up: axis that points up in the files: ``"x"``, ``"y"`` or ``"z"``.
+        class_names: class names in label order, for HDF5 files without names.
+        part_names: part names ``"class/part"`` in label order. The parts of a class must be consecutive. Without part
+            names, labels in folder trees are ignored, and the parts of HDF5 files are named by number.
+        cache: folder for the parsed files. None uses a folder beside ``root``, or the user's cache folder if that is
+            not writable.
 
     Raises:
-        FileNotFoundError: there is nothing of this form at ``root``.
-        ValueError: a class has no files or no part, or test has a class that train lacks; or a number is out of range,
-            or there is no such axis.
+        FileNotFoundError: ``root`` does not exist or has no train split.
+        ValueError: a class has no files or no parts, another split has a class that train lacks, a number is out of
+            range, the axis is unknown, or the names do not fit the data.
+        RuntimeError: an HDF5 file is damaged.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class Folder:
         else:
             if class_names is not None:
                 raise ValueError(
-                    "class_names: name what HDF5 files number; in a tree of folders the folders name the classes, so "
+                    "class_names: expected only with HDF5 files; in a folder tree the folders name the classes, so "
                     "leave it out."
                 )
             self._class_first = not (self.root / "train").is_dir() and any(
@@ -113,18 +115,18 @@ class Folder:
                 self.classes = classes_of_parts(self.parts, self.classes)
 
     def load(self, split: str) -> PointClouds:
-        """Read one split.
+        """Load one split.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            The clouds in the order of their names, ``(n, stored_points, 3 or 6)``, with part labels where
-            the files have them.
+            The clouds in the order of their names, ``(n, stored_points, 3 or 6)``, with part labels if the data set
+            has parts.
 
         Raises:
-            FileNotFoundError: there is no such split.
-            ValueError: the split is unknown or empty, or a file cannot be used; the message names it.
+            FileNotFoundError: the split does not exist.
+            ValueError: the split is unknown or empty, or a file cannot be used; the message names the file.
             RuntimeError: a file is damaged; the message names it.
         """
         own_val = self._has("val")
@@ -142,7 +144,7 @@ class Folder:
         return bool(self._folders(split)) if self._class_first else (self.root / split).is_dir()
 
     def _folders(self, split: str) -> dict[str, Path]:
-        """Return the folder of each class that has one in the split."""
+        """Return the folder of each class of the split."""
         if self._class_first:
             places = {name: self.root / name / split for name in _folders(self.root)}
             return {name: place for name, place in places.items() if place.is_dir()}
@@ -163,7 +165,7 @@ class Folder:
                     f"or remove it. Classes of train: {', '.join(classes)}."
                 )
         for place in classes.values():
-            _files(place)  # complain at once about a class without clouds
+            _files(place)  # raises at once if a class has no clouds
         return tuple(classes)
 
     def _load_folders(self, split: str) -> PointClouds:
@@ -195,7 +197,7 @@ class Folder:
         )
 
     def _parse(self, file: Path, name: str) -> np.ndarray:
-        """Read a cloud as it is kept, ``(stored_points, 3 or 6)`` float32, with parts their labels in a last column."""
+        """Read one cloud, ``(stored_points, 3 or 6)`` float32, plus a last column of labels if there are parts."""
         seed = cloud_seed(self.seed, name)
         cloud = read_points(file, num_samples=self.stored_points, seed=seed, labels=bool(self.parts))
         cloud = cloud.turned(self.up)
@@ -204,7 +206,7 @@ class Folder:
         if (cloud.points == cloud.points[0]).all():
             raise ValueError(f"{file}: all points coincide, so the cloud has no size; remove the file.")
         index = resample_index(len(cloud), self.stored_points, np.random.default_rng(seed))
-        # normalised after the draw: the mean and the largest radius are those of the points that are kept
+        # normalised after drawing: the mean and the largest radius are those of the points that are kept
         columns = [unit_sphere(cloud.points[index])]
         if self.normals and cloud.normals is not None:
             columns.append(cloud.normals[index])
@@ -226,7 +228,7 @@ class Folder:
             ]
         )
         points = np.empty((*index.shape, found.points.shape[2]), dtype=np.float32)
-        for row, drawn in enumerate(index):  # cloud by cloud: float64 takes twice the memory
+        for row, drawn in enumerate(index):  # cloud by cloud, since float64 needs twice the memory
             cloud = found.points[row, drawn]
             points[row, :, :3] = unit_sphere(turn_to_y(cloud[:, :3], self.up))
             if self.normals:
@@ -243,12 +245,12 @@ class Folder:
 
 
 def cloud_seed(seed: int, name: str) -> int:
-    """Derive a seed for one cloud that depends on no other cloud and on no platform."""
+    """Return a seed for one cloud that does not depend on other clouds or the platform."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
 
 
 def resample_index(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw ``wanted`` of ``count`` points in random order; none occurs twice before all occurred once."""
+    """Draw ``wanted`` of ``count`` indices in random order; none occurs twice before all have occurred once."""
     rounds = [rng.permutation(count) for _ in range(-(-wanted // count))]
     return np.concatenate(rounds)[:wanted]
 
@@ -262,7 +264,7 @@ def _files(folder: Path) -> list[Path]:
     clouds = sorted(filter(_is_cloud, found))
     if not clouds:
         raise ValueError(
-            f"{folder}: none of the {len(found)} files of this class is of a known format; add files of one "
+            f"{folder}: none of the {len(found)} files of this class has a known format; add files of one "
             f"of {', '.join(FORMATS)}, or remove the folder."
         )
     return clouds

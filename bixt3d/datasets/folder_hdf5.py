@@ -1,4 +1,4 @@
-"""The HDF5 form of a user's own data: which file or group holds which split, and what things are called."""
+"""Find the splits, class names and part names of a user's own HDF5 files."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from bixt3d.datasets.hdf5 import Hdf5Clouds, read_hdf5
 from bixt3d.datasets.split import SPLITS
 
 _WORDS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
-_MOST_NAMES = 10_000  # of classes, or of parts, where the files bring none; more are no numbers of classes
+_MOST_NAMES = 10_000  # of classes or parts without names; larger labels are hardly class numbers
 
 
 class Hdf5Source:
     """Find splits, class names and part names in HDF5 files.
 
     Args:
-        root: one file (with groups ``train``, ``test``, ``val``, or flat: all train), or a folder with
-            files that have the word of one split in their name (:func:`split_words`).
-        class_names: in label order; None takes those that the files bring.
-        part_names: ``"class/part"`` in label order; None takes those of ``part_names.txt``, or numbers them.
+        root: one file (with groups ``train``, ``test`` and ``val``, or flat, all of it train), or a folder of files
+            with the word of one split in their names (:func:`split_words`).
+        class_names: class names in label order. None uses the names in the files, or numbers the classes.
+        part_names: ``"class/part"`` in label order. None uses ``part_names.txt``, or numbers the parts.
 
     Raises:
         FileNotFoundError: there is no train split.
-        ValueError: a file lacks a data set or has the words of two splits in its name, files are variants of one data
-            set, or the labels do not fit the names.
+        ValueError: a file lacks an array or has the words of two splits in its name, files are variants of one data
+            set, or the labels do not match the names.
         RuntimeError: a file cannot be opened as HDF5.
     """
 
@@ -72,17 +72,17 @@ class Hdf5Source:
             self.parts = tuple(part_names)
 
     def has(self, split: str) -> bool:
-        """Say whether there is such a split."""
+        """Return whether the split exists."""
         return split in self._splits
 
     def read(self, split: str, *, normals: bool = False) -> Hdf5Clouds:
-        """Read one split whole, in the order of file names and rows, in the precision of the files."""
+        """Read all clouds of a split, in the order of file names and rows and in the precision of the files."""
         paths, group = self._splits[split]
         return read_hdf5(paths, group=group, normals=normals, dtype=None)
 
 
 def split_words(path: Path) -> list[str]:
-    """Return the splits that the name of a file names, by whole words: ``latest.h5`` is no test split."""
+    """Return the splits that occur as whole words in a file name; ``latest.h5``, for example, is not a test split."""
     words = re.findall("[a-z]+", path.stem.lower().replace("trainval", "train val"))
     named = {_WORDS.get(word, word) for word in words}
     return [split for split in SPLITS if split in named]
@@ -96,7 +96,7 @@ def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
             if len(matches) > 1:
                 raise ValueError(
                     f"{path}: expected the word of one split in its name, got {' and '.join(matches)}; rename it, or "
-                    "its clouds would be in each of them."
+                    "its clouds would be in each of these splits."
                 )
             for split in matches:
                 found[split].append(path)
@@ -112,7 +112,7 @@ def _find_splits(root: Path) -> dict[str, tuple[list[Path], str]]:
     try:
         with h5py.File(root, "r") as file:
             keys = set(file)
-    except Exception as error:  # damage makes it raise anything
+    except Exception as error:  # on damaged files h5py may raise anything
         raise RuntimeError(f"{root}: expected an HDF5 file or a folder, got neither ({error}).") from error
     if "data" in keys:
         return {"train": ([root], "")}
@@ -126,7 +126,7 @@ def _checked(root: Path, key: str, count: int) -> int:
 
 
 def _part_names(root: Path, classes: tuple[str, ...], train: Hdf5Clouds) -> tuple[str, ...]:
-    """Name parts ``"class/part 0"`` ...: a part belongs to the class in whose clouds it occurs."""
+    """Name the parts ``"class/part 0"`` and so on; a part belongs to the class in whose clouds it occurs."""
     if train.part_labels is None:
         return ()
     owner: dict[int, int] = {}
@@ -137,15 +137,14 @@ def _part_names(root: Path, classes: tuple[str, ...], train: Hdf5Clouds) -> tupl
             if owner.setdefault(int(part), int(label)) != label:
                 raise ValueError(
                     f"{root}: pid {part} occurs in the classes {classes[owner[int(part)]]!r} and "
-                    f"{classes[label]!r}; number the parts of all classes through, without sharing."
+                    f"{classes[label]!r}; number the parts consecutively over all classes."
                 )
     if not owner:
-        raise ValueError(
-            f"{root}: pid: all points of train are {FILLER}, without a label; expected some parts."
-        )
+        raise ValueError(f"{root}: pid: all points of train are unlabelled ({FILLER}); expected some parts.")
     owners, latest = [], min(owner.items())[1]
     for part in range(_checked(root, "pid", max(owner) + 1)):
-        latest = owner.get(part, latest)  # a part that train never shows goes with the one before it
+        # a part that does not occur in train belongs to the class of the part before it
+        latest = owner.get(part, latest)
         owners.append(latest)
     if any(owners[i] != owners[i - 1] and owners[i] in owners[:i] for i in range(1, len(owners))):
         raise ValueError(f"{root}: pid: expected the parts of each class to be consecutive numbers.")

@@ -1,4 +1,4 @@
-"""Part labels of clouds in a tree of folders: what the parts are called, and what a file says of its points."""
+"""Part names and part labels of clouds in a folder tree."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ LISTING = "part_names.txt"
 
 
 def read_names(root: Path, listing: str) -> tuple[str, ...]:
-    """Read names, one a line, from a file beside the data; none where there is no such file."""
+    """Read names, one per line, from a file beside the data; returns none if there is no such file."""
     path = (root if root.is_dir() else root.parent) / listing
     if not path.is_file():
         return ()
     lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-    return tuple(line for line in lines if line)  # a name may be two words
+    return tuple(line for line in lines if line)  # a name may contain spaces
 
 
 def classes_of_parts(parts: Sequence[str], folders: Collection[str]) -> tuple[str, ...]:
-    """Return the classes that part names ``"class/part"`` name, in their order.
+    """Return the classes that occur in part names ``"class/part"``, in order of first occurrence.
 
     Args:
-        parts: in label order.
-        folders: classes that there are clouds of; the names may name more.
+        parts: part names in label order.
+        folders: classes that have clouds. The part names may contain further classes.
 
     Raises:
-        ValueError: a name comes twice or names no class, the parts of a class are not consecutive, or a class has
-            clouds, but no part.
+        ValueError: a part name occurs twice or has no class, the parts of a class are not consecutive, or a class has
+            clouds but no parts.
     """
     owners = [name.rpartition("/")[0] for name in parts]
     classes = tuple(dict.fromkeys(owners))
@@ -46,7 +46,7 @@ def classes_of_parts(parts: Sequence[str], folders: Collection[str]) -> tuple[st
         if owner in owners[:i] and owner != owners[i - 1]:
             raise ValueError(
                 f"part_names: expected the parts of a class to follow each other, got {parts[i]!r} after "
-                f"{parts[i - 1]!r}; number the labels so."
+                f"{parts[i - 1]!r}; renumber the labels."
             )
     without = sorted(set(folders) - set(classes))
     if without:
@@ -61,7 +61,7 @@ def labels_of(cloud: Cloud) -> np.ndarray:
     """Return the part labels of a cloud that was read with ``labels=True``, ``(N,)`` int64.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the cloud has no labels.
     """
     if cloud.labels is not None:
         return cloud.labels
@@ -70,7 +70,7 @@ def labels_of(cloud: Cloud) -> np.ndarray:
         "x y z label, or x y z nx ny nz label)"
     )
     if cloud.from_mesh:
-        why = "it is a mesh, whose points are drawn anew; save labelled points"
+        why = "it is a mesh, whose points are newly sampled; save a point cloud with labels"
     raise ValueError(
-        f"{cloud.path}: has no labels, which part_names ask for; {why}, or let part_names=[] pass labels over."
+        f"{cloud.path}: has no labels, but there are part names; {why}, or set part_names=[] to ignore labels."
     )

@@ -1,4 +1,4 @@
-"""Point clouds in HDF5, in the layout of the published ModelNet40 and ShapeNetPart files."""
+"""Read point clouds from HDF5 files in the layout of the published ModelNet40 and ShapeNetPart files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 
 from bixt3d.io.damage import Parsing
 
-_MOST_A_BYTE = 2000  # bytes that one byte may stand for; deflate reaches 1032
-_ALWAYS_READ = 1 << 28  # bytes
+_MOST_A_BYTE = 2000  # highest compression ratio that is accepted; deflate reaches 1032
+_ALWAYS_READ = 1 << 28  # bytes; arrays up to this size are read whatever their compression ratio
 
 
 @dataclass(frozen=True)
 class Hdf5Clouds:
-    """What one or more files hold of one split.
+    """The clouds of one split, from one or more files.
 
     Args:
         points: ``(n, N, C)`` real, C = 3, or 6 with normals.
         labels: ``(n,)`` int64.
-        part_labels: ``(n, N)`` int64, -1 for points without a label; or None.
-        names: where each cloud came from: ``"file:row"``.
-        classes: names of the classes, if a file brings them.
+        part_labels: ``(n, N)`` int64, -1 for unlabelled points; None if the files have none.
+        names: source of each cloud, ``"file:row"``.
+        classes: class names, empty if the files have none.
     """
 
     points: np.ndarray
@@ -43,22 +43,23 @@ def read_hdf5(
     dtype: type | None = np.float32,
     points: bool = True,
 ) -> Hdf5Clouds:
-    """Read and join files that hold ``data`` and ``label``, and maybe ``normal``, ``pid``, ``names``.
+    """Read and concatenate files with ``data`` and ``label``, and optionally ``normal``, ``pid`` and ``names``.
 
     Args:
-        paths: files, in the order in which their clouds are to be joined.
+        paths: the files, in the order in which to concatenate their clouds.
         group: group inside each file; empty for the top level.
-        max_points: keep the first so many points of each cloud; None keeps all.
+        max_points: number of points to keep of each cloud, the first ones; None keeps all.
         normals: also read unit normals, from ``normal`` ``(n, N, 3)`` or columns 4 to 6 of ``data``.
-        dtype: what the points are cast to; None keeps the precision of the file, which map coordinates need
-            until they are centred.
-        points: False leaves them in the files: N of ``points`` is then 0.
+        dtype: dtype of the points. None keeps the precision of the file, which map coordinates need until they are
+            centred.
+        points: whether to read the points. If False, the ``points`` returned have N = 0.
 
     Raises:
-        ValueError: a data set is missing or has the wrong shape, a label is not a whole number from 0 up (in
-            ``pid`` from -1 up), or there are no normals.
-        TypeError: a data set does not hold numbers.
-        RuntimeError: a file cannot be opened as HDF5.
+        ValueError: an array is missing or has the wrong shape, the files differ in the number of points or in whether
+            they have ``pid``, a label is not a whole number of at least 0 (-1 in ``pid``), or normals were requested
+            and are missing or not of unit length.
+        TypeError: an array does not hold numbers.
+        RuntimeError: a file cannot be opened as HDF5, or is damaged.
     """
     parts, sizes = [], set()
     for path in paths:
@@ -84,13 +85,13 @@ def read_hdf5(
 def _read_one(
     path: Path, group: str, max_points: int | None, normals: bool, dtype: type | None, with_points: bool
 ) -> tuple[Hdf5Clouds, int]:
-    """Return what one file holds, and the number of points of a cloud."""
+    """Return the content of one file, and the number of points per cloud."""
     import h5py
 
     where = f"{path}:{group}" if group else str(path)
     try:
         file = h5py.File(path, "r")
-    except Exception as error:  # damage makes it raise anything
+    except Exception as error:  # on damaged files h5py may raise anything
         raise RuntimeError(
             f"{path}: expected an HDF5 file, got one that cannot be opened ({error}); fetch it again."
         ) from error
@@ -148,14 +149,14 @@ def _read_one(
 
 
 def _find(where: str, node: Any, key: str) -> Any:
-    """Return an array that is still in the file, if it can be as large as it says."""
+    """Return an array of the file without reading it; raises if the file is too small for its shape."""
     import h5py
 
-    with Parsing(where, f"HDF5 ({key})"):  # damage, or a link to nowhere
+    with Parsing(where, f"HDF5 ({key})"):  # fails on damage or a dangling link
         found = node[key]
         is_array = isinstance(found, h5py.Dataset) and found.shape is not None
         stored = found.id.get_storage_size() if is_array and not found.is_virtual else None
-        _ = found.dtype if is_array else None  # which may be damaged too
+        _ = found.dtype if is_array else None  # raises if it is damaged
     if not is_array:
         raise ValueError(f"{where}: {key}: expected an array, got a group or nothing; fetch it again.")
     if stored is not None and found.nbytes > max(_ALWAYS_READ, _MOST_A_BYTE * stored):
@@ -172,13 +173,13 @@ def _check(where: str, found: dict[str, Any], key: str, *shapes: tuple[int, ...]
 
 
 def _check_unit(where: str, points: np.ndarray) -> None:
-    """Refuse colours in the place of normals, by the rule for text: normals have length 1, within 1 %."""
-    for cloud in points:  # one by one: this takes several times their memory
+    """Reject colours in place of normals; as in text files, normals must have length 1, within 1 %."""
+    for cloud in points:  # one by one, since this takes several times their memory
         with np.errstate(over="ignore", invalid="ignore"):
             length = np.linalg.norm(cloud[:, 3:].astype(np.float64), axis=1)
         if not (np.abs(length - 1) < 0.01).all():
             raise ValueError(
-                f"{where}: normals=True, but columns 4 to 6 of data are no unit vectors (colours?); set normals=False."
+                f"{where}: normals=True, but columns 4 to 6 of data are not unit vectors (colours?); set normals=False."
             )
 
 

@@ -1,4 +1,4 @@
-"""Batches of clouds: held where the model is, drawn without worker processes."""
+"""Load batches of clouds without worker processes, with the data on the device of the model if it fits."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SAMPLINGS = ("first", "random")
 
 @dataclass(frozen=True)
 class Batch:
-    """Some clouds, on the loader's device.
+    """A batch of clouds, on the loader's device.
 
     Args:
         points: ``(B, n, C)`` float32.
         labels: ``(B,)`` int64.
         part_labels: ``(B, n)`` int64, or None.
-        index: ``(B,)`` int64, which clouds of the data set these are.
-        targets: ``(B, classes)`` float32, what each cloud is to be taken for, where clouds were mixed; None
-            where ``labels`` says it.
+        index: ``(B,)`` int64, index of each cloud in the data set.
+        targets: ``(B, classes)`` float32, soft labels of mixed clouds. None if the clouds were not mixed; ``labels``
+            are then the targets.
     """
 
     points: Tensor
@@ -36,39 +36,41 @@ class Batch:
 
 
 class CloudLoader:
-    """Iterate over clouds in batches, the same way every time.
+    """Iterate over clouds in batches, reproducibly.
 
-    The order of an epoch, the points drawn and the augmentation of a batch are functions of (seed, epoch,
-    batch number, rank) alone: a run that stops and resumes at any batch sees what it would have seen.
+    The order of the clouds, the points drawn and the augmentation of a batch depend only on (seed, epoch, batch
+    number, rank). A run that is resumed at any batch therefore sees the same data as an uninterrupted one.
 
-    The arrays are moved to ``device`` whole where they fit the budget; else they stay in host memory and each batch
-    is moved by itself. The batches are the same. Memory-mapped arrays stay mapped there, but a split of which
-    clouds were held out is a copy in memory (:meth:`PointClouds.select`).
+    If the arrays fit into the budget, they are moved to ``device`` once. Otherwise they stay in host memory, and each
+    batch is moved separately. The batches are the same. Memory-mapped arrays in host memory stay mapped, except that
+    a split from which clouds were held out is a copy in memory (:meth:`PointClouds.select`).
 
-    Over several ranks, ``drop_last=True`` gives each rank equally many full batches of one common
-    permutation (train). ``drop_last=False`` gives every cloud to exactly one rank, none twice (evaluation):
-    ranks may then differ in length.
+    With several ranks, ``drop_last=True`` gives each rank the same number of full batches of one shared permutation
+    (training). ``drop_last=False`` gives each cloud to exactly one rank (evaluation), so ranks may differ in the
+    number of batches.
 
     Args:
-        clouds: what to iterate over.
+        clouds: the point clouds to iterate over.
         batch_size: clouds per batch and rank.
         num_points: points per cloud.
-        transform: augmentation of a batch, after the draw of points, which may mix its clouds: a
-            :class:`~bixt3d.datasets.transforms.Transform` or a callable with its arguments; None for none.
-        shuffle: another order each epoch, else the data set's own.
-        drop_last: leave out what does not fill a batch on every rank.
-        sampling: which of the stored points, ``"first"``, or ``"random"``: another subset each time.
-        seed: of everything random.
-        device: where batches are made.
-        rank: number of this process.
+        transform: augmentation of a batch, applied after its points are drawn: a
+            :class:`~bixt3d.datasets.transforms.Transform`, which may also mix the clouds of the batch, or any
+            callable with the same arguments. None for no augmentation.
+        shuffle: draw a new order each epoch. Otherwise the order is that of the data set.
+        drop_last: drop clouds that do not fill a batch on every rank.
+        sampling: which of the stored points to use: ``"first"`` for the first ones, ``"random"`` for a new random
+            subset each time.
+        seed: seed of all random draws.
+        device: device of the batches.
+        rank: index of this process.
         world_size: number of processes.
-        device_budget: bytes that the arrays may take on the device; None for a quarter of what is free on a
-            CUDA device. On the CPU they are always held.
+        device_budget: bytes that the arrays may occupy on the device. None allows a quarter of the free memory of a
+            CUDA device. On the CPU the arrays are always kept.
 
     Raises:
-        TypeError: the clouds are no :class:`PointClouds`, or the transform cannot be called as one.
-        ValueError: a number is out of range, the clouds hold fewer than ``num_points`` points, or with
-            ``drop_last`` there are too few clouds for one batch on each rank.
+        TypeError: ``clouds`` is not a :class:`PointClouds`, or the transform cannot be called like one.
+        ValueError: a number is out of range, the clouds have fewer than ``num_points`` points, ``sampling`` is
+            unknown, or with ``drop_last`` there are too few clouds for one batch per rank.
     """
 
     def __init__(
@@ -127,17 +129,20 @@ class CloudLoader:
         self._labels = torch.tensor(clouds.labels, device=self.device)
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch on this rank."""
+        """Return the number of batches per epoch on this rank."""
         if self.drop_last:
             return len(self.clouds) // (self.batch_size * self.world_size)
         return -(-len(range(self.rank, len(self.clouds), self.world_size)) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Iterate over the batches of an epoch, from batch number ``start`` on.
+        """Iterate over the batches of an epoch, starting at batch ``start``.
 
         Args:
-            epoch: 0, 1, ...; without ``shuffle`` it still seeds the draw of points and the augmentation.
-            start: batches to pass over, 0 to ``len(self)``.
+            epoch: 0 or more. Without ``shuffle`` it still seeds the draw of points and the augmentation.
+            start: number of batches to skip, 0 to ``len(self)``.
+
+        Raises:
+            ValueError: a number is out of range.
         """
         if epoch < 0:
             raise ValueError(f"epoch: expected 0 or more, got {epoch}.")
@@ -146,10 +151,10 @@ class CloudLoader:
         return self._batches(epoch, start)
 
     def order(self, epoch: int) -> Tensor:
-        """Return which clouds this rank sees in an epoch, in order: ``(n,)`` int64 on the CPU."""
+        """Return the indices of the clouds that this rank sees in an epoch, in order, ``(n,)`` int64 on the CPU."""
         count = len(self.clouds)
         order = torch.arange(count)
-        if self.shuffle:  # without the rank: all ranks share one permutation and take turns in it
+        if self.shuffle:  # not seeded by the rank: the ranks share one permutation and take turns
             order = torch.randperm(count, generator=_generator("cpu", self.seed, epoch))
         if self.drop_last:
             order = order[: len(self) * self.batch_size * self.world_size]
@@ -157,7 +162,7 @@ class CloudLoader:
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = self.order(epoch)
-        if isinstance(self._points, Tensor):  # moved once: a copy for each batch would wait for the device
+        if isinstance(self._points, Tensor):  # once: a copy per batch would synchronise with the device
             order = order.to(self._points.device)
         for number in range(start, len(self)):
             index = order[number * self.batch_size : (number + 1) * self.batch_size]
@@ -181,14 +186,14 @@ class CloudLoader:
         return Batch(points, labels, part_labels, index, targets)
 
     def _gather(self, source: Tensor | np.ndarray, index: Tensor, limit: int) -> Tensor:
-        if isinstance(source, np.ndarray):  # mapped: fancy indexing reads these clouds and copies them
+        if isinstance(source, np.ndarray):  # memory-mapped: fancy indexing reads and copies only these clouds
             picked = torch.from_numpy(np.asarray(source[index.numpy(), :limit]))
         else:
             picked = source[:, :limit][index.to(source.device)]
         return picked.to(self.device)
 
     def _place(self, device_budget: int | None) -> torch.device:
-        """Return where the arrays are held: on the device if they fit, else in host memory."""
+        """Return the device on which to keep the arrays: the loader's if they fit its budget, else the CPU."""
         part_labels = self.clouds.part_labels
         size = self.clouds.points.nbytes + (0 if part_labels is None else part_labels.nbytes)
         if device_budget is None:
@@ -202,11 +207,11 @@ def _hold(array: np.ndarray, device: torch.device) -> Tensor | np.ndarray:
         return torch.tensor(array, device=device)
     if isinstance(array, np.memmap):
         return array
-    # shared with the caller's array where torch allows it; nothing here writes to it
+    # shares memory with the caller's array if it is writeable, as torch requires; nothing here writes to it
     return torch.from_numpy(array) if array.flags.writeable else torch.tensor(array)
 
 
 def _generator(device: str | torch.device, *key: int) -> torch.Generator:
-    # the length is part of the key, since SeedSequence takes (1, 2) and (1, 2, 0) for the same
+    # the length is part of the key, since SeedSequence treats (1, 2) and (1, 2, 0) as equal
     state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) >> 1)  # below 2**63

@@ -1,4 +1,4 @@
-"""Mix the clouds of a batch with each other, and their labels."""
+"""Mix the clouds of a batch, and their labels."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from bixt3d.datasets.transform_base import Drawn, Mixed, Transform, check_range,
 
 @dataclass(frozen=True)
 class SubsetMix(Transform):
-    """Replace a piece of each cloud by a piece of the one before it in the batch, after the manner of RSMix.
+    """Replace a patch of each cloud by a patch of the previous cloud in the batch, similar to RSMix.
 
-    A random point of cloud A and its nearest neighbours, k in all, give way to a random point of cloud B and
-    its nearest neighbours, moved as they are so that the two points coincide. The target is ``(1 - k / N) A +
-    (k / N) B``. Where RSMix takes the points within a radius, a number of neighbours is taken here: a cloud
-    keeps its N points, and the share in the target is exact. Part labels go with their points.
+    A random point of cloud A and its nearest neighbours, k points in all, are replaced by a random point of cloud B
+    and its nearest neighbours, translated so that the two random points coincide. The target is ``(1 - k / N) A +
+    (k / N) B``. RSMix replaces the points within a radius. Here it is a number of neighbours, so that a cloud keeps
+    its N points and the weights of the target are exact. Part labels move with their points.
 
-    Only a loader's batch is mixed, last of all transforms; on clouds without class labels nothing happens.
+    Mixing happens only in a loader, as its last transform. Calling the transform on clouds changes nothing.
 
     Args:
-        probability: that a cloud is mixed, in [0, 1].
-        max_share: largest share that is replaced, in [0, 1]; drawn uniformly from 0 up.
+        probability: probability that a cloud is mixed, in [0, 1].
+        max_share: largest share of points that is replaced, in [0, 1]. The share is drawn uniformly from [0,
+            max_share].
 
     Raises:
         ValueError: a number is out of range.
@@ -52,7 +53,7 @@ class SubsetMix(Transform):
         num_classes: int,
         generator: torch.Generator | None,
     ) -> Mixed:
-        """Mix a batch; nothing waits for the device."""
+        """Mix a batch without synchronising with the device; arguments as in :meth:`Transform.mix`."""
         count = points.shape[1]
         unit = torch.rand((len(points), 4), generator=generator, device=points.device, dtype=torch.float32)
         share = self.max_share * unit[:, 2] * (unit[:, 3] < self.probability)
@@ -64,7 +65,7 @@ class SubsetMix(Transform):
         order, other_order = _by_distance(points, here), _by_distance(other, there)
         brought = pick(other, other_order)
         moved = torch.cat([brought[..., :3] - there[..., :3] + here[..., :3], brought[..., 3:]], dim=-1)
-        # the nearest first: the first k places of the one order take the first k of the other
+        # both orders are nearest first: the first k points of one are replaced by the first k of the other
         first = torch.arange(count, device=points.device) < replaced[:, None]
         gives_way = torch.empty_like(first).scatter(1, order, first)
         moved = torch.empty_like(points).scatter(1, order[..., None].expand_as(points), moved)

@@ -1,4 +1,4 @@
-"""ModelNet40: 12,311 shapes of 40 classes, on the official split into train and test."""
+"""ModelNet40: 12,311 shapes of 40 classes, with the official split into train and test."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ TEXT_FOLDER = "modelnet40_normal_resampled"
 
 
 class ModelNet40:
-    """ModelNet40 in either of the two layouts in which it is published.
+    """Load ModelNet40 from either of the two layouts in which it is published.
 
-    *HDF5* (``modelnet40_ply_hdf5_2048``): ``ply_data_{train,test}*.h5`` with ``data`` ``(n, N, 3)`` and
-    ``label``; xyz alone. *Text* (``modelnet40_normal_resampled``): one file of rows ``x,y,z,nx,ny,nz`` per
-    shape; parsed once into a cache. Its clouds lie off centre, so each is centred and scaled like the HDF5
-    ones. Nothing is ever downloaded from here: ``python scripts/prepare_data.py modelnet40`` does that.
+    *HDF5* (``modelnet40_ply_hdf5_2048``): ``ply_data_{train,test}*.h5`` with ``data`` ``(n, N, 3)`` and ``label``,
+    without normals. *Text* (``modelnet40_normal_resampled``): one file of rows ``x,y,z,nx,ny,nz`` per shape, parsed
+    once into a cache. Its clouds are off centre, so each is centred and scaled like those in HDF5. This class never
+    downloads anything; ``python scripts/prepare_data.py modelnet40`` does.
 
-    There is no official validation split: ``val`` is a part of train held out class by class; ``train`` is
-    the rest.
+    There is no official validation split. ``val`` is a share of each class of the official train split, and ``train``
+    is the rest.
 
     Args:
         root: the folder with the files, or its parent.
-        num_points: points that a model is to see per cloud; a check, the files must hold at least these.
-        stored_points: keep the first so many points of each cloud; None keeps all. With more than
-            ``num_points``, training can draw another subset each time.
+        num_points: points per cloud that the model will use. The files must hold at least as many.
+        stored_points: number of points to keep of each cloud, the first ones; None keeps all. With more than
+            ``num_points``, training can draw a new random subset each time.
         normals: also load unit normals (text layout only).
-        val_fraction: share of train held out as val, in [0, 1); with 0, train is the full official one.
-        val_seed: picks which shapes are held out.
-        cache: folder for the parsed text layout; None for one beside the data, or the user's cache folder
-            where that cannot be written.
+        val_fraction: share of train to hold out as val, in [0, 1). With 0, train is the full official split.
+        val_seed: selects which shapes are held out.
+        cache: folder for the parsed text layout. None uses a folder beside the data, or the user's cache folder if
+            that is not writable.
 
     Raises:
         FileNotFoundError: there is no ModelNet40 under ``root``.
-        ValueError: a number is out of range, or ``normals`` is asked of the HDF5 layout.
+        ValueError: a number is out of range, or ``normals`` is set with the HDF5 layout.
 
     Source: Wu et al., "3D ShapeNets", CVPR 2015; the HDF5 layout by Qi et al., "PointNet", CVPR 2017; the
         text layout by Qi et al., "PointNet++", NeurIPS 2017.
@@ -75,14 +75,14 @@ class ModelNet40:
         self.classes = read_class_names(self.root)
 
     def load(self, split: str) -> PointClouds:
-        """Read one split.
+        """Load one split.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            The clouds in the order of the files, ``(n, N, 3 or 6)``; train and val together are the official
-            train split.
+            The clouds in the order of the files, ``(n, N, 3 or 6)``. Train and val together are the official train
+            split.
 
         Raises:
             FileNotFoundError: a listed file is missing.
@@ -109,7 +109,7 @@ class ModelNet40:
         names, owners, files = text_shapes(self.root, official)
         stored = self.stored_points or len(read_rows(files[0]))
         check_stored(files[0], stored, self.num_points, None)
-        # with the normals, so that one cache serves both settings
+        # always with normals, so that one cache serves both settings
         points = cached_array(
             name=official,
             root=self.root,
@@ -126,9 +126,12 @@ class ModelNet40:
 
 
 def find_modelnet40(root: str | os.PathLike[str], *, normals: bool = False) -> tuple[Path, str]:
-    """Find the folder under ``root`` that holds ModelNet40, and its layout, ``"hdf5"`` or ``"text"``.
+    """Return the folder at or under ``root`` that holds ModelNet40, and its layout, ``"hdf5"`` or ``"text"``.
 
-    Where both layouts lie side by side, HDF5 wins, unless normals are wanted.
+    If both layouts are there, HDF5 takes precedence, unless ``normals`` is set.
+
+    Raises:
+        FileNotFoundError: there is no ModelNet40 under ``root``.
     """
     root = Path(root)
     layouts = [("hdf5", HDF5_FOLDER, "ply_data_train*.h5"), ("text", TEXT_FOLDER, "modelnet40_train.txt")]
@@ -137,7 +140,7 @@ def find_modelnet40(root: str | os.PathLike[str], *, normals: bool = False) -> t
             if any(folder.glob(files)):
                 return folder, layout
     name, brought = (TEXT_FOLDER, TEXT_FOLDER) if normals else ("modelnet40", HDF5_FOLDER)
-    parent = root.parent if root.name == brought else root  # the archive brings that folder along
+    parent = root.parent if root.name == brought else root  # the archive contains that folder
     raise FileNotFoundError(
         f"{root}: no ModelNet40 here (neither ply_data_train*.h5 nor modelnet40_train.txt); name the folder "
         "that holds it (data.root=DIR or --root DIR), or fetch it: "
@@ -146,7 +149,7 @@ def find_modelnet40(root: str | os.PathLike[str], *, normals: bool = False) -> t
 
 
 def read_class_names(folder: Path) -> tuple[str, ...]:
-    """Read the class list of either layout, in label order."""
+    """Read the class names of either layout, in label order; raises FileNotFoundError if there is no list."""
     for name in ("shape_names.txt", "modelnet40_shape_names.txt"):
         if (folder / name).is_file():
             return tuple((folder / name).read_text().split())
@@ -157,7 +160,15 @@ def read_class_names(folder: Path) -> tuple[str, ...]:
 
 
 def text_shapes(folder: Path, split: str) -> tuple[tuple[str, ...], list[str], list[Path]]:
-    """List the shapes of a split of the text layout: names, classes and files, of which none is missing."""
+    """List the shapes of a split of the text layout.
+
+    Returns:
+        Names, class names and files of the shapes, in the order of the split list.
+
+    Raises:
+        FileNotFoundError: the split list or one of the files is missing.
+        RuntimeError: the list is empty, or a shape has an unknown class.
+    """
     listing = folder / f"modelnet40_{split}.txt"
     if not listing.is_file():
         raise FileNotFoundError(
@@ -171,7 +182,7 @@ def text_shapes(folder: Path, split: str) -> tuple[tuple[str, ...], list[str], l
     if unknown:
         name = names[owners.index(min(unknown))]
         raise RuntimeError(
-            f"{listing}: shape {name!r} is of no class in the list of classes; fetch it again."
+            f"{listing}: shape {name!r} belongs to none of the listed classes; fetch it again."
         )
     files = [folder / owner / f"{name}.txt" for owner, name in zip(owners, names, strict=True)]
     missing = [file for file in files if not file.is_file()]
@@ -184,7 +195,7 @@ def text_shapes(folder: Path, split: str) -> tuple[tuple[str, ...], list[str], l
 
 
 def read_rows(path: Path, max_rows: int | None = None) -> np.ndarray:
-    """Read a shape of the text layout: ``(N, 6)`` float64, xyz and normal."""
+    """Read a shape of the text layout, ``(N, 6)`` float64: xyz and normal."""
     try:
         rows = np.loadtxt(path, delimiter=",", dtype=np.float64, ndmin=2, max_rows=max_rows)
     except ValueError as error:
@@ -195,7 +206,7 @@ def read_rows(path: Path, max_rows: int | None = None) -> np.ndarray:
 
 
 def parse_shape(path: Path, num_points: int) -> np.ndarray:
-    """Read the first points of a shape, centred and scaled: ``(num_points, 6)`` float32."""
+    """Read the first points of a shape, centred and scaled, ``(num_points, 6)`` float32."""
     rows = read_rows(path, num_points)
     if len(rows) < num_points:
         raise RuntimeError(f"{path}: expected at least {num_points} points, got {len(rows)}; fetch it again.")

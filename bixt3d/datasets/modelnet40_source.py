@@ -1,4 +1,4 @@
-"""Where ModelNet40 is published, and how to tell whether a folder holds it whole."""
+"""Addresses from which to fetch ModelNet40, and checks that a folder holds all of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from bixt3d.datasets.files import Mirror, RemoteArchive, check_file
 from bixt3d.datasets.modelnet40 import HDF5_FOLDER, TEXT_FOLDER, read_class_names, read_rows, text_shapes
 
-# Mirrors first: the original host has been unreachable for long stretches, and its certificate expired.
-# Checksums are those that public loaders of these files carry; None where none is published.
+# Mirrors come first: the original host has been unreachable for long periods, and its certificate has expired. The
+# checksums are those in public loaders of these files, or None if none is published.
 MODELNET40 = RemoteArchive(
     folder=HDF5_FOLDER,
     size="435 MB",
@@ -52,14 +52,14 @@ NUM_SHAPES = {"train": (9840, 9843), "test": (2468,)}
 
 
 def check_content(folder: Path) -> list[str]:
-    """Check counts and shapes of either layout, whoever packed it.
+    """Check the number and the shapes of the clouds in either layout, regardless of checksums.
 
     Returns:
-        One line per fact found, for printing.
+        Lines to print that describe what was found.
 
     Raises:
         FileNotFoundError: a file is missing.
-        RuntimeError: a count or a shape is wrong.
+        RuntimeError: a count or a shape is wrong, or a file cannot be read.
     """
     classes = read_class_names(folder)
     if len(classes) != 40 or len(set(classes)) != 40:
@@ -69,7 +69,7 @@ def check_content(folder: Path) -> list[str]:
 
 
 def check_members(archive: RemoteArchive, folder: Path) -> None:
-    """Compare each file of known checksum with it; raises RuntimeError or FileNotFoundError."""
+    """Raise RuntimeError if a published checksum does not match, FileNotFoundError if a file is missing."""
     for name, checksum in archive.members.items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: the file is missing.")
@@ -103,7 +103,7 @@ def _check_hdf5(folder: Path, split: str) -> str:
 def _check_text(folder: Path, split: str) -> str:
     _, _, files = text_shapes(folder, split)
     _check_count(folder, split, len(files))
-    # reading every file takes minutes: all sizes, and the rows of one
+    # reading every file takes minutes, so only the smallest is read
     smallest = min(files, key=lambda path: path.stat().st_size)
     rows = len(read_rows(smallest))
     if rows != 10_000:

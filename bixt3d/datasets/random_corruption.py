@@ -1,4 +1,4 @@
-"""Training on corrupted clouds: another corruption for each batch."""
+"""Augment training batches with random corruptions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from bixt3d.datasets.transform_base import Drawn, Transform, check_range
 
 @dataclass(frozen=True)
 class RandomCorruption(Transform):
-    """Corrupt the clouds of a batch in one way drawn from several, or leave them as they are.
+    """Corrupt the clouds of a batch with a randomly chosen corruption, or leave them unchanged.
 
-    All clouds of a batch are corrupted in the same way and severity, since the number of points that are left depends
-    on both; what is random about a corruption is drawn for each cloud. A compiled model is compiled again for the
-    numbers of points that come up.
+    All clouds of a batch get the same corruption and severity, since these determine the number of points that are
+    left. The random numbers of the corruption are drawn separately for each cloud. A compiled model is recompiled for
+    the numbers of points that occur.
 
     Args:
-        corruptions: names in :data:`bixt3d.datasets.corruptions.CORRUPTIONS`; null for all.
-        severities: the severities to draw from.
-        probability: how likely a batch is corrupted, from 0 to 1.
-        least: clouds left with fewer points repeat theirs in order up to that number, or up to that of the model which
-            they train (:meth:`for_model`) where it needs more.
+        corruptions: names in :data:`bixt3d.datasets.corruptions.CORRUPTIONS`; None (``null`` in a config) for all.
+        severities: severities to choose from.
+        probability: probability that a batch is corrupted, from 0 to 1.
+        least: smallest number of points of a cloud. Clouds with fewer points left repeat them in order up to that
+            number, or up to the number that the model needs if that is larger (:meth:`for_model`).
 
     Raises:
-        ValueError: there is no such corruption or severity, or the probability lies outside its range.
+        ValueError: a corruption or severity is unknown, or the probability is out of range.
     """
 
     corruptions: Sequence[str] | None = None
@@ -50,7 +50,7 @@ class RandomCorruption(Transform):
         check_range("probability", self.probability, 0, 1)
 
     def for_model(self, min_points: int) -> RandomCorruption:
-        """Return the transform that leaves as many points as the model needs."""
+        """Return the transform adapted to a model that needs at least ``min_points`` points."""
         return replace(self, least=max(self.least, min_points))
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:

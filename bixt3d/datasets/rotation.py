@@ -1,4 +1,4 @@
-"""Random rotation of point clouds and their normals."""
+"""Rotate point clouds and their normals at random."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from bixt3d.datasets.transform_base import Drawn, Transform, check_range
 
 @dataclass(frozen=True)
 class RandomRotation(Transform):
-    """Rotate each cloud about the origin, and its normals with it.
+    """Rotate each cloud and its normals about the origin.
+
+    The angle is drawn uniformly from [-max_degrees, max_degrees].
 
     Args:
-        axis: ``"x"``, ``"y"`` (up, in ModelNet40) or ``"z"``: an angle drawn uniformly from
-            [-max_degrees, max_degrees] about that axis. ``"any"``: the same about an axis drawn uniformly
-            from the sphere; with ``max_degrees=180``, a rotation drawn uniformly from all there are.
+        axis: axis of rotation: ``"x"``, ``"y"`` (up, in ModelNet40), ``"z"``, or ``"any"`` for a random axis, drawn
+            uniformly from the sphere. With ``"any"`` and ``max_degrees=180`` the rotation is drawn uniformly from
+            SO(3) instead.
         max_degrees: largest angle, in degrees, from 0 to 180.
 
     Raises:
-        ValueError: the axis is unknown or the angle out of range.
+        ValueError: the axis is unknown or the angle is out of range.
     """
 
     axis: str = "y"
@@ -34,7 +36,7 @@ class RandomRotation(Transform):
         check_range("max_degrees", self.max_degrees, 0, 180)
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
-        # the angles in at least single precision: in half precision a rotation would stretch the cloud
+        # at least single precision: in half precision the rotation would distort the cloud
         dtype = torch.promote_types(points.dtype, torch.float32)
         matrix = rotation_matrices(self._quaternions(len(points), points.device, dtype, generator))
         turned = [part.to(dtype) @ matrix.transpose(1, 2) for part in points.split(3, dim=-1)]
@@ -44,7 +46,7 @@ class RandomRotation(Transform):
         self, count: int, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None
     ) -> Tensor:
         if self.axis == "any" and self.max_degrees == 180:
-            # a direction uniform on the 3-sphere is a rotation uniform over SO(3)
+            # quaternions uniform on the 3-sphere are rotations uniform over SO(3)
             draw = torch.randn(count, 4, generator=generator, device=device, dtype=dtype)
             return torch.nn.functional.normalize(draw, dim=1)
         if self.axis == "any":
@@ -58,7 +60,7 @@ class RandomRotation(Transform):
 
 
 def rotation_matrices(quaternions: Tensor) -> Tensor:
-    """Turn unit quaternions ``(..., 4)``, real part first, into rotation matrices ``(..., 3, 3)``."""
+    """Convert unit quaternions ``(..., 4)``, real part first, to rotation matrices ``(..., 3, 3)``."""
     w, x, y, z = quaternions.unbind(dim=-1)
     entries = [
         1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),

@@ -1,4 +1,4 @@
-"""ScanObjectNN: scanned objects of 15 classes, cut out of rooms, on the official split into train and test."""
+"""ScanObjectNN: objects of 15 classes from scans of rooms, with the official split into train and test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLASSES = (
     "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door", "shelf", "table", "bed", "pillow", "sink",
     "sofa", "toilet",
 )  # fmt: skip
-# Folder and file of each variant; train files begin with "training_", test files with "test_".
+# Folder and file of each variant. Names of train files start with "training_", those of test files with "test_".
 VARIANTS = {
     "obj_only": ("main_split_nobg", "objectdataset.h5"),
     "obj_bg": ("main_split", "objectdataset.h5"),
@@ -26,38 +26,38 @@ VARIANTS = {
     "pb_t50_rs": ("main_split", "objectdataset_augmentedrot_scale75.h5"),
 }
 WHERE = (
-    "ScanObjectNN is handed out by its authors alone (https://hkust-vgd.github.io/scanobjectnn); unpack their "
-    "h5_files and give that folder as data.root"
+    "ScanObjectNN is available only from its authors (https://hkust-vgd.github.io/scanobjectnn); unpack their "
+    "h5_files and set data.root to that folder"
 )
 
 
 class ScanObjectNN:
-    """ScanObjectNN in the HDF5 form in which it is published: ``data`` ``(n, 2048, 3)``, ``label``, y up.
+    """Load ScanObjectNN from its published HDF5 files: ``data`` ``(n, 2048, 3)`` and ``label``, y up.
 
-    Nothing is ever downloaded; its authors hand it out on request. Clouds are centred and scaled as all others here;
-    which points are background (``mask``) is not read.
+    Nothing is downloaded, since the authors provide the data set on request. Clouds are centred and scaled like those
+    of the other data sets. ``mask``, which marks background points, is not read.
 
-    There is no official validation split: ``val`` is a part of train held out class by class. **Of the perturbed
-    variants (``pb_...``) val holds other perturbations of objects that are in train**, since the files do not say
-    which clouds show one object: accuracy on val is then too high, and a choice by it favours memory. Report the
-    last weights, or choose on ``obj_bg``.
+    There is no official validation split. ``val`` is a share of each class of train. **In the perturbed variants
+    (``pb_...``), val contains other perturbations of objects in train**, since the files do not say which clouds show
+    the same object. Accuracy on val is then too high, and selecting weights by it favours overfitting. Report the
+    last weights, or make such choices on ``obj_bg``.
 
     Args:
         root: the folder that holds ``main_split`` and ``main_split_nobg``, or its parent.
-        variant: ``"obj_only"`` (objects alone), ``"obj_bg"`` (with what stands around them), or moved by up to 25
-            or 50 % of the box (``"pb_t25"``), turned too (``"pb_t25_r"``, ``"pb_t50_r"``), scaled too
-            (``"pb_t50_rs"``, the hardest, which most papers report).
-        num_points: points that a model is to see per cloud; a check, the files must hold at least these.
-        stored_points: keep the first so many points of each cloud; None keeps all. With more than
-            ``num_points``, training can draw another subset each time.
-        val_fraction: share of train held out as val, in [0, 1); with 0, train is the full official one.
-        val_seed: picks which clouds are held out.
+        variant: ``"obj_only"`` (objects alone), ``"obj_bg"`` (with their surroundings), or with surroundings and
+            perturbed: translated by up to 25 % of the bounding box (``"pb_t25"``), also rotated (``"pb_t25_r"``, or
+            ``"pb_t50_r"`` with 50 %), also scaled (``"pb_t50_rs"``, the hardest, which most papers report).
+        num_points: points per cloud that the model will use. The files must hold at least as many.
+        stored_points: number of points to keep of each cloud, the first ones; None keeps all. With more than
+            ``num_points``, training can draw a new random subset each time.
+        val_fraction: share of train to hold out as val, in [0, 1). With 0, train is the full official split.
+        val_seed: selects which clouds are held out.
 
     Raises:
         FileNotFoundError: the variant is not under ``root``.
         ValueError: the variant is unknown, or a number is out of range.
 
-    Source: Uy et al., "Revisiting Point Cloud Classification", ICCV 2019; order of the classes by its authors'
+    Source: Uy et al., "Revisiting Point Cloud Classification", ICCV 2019; order of the classes from the authors'
         public files.
     """
 
@@ -92,13 +92,13 @@ class ScanObjectNN:
         self.root = found[0]
 
     def load(self, split: str) -> PointClouds:
-        """Read one split.
+        """Load one split.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            The clouds in the order of the file, ``(n, N, 3)``; train and val together are the official train split.
+            The clouds in the order of the file, ``(n, N, 3)``. Train and val together are the official train split.
 
         Raises:
             FileNotFoundError: the file is missing.
@@ -111,7 +111,7 @@ class ScanObjectNN:
             raise FileNotFoundError(f"{path}: no such file; {WHERE}.")
         found = read_hdf5([path])
         check_stored(path, found.points.shape[1], self.num_points, self.stored_points)
-        # centred whole, as a cloud is that is predicted
+        # centred before points are dropped, as in prediction
         points = np.ascontiguousarray(unit_sphere(found.points)[:, : self.stored_points])
         clouds = PointClouds(points, found.labels, self.classes, found.names)
         return clouds if split == "test" else hold_out(clouds, split, self.val_fraction, self.val_seed)

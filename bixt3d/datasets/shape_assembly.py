@@ -1,4 +1,4 @@
-"""An object put together from primitives, each of which belongs to one named part."""
+"""Assemble an object from primitives, each of which belongs to a named part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIN_PART_POINTS = 8
 
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
-    """Return the right-handed rotation matrix ``(3, 3)`` about an axis, to multiply column vectors with."""
+    """Return the right-handed rotation matrix ``(3, 3)`` about an axis, for column vectors."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     rows = {
         "x": [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]],
@@ -39,7 +39,7 @@ class Assembly:
     """Collect placed primitives, and sample the union of their surfaces.
 
     Args:
-        part_names: the parts that pieces may belong to; a part without a piece is absent.
+        part_names: names of the parts that pieces can belong to. A part without a piece is absent.
     """
 
     part_names: tuple[str, ...]
@@ -52,7 +52,7 @@ class Assembly:
         at: Vector | np.ndarray = (0.0, 0.0, 0.0),
         turn: np.ndarray | None = None,
     ) -> None:
-        """Place ``primitive`` as ``turn @ x + at`` and count it to ``part``, one of ``part_names``."""
+        """Add ``primitive``, placed by ``turn @ x + at``, to ``part``, one of ``part_names``."""
         self.pieces.append(_Piece(self.part_names.index(part), primitive, np.asarray(at), turn))
 
     def add_strut(
@@ -63,12 +63,12 @@ class Assembly:
         radius: float,
         end_radius: float | None = None,
     ) -> None:
-        """Place a closed cylinder, or a frustum, whose axis runs from ``start`` to ``end``."""
+        """Add a closed cylinder, or a frustum, whose axis runs from ``start`` to ``end``."""
         start = np.asarray(start, dtype=np.float64)
         axis = np.asarray(end, dtype=np.float64) - start
         length = float(np.linalg.norm(axis))
         up = axis / length
-        # Any direction that is not parallel to the axis completes the frame; the strut is round.
+        # The strut is round, so any direction that is not parallel to its axis can complete the frame.
         other = np.array([0.0, 0.0, 1.0]) if abs(up[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
         across = np.cross(up, other)
         across /= np.linalg.norm(across)
@@ -79,16 +79,16 @@ class Assembly:
     def sample(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw ``n`` points in random order, uniformly by area over all pieces.
 
-        Surfaces inside another piece count too. A part that would get fewer than eight points (``n // 8`` in
-        clouds of fewer than 64) is given that many, at the expense of the part with the most points.
+        Surfaces inside another piece are sampled too. A part that would get fewer than eight points (``n // 8`` in
+        clouds of fewer than 64) gets that many, taken from the part with the most points.
 
         Args:
             rng: source of all randomness.
             n: number of points.
 
         Returns:
-            points ``(n, 3)`` float64, outward unit normals ``(n, 3)`` float64, and parts ``(n,)`` int64,
-            index into ``part_names``.
+            Points ``(n, 3)`` float64, outward unit normals ``(n, 3)`` float64, and parts ``(n,)`` int64, indices into
+            ``part_names``.
         """
         counts = self._counts(rng, n)
         points, normals = np.empty((n, 3)), np.empty((n, 3))
@@ -105,7 +105,7 @@ class Assembly:
         return points[order], normals[order], part[order]
 
     def _counts(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Share ``n`` points among the pieces by area, with a floor for every present part."""
+        """Divide ``n`` points among the pieces by area, with a minimum for every part that is present."""
         areas = np.array([piece.primitive.area for piece in self.pieces])
         part = np.array([piece.part for piece in self.pieces])
         counts = rng.multinomial(n, areas / areas.sum())

@@ -1,7 +1,7 @@
-"""The categories of the procedural data set: how an object of each is put together.
+"""The categories of the procedural data set, and how their objects are built.
 
-Each builder draws its proportions and its optional parts from the generator and adds primitives to the
-assembly. y is up. Lengths are relative: clouds are normalised later.
+Each builder draws proportions and optional parts from the generator and adds primitives to the assembly. y is up.
+Lengths are relative, since clouds are normalised later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bixt3d.datasets.shape_vehicles import build_airplane, build_car, build_rock
 
 @dataclass(frozen=True)
 class Category:
-    """Name the parts of a category, optional ones included, and the function that builds one object."""
+    """The part names of a category, including optional parts, and the function that builds one object."""
 
     parts: tuple[str, ...]
     build: Callable[[np.random.Generator, Assembly], None]
@@ -36,7 +36,7 @@ def build_bottle(rng: np.random.Generator, bottle: Assembly) -> None:
     body = [(0.0, 0.0), (foot, 0.0), (r, 0.05), (waist, 0.5 * height), (r, height)]
     roundness = rng.uniform(0.0, 1.0)
     for t in np.linspace(0.0, 1.0, 8)[1:]:
-        # Between a straight shoulder and one that follows a quarter of an ellipse.
+        # Interpolates between a straight shoulder and a quarter of an ellipse.
         bulge = roundness * math.sqrt(1.0 - t * t) + (1.0 - roundness) * (1.0 - t)
         body.append((neck_r + (r - neck_r) * bulge, height + shoulder * t))
     bottle.add("body", Lathe(tuple(body)))
@@ -87,7 +87,7 @@ def build_headphones(rng: np.random.Generator, headphones: Assembly) -> None:
         headphones.add_strut("band", (side * radius, -drop, 0.0), (side * radius, 0.0, 0.0), 0.9 * band)
         inner = side * (radius - 0.3 * thick)
         if flat:
-            # Towards the ear an open cushion, outside a closed shell.
+            # An open cushion towards the ear, and a closed shell on the outside.
             away = rotation("z", -90.0 * side)
             headphones.add("cups", cylinder(cup, 0.7 * thick), (inner, -drop, 0.0), away)
             cushion = tube(0.5 * cup, cup * 1.05, 0.5 * thick)
@@ -121,7 +121,8 @@ def build_mug(rng: np.random.Generator, mug: Assembly) -> None:
     mug.add("body", Lathe(outer + inner))
 
     half, thick = height * rng.uniform(0.25, 0.38), rng.uniform(0.03, 0.06)
-    # The handle starts at the wall where the wall is nearer to the axis, so that both its ends touch it.
+    # The wall may be at different distances from the axis at the two ends of the handle. The handle starts at the
+    # smaller distance, so that both ends touch the wall.
     start = min(belly + (low - belly) * 2.0 * half / height, belly + (high - belly) * 2.0 * half / height)
     middle = 0.5 * height
     if rng.random() < 0.7:

@@ -1,4 +1,4 @@
-"""Builders of the furniture of the procedural data set: chairs and tables, which share legs, and lamps."""
+"""Build the furniture of the procedural data set: chairs and tables, which share their legs, and lamps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Surfaces of revolution around the y axis: cylinders, cones, tubes and domes."""
+"""Surfaces of revolution about the y axis: cylinders, cones, tubes and domes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bixt3d.datasets.shape_primitives import Samples, pick
 
 @dataclass(frozen=True)
 class Lathe:
-    """Represent the surface that a polyline of (radius, height) sweeps around the y axis.
+    """The surface that a polyline of (radius, height) points sweeps out about the y axis.
 
-    A segment from (r0, y0) to (r1, y1) sweeps a cone frustum of area pi (r0 + r1) l, l its length.
-    The outward side lies to the right of the direction of travel, so a solid's profile starts on the axis
-    at its bottom, runs outwards, up and back to the axis. Discs, cylinders, cones and tubes are lathes.
+    A segment of length l from (r0, y0) to (r1, y1) sweeps out a cone frustum of area pi (r0 + r1) l. The outside is
+    to the right of the direction of travel, so the profile of a solid starts on the axis at the bottom and runs
+    outwards, up and back to the axis. Discs, cylinders, cones and tubes are special cases.
 
     Args:
-        profile: at least two (radius, height) pairs; radius >= 0, and not 0 all along.
+        profile: at least two (radius, height) pairs; radius >= 0, and not all 0.
     """
 
     profile: tuple[tuple[float, float], ...]
@@ -39,7 +39,7 @@ class Lathe:
         segment = pick(rng, (profile[:-1, 0] + profile[1:, 0]) * length, n)
         uniform, turn = rng.random((2, n))
         r0, r1 = profile[segment, 0], profile[segment + 1, 0]
-        # The density along a segment grows with the radius; (0, 1] keeps the division below away from 0 / 0.
+        # The density along a segment is proportional to the radius. In (0, 1] the division below is never 0 / 0.
         uniform = 1.0 - uniform
         radius = np.sqrt(r0 * r0 + uniform * (r1 * r1 - r0 * r0))
         along = uniform * (r0 + r1) / (r0 + radius)
@@ -54,23 +54,23 @@ class Lathe:
 
 
 def cylinder(radius: float, height: float) -> Lathe:
-    """Build a closed cylinder around the y axis, standing on y = 0."""
+    """Build a closed cylinder about the y axis, with its bottom at y = 0."""
     return frustum(radius, radius, height)
 
 
 def frustum(bottom_radius: float, top_radius: float, height: float) -> Lathe:
-    """Build a closed cone frustum around the y axis, standing on y = 0; a cone where a radius is 0."""
+    """Build a closed cone frustum about the y axis, with its bottom at y = 0; a cone if one radius is 0."""
     return Lathe(((0.0, 0.0), (bottom_radius, 0.0), (top_radius, height), (0.0, height)))
 
 
 def tube(inner_radius: float, outer_radius: float, height: float) -> Lathe:
-    """Build a pipe with a thick wall around the y axis, standing on y = 0, open at both ends."""
+    """Build a thick-walled pipe about the y axis, open at both ends, with its bottom at y = 0."""
     corners = ((inner_radius, 0.0), (outer_radius, 0.0), (outer_radius, height), (inner_radius, height))
     return Lathe((*corners, corners[0]))
 
 
 def dome(radius: float, height: float, segments: int = 10) -> Lathe:
-    """Build an open half shell around the y axis: rim of ``radius`` at y = 0, summit at y = ``height``."""
+    """Build an open half shell about the y axis, with its rim of ``radius`` at y = 0 and its top at y = ``height``."""
     angles = [0.5 * math.pi * i / segments for i in range(segments)]
     rim_to_top = [(radius * math.cos(a), height * math.sin(a)) for a in angles]
     return Lathe((*rim_to_top, (0.0, height)))

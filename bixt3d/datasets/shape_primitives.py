@@ -1,7 +1,7 @@
-"""Simple surfaces that can be sampled uniformly by area, each with its outward unit normals.
+"""Simple surfaces that can be sampled uniformly by area, with outward unit normals.
 
-Every primitive is an immutable value with an exact or documented ``area`` and a pure ``sample(rng, n)``:
-the same generator state gives the same points. Coordinates have no unit; y is up.
+Primitives are immutable. ``area`` is exact, or its error is documented. ``sample(rng, n)`` depends only on the state of
+the generator. Coordinates have no unit, and y is up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Samples = tuple[np.ndarray, np.ndarray]
 
 
 class Primitive(Protocol):
-    """Describe what an assembly needs of a surface: its area, and points on it."""
+    """Protocol of a surface in an assembly: its area, and points sampled from it."""
 
     @property
     def area(self) -> float:
@@ -31,13 +31,13 @@ class Primitive(Protocol):
             n: number of points, 0 or more.
 
         Returns:
-            points ``(n, 3)`` and outward unit normals ``(n, 3)``, float64.
+            Points ``(n, 3)`` and outward unit normals ``(n, 3)``, float64.
         """
 
 
 @dataclass(frozen=True)
 class Box:
-    """Represent the six faces of an axis-aligned box centred on the origin.
+    """The six faces of an axis-aligned box centred on the origin.
 
     Args:
         size: edge lengths along x, y and z, each > 0.
@@ -58,7 +58,7 @@ class Box:
         points = (rng.random((n, 3)) - 0.5) * size
         axis = pick(rng, np.array([y * z, z * x, x * y]), n)
         rows = np.arange(n)
-        # The coordinate that the face fixes was drawn symmetrically: its sign chooses between the two faces.
+        # The coordinate that is constant on the face was drawn symmetrically, so its sign can choose between two faces.
         sign = np.where(points[rows, axis] < 0.0, -1.0, 1.0)
         points[rows, axis] = 0.5 * sign * size[axis]
         normals = np.zeros((n, 3))
@@ -68,7 +68,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """Represent the surface (x/a)^2 + (y/b)^2 + (z/c)^2 = 1; a sphere where the radii are equal.
+    """The surface (x/a)^2 + (y/b)^2 + (z/c)^2 = 1, a sphere if the radii are equal.
 
     Args:
         radii: semi-axes (a, b, c), each > 0.
@@ -78,7 +78,7 @@ class Ellipsoid:
 
     @property
     def area(self) -> float:
-        """Area by Thomsen's formula, within 1.1 % of the elliptic integral (exact for a sphere).
+        """Area by Thomsen's formula, with an error of at most 1.1 % (exact for a sphere).
 
         4 pi (((ab)^p + (bc)^p + (ca)^p) / 3)^(1/p) with p = 1.6075.
         """
@@ -90,7 +90,7 @@ class Ellipsoid:
         """Draw ``n`` points uniformly by area; see :class:`Primitive`."""
         radii = np.array(self.radii)
         accepted = np.empty((0, 3))
-        # Stretching a sphere enlarges its area at direction u by abc |u / radii|: reject in that proportion.
+        # Stretching a sphere scales its area at direction u by abc |u / radii|, so accept in that proportion.
         while len(accepted) < n:
             unit = rng.standard_normal((2 * (n - len(accepted)) + 8, 3))
             unit /= np.linalg.norm(unit, axis=1, keepdims=True)
@@ -103,16 +103,16 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Torus:
-    """Represent a tube bent around the z axis, whole or as an arc with open ends.
+    """A tube bent about the z axis, whole or as an arc with open ends.
 
     The centre line is (R cos t, R sin t, 0) for t from ``start`` to ``stop``; the area is
     (stop - start) 2 pi R r.
 
     Args:
-        radius: R, of the centre line.
-        tube_radius: r, 0 < r <= R.
-        start: first angle, radians, from x towards y.
-        stop: last angle, radians, ``start < stop <= start + 2 pi``.
+        radius: radius R of the centre line.
+        tube_radius: radius r of the tube, 0 < r <= R.
+        start: first angle in radians, from x towards y.
+        stop: last angle in radians, ``start < stop <= start + 2 pi``.
     """
 
     radius: float
@@ -122,7 +122,7 @@ class Torus:
 
     @property
     def area(self) -> float:
-        """Area of the tube, without ends."""
+        """Area of the tube, without end caps."""
         return (self.stop - self.start) * 2.0 * math.pi * self.radius * self.tube_radius
 
     def sample(self, rng: np.random.Generator, n: int) -> Samples:
@@ -130,8 +130,8 @@ class Torus:
         around, along, side = rng.random((3, n))
         around *= 2.0 * math.pi
         along = self.start + along * (self.stop - self.start)
-        # The area at tube angle a is proportional to 1 + e cos a, e = r / R. Of each pair a, pi - a, keeping
-        # the one with probability (1 + e cos a) / 2 gives exactly that density without rejecting a draw.
+        # The area at tube angle a is proportional to 1 + e cos a with e = r / R. Keeping a with probability
+        # (1 + e cos a) / 2, and replacing it by pi - a otherwise, gives exactly that density without rejection.
         cos = np.cos(around)
         keep = side < 0.5 * (1.0 + self.tube_radius / self.radius * cos)
         cos = np.where(keep, cos, -cos)
@@ -144,15 +144,15 @@ class Torus:
 
 @dataclass(frozen=True)
 class Extrusion:
-    """Represent an outline in the xy plane, extruded along z: two caps at z = +-depth/2, and the walls.
+    """An outline in the xy plane, extruded along z: two caps at z = +-depth/2, and the walls.
 
     Args:
-        outline: at least three (x, y) corners in either sense of rotation. The straight line from their mean
-            to each point of the outline must stay inside (convex outlines do so, and mild waists).
+        outline: at least three (x, y) corners, clockwise or counter-clockwise. The straight line from their mean to
+            each point of the outline must stay inside, as in convex outlines and those with mild waists.
         depth: thickness along z, > 0.
 
     Raises:
-        ValueError: an outline without area, or one that its mean does not see.
+        ValueError: the outline has no area, or not all of it is visible from the mean of its corners.
 
     Source: Osada et al., "Shape Distributions", 2002, section 4.1 (uniform points in a triangle).
     """
@@ -164,7 +164,7 @@ class Extrusion:
         _, _, fan = _fan(self.outline)
         if fan.min() < 0.0 or fan.sum() <= 0.0:
             raise ValueError(
-                "outline: got corners that are not all in sight of their mean, expected a convex outline or "
+                "outline: got corners that are not all visible from their mean, expected a convex outline or "
                 "one with mild waists; split it into several extrusions."
             )
 
@@ -182,7 +182,7 @@ class Extrusion:
         wall, edge = face < len(corners), face % len(corners)
         along, across = rng.random((2, n))
         on_edge = corners[edge] + along[:, None] * step[edge]
-        # On a cap: a point of the edge pulled towards the mean of the corners, by sqrt for uniform area.
+        # On a cap, move a point of the edge towards the mean of the corners; sqrt makes it uniform by area.
         pull = np.where(wall, 1.0, np.sqrt(across))[:, None]
         middle = corners.mean(axis=0)
         points = np.empty((n, 3))
@@ -200,12 +200,12 @@ class Extrusion:
 def pick(rng: np.random.Generator, weights: np.ndarray, n: int) -> np.ndarray:
     """Draw ``n`` indices with probability proportional to ``weights``."""
     limits = np.cumsum(weights)
-    # A draw that rounds up to the last limit would land one past the end.
+    # A draw that rounds up to the last limit would give an index past the end.
     return np.searchsorted(limits, rng.random(n) * limits[-1], side="right").clip(max=len(weights) - 1)
 
 
 def _fan(outline: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return corners counter-clockwise ``(K, 2)``, edges ``(K, 2)`` and areas of the mean's fan ``(K,)``."""
+    """Return counter-clockwise corners ``(K, 2)``, edges ``(K, 2)`` and triangle areas ``(K,)`` about the mean."""
     corners = np.array(outline, dtype=np.float64)
     following = np.roll(corners, -1, axis=0)
     if (corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]).sum() < 0.0:

@@ -1,4 +1,4 @@
-"""Builders of the vehicles of the procedural data set; all but the rocket, which stands, face +x."""
+"""Build the vehicles of the procedural data set; all face +x, except the rocket, which stands upright."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def build_rocket(rng: np.random.Generator, rocket: Assembly) -> None:
 
     count, root = int(rng.integers(3, 5)), height * rng.uniform(0.18, 0.4)
     out, tip = rng.uniform(0.08, 0.24), root * rng.uniform(0.2, 0.9)
-    # The outline runs down from the root's upper corner; a large drop lets the fins stand below the body.
+    # The outline starts at the upper corner of the root and runs down. With a large drop, fins extend below the body.
     drop = root * rng.uniform(0.2, 1.1)
     outline = ((0.0, root), (0.0, 0.0), (out, root - drop - tip), (out, root - drop))
     fin = Extrusion(outline, 0.014)
@@ -106,7 +106,7 @@ def build_skateboard(rng: np.random.Generator, board: Assembly) -> None:
     straight = rng.uniform(0.0, 0.08)
     outline = ((0.0, 0.5 * width), *((x + straight, y) for x, y in end), (0.0, -0.5 * width))
     for side in (0.0, 180.0):
-        # The outline lies in xy; lay it into the xz plane, raise its far end, and face it away from the deck.
+        # Turn the outline from the xy into the xz plane, raise its far end, and point it away from the deck.
         turn = rotation("y", side) @ rotation("z", rise) @ rotation("x", 90.0)
         at = rotation("y", side) @ np.array([0.5 * flat, 0.0, 0.0])
         board.add("deck", Extrusion(outline, deck), at, turn)
@@ -122,7 +122,7 @@ def build_skateboard(rng: np.random.Generator, board: Assembly) -> None:
 
 
 def _fin(root: float, tip: float, span: float, sweep: float, thickness: float) -> Extrusion:
-    """Build a wing that grows along y from a root centred on x = 0; its tip lies ``sweep`` further back."""
+    """Build a wing that extends along y from a root centred on x = 0, with its tip ``sweep`` further back."""
     corners = (
         (-0.5 * root, 0.0),
         (0.5 * root, 0.0),

@@ -1,4 +1,4 @@
-"""ShapeNetPart: 16,881 shapes of 16 categories with 50 parts, on the official split."""
+"""ShapeNetPart: 16,881 shapes of 16 categories with 50 parts, with the official split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bixt3d.datasets.split import check_split
 from bixt3d.io import unit_sphere
 
 TEXT_FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"
-# Number of parts of each category, in label order; the 50 part labels are numbered through.
+# Number of parts of each category, in label order. The 50 part labels are numbered consecutively.
 NUM_PARTS = {
     "Airplane": 4,
     "Bag": 2,
@@ -35,39 +35,38 @@ NUM_PARTS = {
     "Skateboard": 3,
     "Table": 3,
 }
-WHERE = "get the data set as data/README.md says and give its folder with data.root=DIR"
+WHERE = "get the data set as described in data/README.md and name its folder with data.root=DIR"
 
 
 class ShapeNetPart:
-    """ShapeNetPart in either of the two layouts in which it is published.
+    """Load ShapeNetPart from either of the two layouts in which it is published.
 
-    *Text* (``shapenetcore_partanno_segmentation_benchmark_v0_normal``): a file of rows
-    ``x y z nx ny nz label`` for each shape, ``synsetoffset2category.txt``, and the split lists in
-    ``train_test_split``. Shapes differ in size, and every point is kept. Parsed once into a cache.
-    *HDF5*: ``ply_data_{train,val,test}*.h5`` with ``data`` ``(n, 2048, 3)``, ``label`` and ``pid``; xyz
-    alone.
+    *Text* (``shapenetcore_partanno_segmentation_benchmark_v0_normal``): one file of rows ``x y z nx ny nz label`` per
+    shape, ``synsetoffset2category.txt``, and the split lists in ``train_test_split``. Shapes differ in size, and all
+    points are kept. The files are parsed once into a cache. *HDF5*: ``ply_data_{train,val,test}*.h5`` with ``data``
+    ``(n, 2048, 3)``, ``label`` and ``pid``, without normals.
 
-    Shapes come in the order of their names (text) or of the files and rows (HDF5). Each is centred and
-    scaled to the unit sphere by all its points, which are then put in an order drawn from ``seed`` and the
-    shape's name, so that the first n are a fair subset: measured with ``train.eval_sampling=first``, they are
-    the random 2,048 points of the papers, the same ones every time.
+    Shapes are in the order of their names (text) or of the files and rows (HDF5). Each is centred and scaled to the
+    unit sphere using all its points, which are then shuffled with a seed derived from ``seed`` and the name of the
+    shape. So the first n points are a fair subset. With ``train.eval_sampling=first``, evaluation uses 2,048 random
+    points like the papers, but the same ones every time.
 
-    The official lists overlap: 23 of the 2,874 test shapes are in train and 3 in val. They are used as they
-    are, since every published figure is.
+    The official lists overlap: 23 of the 2,874 test shapes are also in train and 3 in val. They are used unchanged,
+    as in every published result.
 
     Args:
         root: the folder with the files.
-        num_points: points that a model is to see per cloud; smaller shapes repeat theirs.
+        num_points: points per cloud that the model will use. Smaller shapes repeat their points.
         normals: also load unit normals (text layout only).
-        trainval: let ``train`` be train and val together, as papers do; there is then no ``val``.
-        seed: of the order of points.
-        cache: folder for the parsed text layout; None for one beside the data, or the user's cache folder
-            where that cannot be written.
+        trainval: use train and val together as ``train``, as papers do. There is then no ``val``.
+        seed: seed of the order of points.
+        cache: folder for the parsed text layout. None uses a folder beside the data, or the user's cache folder if
+            that is not writable.
 
     Raises:
         FileNotFoundError: there is no ShapeNetPart at ``root``.
         RuntimeError: the list of categories is not that of ShapeNetPart.
-        ValueError: ``normals`` is asked of the HDF5 layout, or a number is out of range.
+        ValueError: ``normals`` is set with the HDF5 layout, or a number is out of range.
 
     Source: Yi et al., "A Scalable Active Framework for Region Annotation in 3D Shape Collections", 2016;
         the text layout by Qi et al., "PointNet++", NeurIPS 2017.
@@ -110,17 +109,17 @@ class ShapeNetPart:
             )
 
     def load(self, split: str) -> PointClouds:
-        """Read one split.
+        """Load one split.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            The shapes with part labels and, where sizes differ, how many points are each one's own.
+            The shapes with part labels and, in ``counts``, the number of points of each shape.
 
         Raises:
-            FileNotFoundError: a split list or a file of it is missing.
-            ValueError: the split is unknown, or ``"val"`` with ``trainval``.
+            FileNotFoundError: a split list or a listed file is missing.
+            ValueError: the split is unknown, or is ``"val"`` although ``trainval`` is set.
             RuntimeError: a file is damaged; the message names it.
         """
         check_split(split)
@@ -136,7 +135,7 @@ class ShapeNetPart:
         unknown = [name for name in names if name.split("/")[0] not in self._category]
         if unknown:
             raise RuntimeError(
-                f"{self.root}: shape {unknown[0]!r} of the split lists is of no category in "
+                f"{self.root}: shape {unknown[0]!r} of the split lists belongs to no category in "
                 f"synsetoffset2category.txt; {WHERE}."
             )
         files = [self.root / f"{name}.txt" for name in names]
@@ -173,7 +172,7 @@ class ShapeNetPart:
         )
 
     def _parse(self, file: Path, name: str) -> np.ndarray:
-        """Read a shape, centred, scaled and in its drawn order: ``(n, 7)`` float32."""
+        """Read a shape, centred, scaled and shuffled, ``(n, 7)`` float32."""
         try:
             rows = np.loadtxt(file, dtype=np.float64, ndmin=2)
         except ValueError as error:
@@ -210,7 +209,12 @@ class ShapeNetPart:
 
 
 def read_split(root: Path, split: str) -> list[str]:
-    """Read a split list of the text layout: sorted names ``"category folder/shape"``."""
+    """Read a split list of the text layout; returns sorted names ``"category folder/shape"``.
+
+    Raises:
+        FileNotFoundError: the list is missing.
+        RuntimeError: the list is damaged or empty.
+    """
     listing = root / "train_test_split" / f"shuffled_{split}_file_list.json"
     if not listing.is_file():
         raise FileNotFoundError(f"{listing}: the split list is missing; {WHERE}.")
@@ -224,7 +228,7 @@ def read_split(root: Path, split: str) -> list[str]:
 
 
 def _read_categories(listing: Path) -> dict[str, int]:
-    """Read which folder holds which category: its number is that of its line."""
+    """Return the category number of each folder, which is the number of its line in the list."""
     lines = [line.split() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
     names = [line[0] for line in lines]
     if names != list(NUM_PARTS) or any(len(line) != 2 for line in lines):

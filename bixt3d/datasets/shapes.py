@@ -1,4 +1,4 @@
-"""A procedural data set of everyday objects: nothing to download, labels and parts known exactly."""
+"""A procedural data set of everyday objects with exact class and part labels and nothing to download."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _MIN_POINTS = 16
 
 
 class Shapes:
-    """Generate labelled clouds of twelve categories of objects, built from simple surfaces.
+    """Generate labelled clouds of objects of twelve categories, built from simple surfaces.
 
-    Cloud i of a split is drawn from ``SeedSequence((seed, split, i))`` and has class i modulo the number of
-    classes: it depends neither on the number of clouds nor on the other options, and the classes are
-    balanced to within one. The shape of cloud i is drawn first, so another number of points, normals or
-    noise leaves the object itself unchanged. Points are uniform by area over the surfaces of all pieces,
-    those inside another piece included; a present part has at least eight points. Their order is random,
-    so the first n points are a fair subset. Each object is turned by a random angle about the up axis y,
-    centred on the mean of its points and scaled so that the farthest lies at distance 1, as in ModelNet40.
+    Cloud i of a split is drawn from ``SeedSequence((seed, split, i))`` and has class i modulo the number of classes.
+    It does not depend on the number of clouds, and the class sizes differ by at most one. The shape of an object is
+    drawn first, so the number of points, normals and noise do not change it. Points are uniform by area over the
+    surfaces of all pieces, including surfaces inside another piece, and each part that is present has at least eight
+    points (fewer in clouds of fewer than 64). Their order is random, so the first n points are a fair subset. Each
+    object is rotated by a random angle about the up axis y, centred on the mean of its points and scaled so that the
+    farthest point is at distance 1, as in ModelNet40.
 
     Args:
-        num_train: clouds in the split "train".
-        num_val: clouds in the split "val".
-        num_test: clouds in the split "test".
-        num_points: points that a model will use, at least 16.
-        stored_points: points that each cloud holds, at least ``num_points``, so that training can draw
-            subsets; None: ``num_points``.
+        num_train: number of clouds in the split "train".
+        num_val: number of clouds in the split "val".
+        num_test: number of clouds in the split "test".
+        num_points: points per cloud that the model will use, at least 16.
+        stored_points: points stored per cloud, at least ``num_points``, so that training can draw subsets. None
+            stores ``num_points``.
         normals: append outward unit normals to xyz.
-        noise: standard deviation of Gaussian noise on each coordinate, relative to the object's radius.
-        seed: 0 or more; another seed gives another data set.
+        noise: standard deviation of the Gaussian noise on each coordinate, relative to the radius of the object.
+        seed: 0 or more. Another seed gives another data set.
 
     Raises:
         ValueError: a count is too small, or ``noise`` or ``seed`` is negative or not finite.
@@ -83,18 +83,18 @@ class Shapes:
         return tuple(f"{name}/{part}" for name, category in CATEGORIES.items() for part in category.parts)
 
     def load(self, split: str) -> PointClouds:
-        """Generate the clouds of one split; it takes about a millisecond each.
+        """Generate the clouds of one split, in about a millisecond per cloud.
 
         Args:
             split: "train", "val" or "test".
 
         Returns:
-            n clouds in memory: points ``(n, stored_points, 3)`` float32, or ``(n, stored_points, 6)`` with
-            normals; class labels ``(n,)`` and part labels ``(n, stored_points)``, int64. Coordinates are
-            relative to the object's radius.
+            The clouds, in memory: points ``(n, stored_points, 3)`` float32, or ``(n, stored_points, 6)`` with
+            normals; class labels ``(n,)`` and part labels ``(n, stored_points)``, int64. The unit of the coordinates
+            is the radius of the object.
 
         Raises:
-            ValueError: ``split`` is none of the three.
+            ValueError: the split is unknown.
         """
         if split not in SPLITS:
             raise ValueError(f"split: got {split!r}, expected one of {sorted(SPLITS)}.")

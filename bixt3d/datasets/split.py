@@ -1,4 +1,4 @@
-"""Hold out a validation part where a data set has none of its own."""
+"""Hold out a validation split from data sets that have none."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from bixt3d.datasets.clouds import PointClouds
 
-SPLITS = ("train", "val", "test")  # Shapes seeds its clouds by the position: never reorder
+SPLITS = ("train", "val", "test")  # never reorder: Shapes seeds its clouds by the position
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into a kept and a held-out part, class by class.
 
-    Of a class with ``n`` members, ``round(fraction * n)`` are held out, at least 1 and at most ``n - 1``
-    where ``n > 1``, and none where ``n`` is 1. Who is held out follows from a SHA-256 of (seed, label, rank
-    in the class): it depends on no library's random stream and no platform.
+    Of a class with ``m`` members, ``round(fraction * m)`` are held out: at least 1 and at most ``m - 1`` if ``m > 1``,
+    none if ``m`` is 1. A SHA-256 hash of (seed, label, rank in the class) decides which, so the split does not depend
+    on any library's random number generator or on the platform.
 
     Args:
         labels: ``(n,)`` integers.
         fraction: share to hold out, in [0, 1); 0 holds out nothing.
-        seed: picks which members are held out.
+        seed: selects which members are held out.
 
     Returns:
         ``(kept, held_out)``: sorted int64 indices that together are ``0 .. n - 1``.
@@ -44,25 +44,29 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
 
 
 def hold_out(clouds: PointClouds, split: str, fraction: float, seed: int) -> PointClouds:
-    """Take the part of the official train split that is ``"train"`` or ``"val"``: together, all of it."""
+    """Return the ``"train"`` or the ``"val"`` part of the official train split; together they are all of it.
+
+    Raises:
+        ValueError: the part is empty, or ``fraction`` is outside [0, 1).
+    """
     kept, held_out = stratified_split(clouds.labels, fraction, seed)
     index = kept if split == "train" else held_out
     if len(index) == 0:
         raise ValueError(
-            f"split: {split!r} is empty, since no class has two clouds to share; add clouds or set "
+            f"split: {split!r} is empty, since no class has two clouds to divide; add clouds or set "
             "val_fraction=0."
         )
     return clouds if len(index) == len(clouds) else clouds.select(index)
 
 
 def check_fraction(fraction: float) -> None:
-    """Reject a share to hold out that is outside [0, 1)."""
+    """Raise ValueError if the share to hold out is outside [0, 1)."""
     if not 0 <= fraction < 1:
-        raise ValueError(f"val_fraction: expected a number from 0 up to but not 1, got {fraction}.")
+        raise ValueError(f"val_fraction: expected a number in [0, 1), got {fraction}.")
 
 
 def check_split(split: str, val_fraction: float = 1.0) -> None:
-    """Reject a split that is unknown, or a validation split that nothing was held out for."""
+    """Raise ValueError if the split is unknown, or is ``"val"`` although nothing is held out."""
     if split not in SPLITS:
         raise ValueError(f"split: unknown value {split!r}, expected one of {', '.join(sorted(SPLITS))}.")
     if split == "val" and val_fraction == 0:

@@ -1,4 +1,4 @@
-"""What every transform of point clouds shares."""
+"""Base class and helpers of the point cloud transforms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Mixed = tuple[Tensor, "Tensor | None", "Tensor | None"]
 
 
 class Transform:
-    """What every transform shares: checks, and one path for a cloud and a batch of them.
+    """Base class of transforms: checks the input, and handles single clouds as batches of one.
 
     Attributes:
-        mixes: whether :meth:`mix` does anything.
+        mixes: whether :meth:`mix` mixes clouds.
     """
 
     mixes: ClassVar[bool] = False
@@ -25,7 +25,7 @@ class Transform:
     def __call__(
         self, points: Tensor, part_labels: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return transformed points, and part labels where they were given."""
+        """Return the transformed points, and the part labels if given."""
         _check(points, part_labels)
         single = points.ndim == 2
         batch = points[None] if single else points
@@ -43,51 +43,51 @@ class Transform:
         num_classes: int,
         generator: torch.Generator | None,
     ) -> Mixed:
-        """Mix the clouds of a batch with each other, after the call; most transforms do not.
+        """Mix the clouds of a batch with each other, after the transform was called; does nothing by default.
 
         Args:
             points: ``(B, N, C)``.
             part_labels: ``(B, N)`` integers, or None.
             labels: ``(B,)`` int64.
             num_classes: number of classes.
-            generator: draws the random numbers.
+            generator: source of the random numbers.
 
         Returns:
-            Points, part labels, and ``(B, num_classes)`` float32 targets, each row a distribution over the
-            classes; None where the labels stay what they are.
+            Points, part labels, and ``(B, num_classes)`` float32 targets, each row a distribution over the classes.
+            The targets are None if the labels do not change.
         """
         return points, part_labels, None
 
     def for_model(self, min_points: int) -> Transform:
-        """Return the transform for a model that takes no fewer points a cloud; most do not take points away."""
+        """Return the transform adapted to a model that needs at least ``min_points`` points; itself by default."""
         return self
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
-        raise NotImplementedError(f"{type(self).__name__} does not say what it does.")
+        raise NotImplementedError(f"{type(self).__name__} does not implement _apply.")
 
 
 def check_callable(argument: str, transform: Any) -> None:
-    """Raise TypeError unless something can be called as a transform is: a callable need not be a :class:`Transform`."""
+    """Raise TypeError unless an object, which need not be a :class:`Transform`, can be called like one."""
     try:
         called = transform.forward if isinstance(transform, nn.Module) else transform
         inspect.signature(called).bind(None, None, generator=None)
     except TypeError as error:
         raise TypeError(
             f"{argument}: expected a callable (points, part_labels=None, *, generator=None), but {_name(transform)} "
-            f"cannot be called so ({error})."
+            f"cannot be called this way ({error})."
         ) from error
-    except ValueError:  # written in C, which does not always tell
+    except ValueError:  # callables written in C may have no signature
         return
 
 
 def call(
     transform: Callable, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None
 ) -> Drawn:
-    """Call a transform, or a callable that is none, on a batch; returns points, and part labels or None.
+    """Call a transform, or another callable, on a batch and check the points and part labels (or None) it returns.
 
     Raises:
-        TypeError: it returned something else than it was given.
-        ValueError: it returned other clouds, other channels, or part labels that do not fit the points.
+        TypeError: it did not return tensors like those it was given: points, or points and part labels.
+        ValueError: the number of clouds or channels changed, or the part labels do not match the points.
     """
     given = (points,) if part_labels is None else (points, part_labels)
     changed = transform(*given, generator=generator)
@@ -108,7 +108,7 @@ def call(
 
 
 def mix_of(transform: Any) -> Callable[..., Mixed]:
-    """Return the transform's `mix`, or a no-op if it has none."""
+    """Return the ``mix`` method of a transform, or a no-op if it has none."""
     return getattr(transform, "mix", Transform().mix)
 
 
@@ -117,28 +117,28 @@ def _name(transform: Any) -> str:
 
 
 def permutations(points: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Draw a random order of ``count`` points for each cloud: ``(B, count)`` int64."""
-    if points.device.type == "cpu":  # eight times faster than sorting there
+    """Draw a random permutation of ``count`` points for each cloud, ``(B, count)`` int64."""
+    if points.device.type == "cpu":  # eight times faster than sorting on the CPU
         return torch.stack([torch.randperm(count, generator=generator) for _ in range(len(points))])
     shape = (len(points), count)
-    # float32 whatever the points are: half precision would tie, and ties would keep their order
+    # always float32: in half precision many draws would be equal, and equal ones would keep their order
     return torch.rand(shape, generator=generator, dtype=torch.float32, device=points.device).argsort(dim=1)
 
 
 def pick(points: Tensor, index: Tensor) -> Tensor:
     """Pick points per cloud: ``out[b, i] = points[b, index[b, i]]``."""
     first = torch.arange(len(points), device=points.device)[:, None] * points.shape[1]
-    rows = (first + index).flatten()  # faster than to gather
+    rows = (first + index).flatten()  # faster than gather
     return points.flatten(0, 1).index_select(0, rows).unflatten(0, tuple(index.shape))
 
 
 def take(points: Tensor, part_labels: Tensor | None, index: Tensor) -> Drawn:
-    """Pick points per cloud, and their part labels alike."""
+    """Pick points per cloud, and the part labels that go with them."""
     return pick(points, index), None if part_labels is None else part_labels.gather(1, index)
 
 
 def check_range(argument: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError unless a number is one from ``low`` to ``high``."""
+    """Raise ValueError unless ``low <= value <= high``."""
     if not low <= value <= high:
         raise ValueError(f"{argument}: expected a number from {low} to {high}, got {value}.")
 

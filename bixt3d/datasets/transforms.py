@@ -1,15 +1,15 @@
-"""Augmentation of point clouds, single or batched, on any device.
+"""Augment point clouds, single or batched, on any device.
 
-Each transform is called ``t(points, part_labels=None, *, generator=None)``:
+Each transform is called as ``t(points, part_labels=None, *, generator=None)``:
 
-- ``points``: ``(N, C)`` or ``(B, N, C)`` floating point, C = 3 (xyz) or 6 (xyz and unit normal);
-- ``part_labels``: ``(N,)`` or ``(B, N)`` integers, kept in step with the points;
-- ``generator``: draws the random numbers, one draw per cloud; it lies on the points' device. None takes
-  torch's global generator of that device.
+- ``points``: ``(N, C)`` or ``(B, N, C)`` floating point, C = 3 (xyz) or 6 (xyz and unit normal).
+- ``part_labels``: ``(N,)`` or ``(B, N)`` integers. They stay aligned with the points.
+- ``generator``: source of the random numbers, which are drawn separately for each cloud. It must be on the device of
+  the points. None uses torch's global generator of that device.
 
-It returns points, or ``(points, part_labels)`` where part labels were given, of the same dtype and device,
-and never writes to its input. The result is differentiable in the points. Wrong input raises TypeError
-(dtype) or ValueError (shape).
+It returns points, or ``(points, part_labels)`` if part labels were given, with the same dtype and device, and never
+modifies its input. The result is differentiable in the points. Invalid input raises TypeError (dtype) or ValueError
+(shape).
 """
 
 from __future__ import annotations
@@ -53,8 +53,12 @@ class Compose(Transform):
     """Apply transforms one after the other.
 
     Args:
-        transforms: in order of use; a callable with the arguments of a transform will do.
-            PointMLP's recipe: RandomScale(), RandomShift(), Shuffle().
+        transforms: the transforms, in order of application. Any callable with the same arguments is accepted.
+            PointMLP's recipe is RandomScale(), RandomShift(), Shuffle().
+
+    Raises:
+        TypeError: one of them cannot be called like a transform.
+        ValueError: a transform that mixes clouds is not the last.
     """
 
     transforms: Sequence[Callable]
@@ -82,12 +86,12 @@ class Compose(Transform):
         num_classes: int,
         generator: torch.Generator | None,
     ) -> Mixed:
-        """Do what the last transform does."""
+        """Mix the clouds of a batch as the last transform does."""
         last = self.transforms[-1] if self.transforms else Transform()
         return mix_of(last)(points, part_labels, labels, num_classes, generator)
 
     def for_model(self, min_points: int) -> Compose:
-        """Return the same transforms, each for that model."""
+        """Return the same transforms, each adapted to a model that needs at least ``min_points`` points."""
         fitted = (t.for_model(min_points) if isinstance(t, Transform) else t for t in self.transforms)
         return Compose(tuple(fitted))
 
@@ -119,8 +123,11 @@ class RandomScale(Transform):
     Args:
         low: smallest factor, above 0.
         high: largest factor.
-        anisotropic: a factor for each axis (normals then follow the inverse scale, and are renormalised);
-            else one for all three.
+        anisotropic: draw one factor per axis; normals are then scaled by the inverse and renormalised. Otherwise one
+            factor is used for all three axes.
+
+    Raises:
+        ValueError: not ``0 < low <= high``, or ``high`` is not finite.
 
     Source: Ma et al., "PointMLP", ICLR 2022, public training code.
     """
@@ -142,7 +149,7 @@ class RandomScale(Transform):
 
 
 def stretch(points: Tensor, factor: Tensor) -> Tensor:
-    """Multiply xyz by factors above 0; normals follow the inverse, which keeps them at right angles to the surface.
+    """Scale xyz by positive factors, and normals by their inverse, so that they stay perpendicular to the surface.
 
     Args:
         points: ``(B, N, 3)``, or ``(B, N, 6)`` with unit normals.
@@ -156,10 +163,13 @@ def stretch(points: Tensor, factor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RandomShift(Transform):
-    """Move each cloud along each axis by a distance drawn uniformly from [-max_shift, max_shift].
+    """Translate each cloud along each axis by a distance drawn uniformly from [-max_shift, max_shift].
 
     Args:
         max_shift: largest distance, in the unit of the points.
+
+    Raises:
+        ValueError: ``max_shift`` is negative.
 
     Source: Ma et al., "PointMLP", ICLR 2022, public training code.
     """
@@ -176,11 +186,14 @@ class RandomShift(Transform):
 
 @dataclass(frozen=True)
 class Jitter(Transform):
-    """Move each point along each axis by Gaussian noise, clipped: ``p + clip(std * e, -clip, clip)``.
+    """Add clipped Gaussian noise to each coordinate: ``p + clip(std * e, -clip, clip)``.
 
     Args:
         std: standard deviation, in the unit of the points.
-        clip: largest distance along an axis.
+        clip: largest shift along an axis, in the unit of the points.
+
+    Raises:
+        ValueError: a number is negative.
 
     Source: Qi et al., "PointNet", CVPR 2017, section 5.1.
     """
@@ -200,13 +213,16 @@ class Jitter(Transform):
 
 @dataclass(frozen=True)
 class PointDropout(Transform):
-    """Drop points of each cloud, at a ratio drawn uniformly from [0, max_ratio].
+    """Drop points at random, with a probability that is drawn for each cloud uniformly from [0, max_ratio].
 
-    Dropped points are replaced by the first point that was kept, with its part label, so shapes stay. Where
-    every point would go, the first one stays.
+    Dropped points are replaced by the first point that is kept, with its part label, so the shape does not change. If
+    all points would be dropped, the first one is kept.
 
     Args:
-        max_ratio: largest ratio, in [0, 1].
+        max_ratio: largest probability, in [0, 1].
+
+    Raises:
+        ValueError: ``max_ratio`` is outside [0, 1].
 
     Source: Qi et al., "PointNet++", NeurIPS 2017, section 3.3 (random input dropout).
     """
@@ -219,14 +235,14 @@ class PointDropout(Transform):
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         ratio = self.max_ratio * _uniform(points, (len(points), 1), generator)
         kept = _uniform(points, points.shape[:2], generator) >= ratio
-        first = kept.to(torch.int8).argmax(dim=1, keepdim=True)  # index 0 where none is kept
+        first = kept.to(torch.int8).argmax(dim=1, keepdim=True)  # index 0 if none is kept
         index = torch.where(kept, torch.arange(points.shape[1], device=points.device), first)
         return take(points, part_labels, index)
 
 
 @dataclass(frozen=True)
 class Shuffle(Transform):
-    """Bring the points of each cloud into random order."""
+    """Shuffle the points of each cloud."""
 
     def _apply(self, points: Tensor, part_labels: Tensor | None, generator: torch.Generator | None) -> Drawn:
         return take(points, part_labels, permutations(points, points.shape[1], generator))
@@ -234,12 +250,16 @@ class Shuffle(Transform):
 
 @dataclass(frozen=True)
 class Resample(Transform):
-    """Bring each cloud to ``num_points`` points.
+    """Resample each cloud to ``num_points`` points.
+
+    If a cloud has fewer points, they are repeated: none occurs twice before all have occurred once.
 
     Args:
-        num_points: points to keep.
-        random: draw them without replacement, in random order; else take the first ones. With fewer points
-            than wanted, none occurs twice before all occurred once.
+        num_points: number of points to return, at least 1.
+        random: draw points without replacement, in random order. Otherwise take the first ones.
+
+    Raises:
+        ValueError: ``num_points`` is below 1.
     """
 
     num_points: int
@@ -260,7 +280,7 @@ class Resample(Transform):
 
 
 def move(points: Tensor, shift: Tensor) -> Tensor:
-    """Add ``(B, 1 or N, 3)`` to the coordinates of points ``(B, N, C)``; normals stay."""
+    """Translate points ``(B, N, C)`` by ``(B, 1 or N, 3)``; normals do not change."""
     if points.shape[-1] == 3:
         return points + shift
     return torch.cat([points[..., :3] + shift, points[..., 3:]], dim=-1)

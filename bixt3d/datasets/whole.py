@@ -1,4 +1,4 @@
-"""Batches that hold every stored point of every cloud once, whatever the clouds' sizes."""
+"""Load batches in which every stored point of every cloud counts once, whatever the sizes of the clouds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from bixt3d.datasets.loader import Batch
 
 
 class WholeCloudLoader:
-    """Cut each cloud into pieces of ``num_points`` points, the size that the model was trained on.
+    """Iterate over clouds cut into pieces of ``num_points`` points, the size that the model was trained on.
 
-    A piece is a run of stored points, whose order is random, so each is as dense as a training cloud. The
-    last piece of a cloud, or the only one of a small cloud, is filled up with the cloud's first points,
-    whose part labels are then -1. Nothing is drawn: every epoch is the same.
+    A piece consists of consecutive stored points. Since these are in random order, it is as dense as a training
+    cloud. The last piece of a cloud is padded with the cloud's first points, with part labels of -1. Nothing is
+    random: all epochs are the same.
 
     Args:
-        clouds: with part labels.
+        clouds: the point clouds, with part labels.
         batch_size: pieces per batch and rank.
         num_points: points per piece.
-        device: where batches are made.
-        rank: number of this process.
-        world_size: number of processes; each takes every ``world_size``-th piece.
+        device: device of the batches.
+        rank: index of this process.
+        world_size: number of processes. Each takes every ``world_size``-th piece.
 
     Raises:
         ValueError: the clouds have no part labels, or a number is out of range.
@@ -42,7 +42,7 @@ class WholeCloudLoader:
     ) -> None:
         if clouds.part_labels is None:
             raise ValueError(
-                "clouds: expected part labels, since every point counts once; got none. Use the first points alone."
+                "clouds: expected part labels, got none; use CloudLoader, which evaluates the first points alone."
             )
         if batch_size < 1 or num_points < 1:
             raise ValueError(
@@ -62,7 +62,7 @@ class WholeCloudLoader:
         return -(-len(self._pieces) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Iterate over the batches, from batch number ``start`` on; all epochs are the same."""
+        """Iterate over the batches, starting at batch ``start``; all epochs are the same."""
         for number in range(start, len(self)):
             pieces = self._pieces[number * self.batch_size : (number + 1) * self.batch_size]
             cloud, first = pieces[:, :1], pieces[:, 1:]

@@ -175,9 +175,7 @@ def test_where_no_cache_can_be_kept_the_setting_is_named(root, tmp_path, monkeyp
     users = tmp_path / "user" / "bixt3d"
     monkeypatch.setattr(pooch, "os_cache", lambda name: users)
     refuse(monkeypatch, tmp_path / "set_cache", users)
-    with pytest.raises(
-        PermissionError, match=r"^data\.cache: .*set_cache nor in .*; name .* data\.cache=DIR"
-    ):
+    with pytest.raises(PermissionError, match=r"^data\.cache: .*set_cache or .*; name .* data\.cache=DIR"):
         build(root)
 
 

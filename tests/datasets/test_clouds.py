@@ -67,6 +67,6 @@ def test_six_columns_are_xyz_and_normals():
     assert len(PointClouds(points=points[:0], **{**some, "labels": np.zeros(0, np.int64), "names": ()})) == 0
     points[..., 3:] = rng.uniform(size=(3, 50, 3))
     with pytest.raises(
-        ValueError, match=r"last three are unit normals, .* no unit vectors \(colours\?\); hand over"
+        ValueError, match=r"last three of six columns, .* not unit vectors \(colours\?\); pass xyz"
     ):
         PointClouds(points=points, **some)

@@ -71,7 +71,7 @@ def test_points_without_a_part_are_minus_one(tmp_path):
         assert row.tolist() == [-1 if number < 7 else part for number in numbers]
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["pid"][()] = -1
-    with pytest.raises(ValueError, match=r"a\.h5: pid: all points of train are -1"):
+    with pytest.raises(ValueError, match=r"a\.h5: pid: all points of train are unlabelled \(-1\)"):
         Folder(tmp_path / "a.h5")
 
 

@@ -175,7 +175,7 @@ def test_colours_are_no_normals(tmp_path, layout):
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["data"][3, 7, 3:] = [0.9, 0.2, 0.1]
     assert Folder(tmp_path / "a.h5", **settings).load("train").points.shape == (4, 16, 3)
-    with pytest.raises(ValueError, match=r"a\.h5: normals=True, but columns 4 to 6 .* no unit vectors"):
+    with pytest.raises(ValueError, match=r"a\.h5: normals=True, but columns 4 to 6 .* not unit vectors"):
         Folder(tmp_path / "a.h5", normals=True, **settings).load("train")
 
 

@@ -145,7 +145,7 @@ def test_labels_that_do_not_fit(tree):
             labels * 0 + 2,
             r"\(train/cup/1\.npz\) of class 'cup' has part label 2 \(hat/brim\), .* number the parts over all classes",
         ),
-        (labels * 0 - 1, r"\(train/cup/1\.npz\) has no labelled point, all are -1"),
+        (labels * 0 - 1, r"\(train/cup/1\.npz\) has no labelled points, all are -1"),
         (labels + 0.5, r"cup/1\.npz: labels: expected whole numbers as labels, got [01]\.5"),
         (labels[1:], r"cup/1\.npz: labels: expected shape \(90,\), one for each point, got \(89,\)"),
     ):
@@ -153,7 +153,9 @@ def test_labels_that_do_not_fit(tree):
         with pytest.raises(ValueError, match=words):
             load()
     np.savez(path, points=points)
-    no_labels = r"cup/1\.npz: has no labels, which part_names ask for; expected a whole .*, or let part_names=\[\] pass"
+    no_labels = (
+        r"cup/1\.npz: has no labels, but there are part names; expected a whole .*, or set part_names=\[\]"
+    )
     with pytest.raises(ValueError, match=no_labels):
         load()
     (tree / "part_names.txt").write_text("\n".join(PARTS))
@@ -163,6 +165,6 @@ def test_labels_that_do_not_fit(tree):
     path.unlink()
     path.with_suffix(".off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
     with pytest.raises(
-        ValueError, match=r"cup/1\.off: has no labels, .*; it is a mesh, .* save labelled points"
+        ValueError, match=r"cup/1\.off: has no labels, .*; it is a mesh, .* save a point cloud with labels"
     ):
         load()

@@ -208,9 +208,9 @@ def test_numbers_out_of_range(options, said):
 
 
 def test_clouds_that_cannot_be_bent():
-    with pytest.raises(ValueError, match="normals would not follow"):
+    with pytest.raises(ValueError, match="does not update normals"):
         PointWOLF()(torch.zeros(5, 6))
-    with pytest.raises(ValueError, match="points: expected at least 4, the anchors, got 3"):
+    with pytest.raises(ValueError, match="points: expected at least 4, the number of anchors, got 3"):
         PointWOLF()(torch.zeros(3, 3))
 
 

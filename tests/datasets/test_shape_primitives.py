@@ -210,5 +210,5 @@ def test_sampling_is_a_function_of_the_generator_state(name, n):
     ],
 )
 def test_an_impossible_outline_is_refused(outline):
-    with pytest.raises(ValueError, match="in sight of their mean"):
+    with pytest.raises(ValueError, match="visible from their mean"):
         Extrusion(outline, 1.0)

@@ -228,7 +228,7 @@ def test_bad_files(text, tmp_path):
         ShapeNetPart(text).load("test")
     listing = text / "train_test_split" / "shuffled_test_file_list.json"
     listing.write_text('["shape_data/99999999/t"]')
-    with pytest.raises(RuntimeError, match="shape '99999999/t' of the split lists is of no category"):
+    with pytest.raises(RuntimeError, match="shape '99999999/t' of the split lists belongs to no category"):
         ShapeNetPart(text).load("test")
     listing.write_text("[]")
     with pytest.raises(RuntimeError, match="expected at least one shape, got none"):

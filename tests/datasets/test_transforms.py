@@ -284,5 +284,5 @@ def test_bad_input():
         Shuffle()(torch.zeros(4, 3), torch.zeros(5, dtype=torch.int64))
     with pytest.raises(TypeError, match="part_labels"):
         Shuffle()(torch.zeros(4, 3), torch.zeros(4))
-    with pytest.raises(NotImplementedError, match="Transform does not say"):
+    with pytest.raises(NotImplementedError, match="Transform does not implement _apply"):
         Transform()(torch.zeros(4, 3))

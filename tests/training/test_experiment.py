@@ -126,7 +126,7 @@ class Nonsense(torch.nn.Module):
     [
         (
             ("augment=scale_shift_wolf", "data.normals=true", "model.tokenizer.in_channels=6"),
-            "normals would not follow",
+            "does not update normals",
         ),
         (
             ("augment=scale_shift_mix", "task=part_segmentation", "model=bixt_seg_naive"),
