@@ -1,4 +1,4 @@
-"""Read point clouds and meshes from the formats that people keep them in."""
+"""Read point clouds and meshes from common file formats."""
 
 from bixt3d.io.cloud import Cloud, check_axis, turn_to_y, unit_sphere
 from bixt3d.io.labels import LABEL_NAMES, UNLABELLED

@@ -1,4 +1,4 @@
-"""Numpy's own files."""
+"""Read NumPy files (.npy, .npz)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _POINT_KEYS = ("points", "pos", "xyz", "data")
 
 
 def read_npy(path: Path, *, labels: bool = False) -> Cloud:
-    """Read an array ``(N, 3 or more)``."""
+    """Read an array ``(N, 3 or more)`` as described in :func:`~bixt3d.io.cloud.split_columns`."""
     return split_columns(path, _numbers(path, _load(path)), labels=labels)
 
 
 def read_npz(path: Path, *, labels: bool = False) -> Cloud:
-    """Read an archive with an array of points and, optionally, one of ``normals`` and one of ``labels``."""
+    """Read an archive with an array of points and, optionally, arrays of normals and labels."""
     archive = _load(path)
     if isinstance(archive, np.ndarray):
         raise RuntimeError(f"{path}: expected a numpy archive, got a single array; rename it to .npy.")
@@ -50,7 +50,7 @@ def read_npz(path: Path, *, labels: bool = False) -> Cloud:
 
 def _load(path: Path):
     with Parsing(path, "a numpy file"):
-        return np.load(path, allow_pickle=False)  # a pickle can run code
+        return np.load(path, allow_pickle=False)  # a pickle can execute code
 
 
 def _numbers(path: Path, array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One point cloud as it lies in a file: in its own unit, at full precision."""
+"""A point cloud as read from a file: in the unit of the file, in full precision."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import numpy as np
 
 from bixt3d.io.labels import as_whole
 
-# What turns an axis into y: which coordinate goes where, and its sign. z as Blender turns its scenes for glTF.
+# Rotations of an axis to y, as the order of the coordinates and their signs. z is turned as Blender exports to glTF.
 _TO_Y = {"x": ((1, 0, 2), (-1, 1, 1)), "y": ((0, 1, 2), (1, 1, 1)), "z": ((0, 2, 1), (1, 1, -1))}
 
-_MOST_COLUMNS = 12  # of one point; a table of more columns than that and than rows lies on its side
+_MOST_COLUMNS = 12  # a table with more columns than this, and more than rows, is probably transposed
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """One point cloud in the unit of its file.
+    """A point cloud in the unit of its file.
 
-    Coordinates stay float64: map coordinates such as UTM are so large that float32 would leave steps of
-    half a metre. Call :func:`unit_sphere` to centre and scale them before the cast.
+    Coordinates are float64, because map coordinates such as UTM are so large that float32 would round them to steps
+    of half a metre. Call :func:`unit_sphere` to centre and scale them before casting.
 
     Args:
-        path: the file that the cloud came from.
+        path: the file that the cloud was read from.
         points: ``(N, 3)`` float64.
-        normals: ``(N, 3)`` float64, unit length, or None where the file has none.
-        from_mesh: True where the points were sampled from faces, False where they are the file's own.
-        labels: ``(N,)`` int64, such as parts, -1 for points without one; None where the file has none or they were not
-            asked for.
+        normals: ``(N, 3)`` float64, of unit length; None if the file has none.
+        from_mesh: True if the points were sampled from faces, False if they are those of the file.
+        labels: ``(N,)`` int64, for example part labels, -1 for unlabelled points. None if the file has no labels or
+            they were not requested.
 
     Raises:
-        ValueError: the shape is wrong, the cloud is empty, or a coordinate is not finite.
+        ValueError: a shape is wrong, the cloud is empty, or a coordinate is not finite.
     """
 
     path: Path
@@ -64,13 +64,13 @@ class Cloud:
         return len(self.points)
 
     def subset(self, index: np.ndarray) -> Cloud:
-        """Return the points that ``index``, numbers or a mask, picks, with their normals and labels."""
+        """Return the points selected by ``index`` (integers or a mask), with their normals and labels."""
         normals = None if self.normals is None else self.normals[index]
         labels = None if self.labels is None else self.labels[index]
         return replace(self, points=self.points[index], normals=normals, labels=labels)
 
     def turned(self, up: str) -> Cloud:
-        """Return the cloud with its normals, turned so that the axis ``up`` becomes y; see :func:`turn_to_y`."""
+        """Return the cloud rotated, with its normals, so that the axis ``up`` becomes y; see :func:`turn_to_y`."""
         if up == "y":
             return self
         normals = None if self.normals is None else turn_to_y(self.normals, up)
@@ -78,20 +78,25 @@ class Cloud:
 
 
 def check_axis(axis: str) -> None:
-    """Raise a ValueError unless an axis is ``"x"``, ``"y"`` or ``"z"``."""
+    """Raise ValueError unless ``axis`` is ``"x"``, ``"y"`` or ``"z"``."""
     if axis not in _TO_Y:
         raise ValueError(f"up: unknown value {axis!r}, expected one of {', '.join(sorted(_TO_Y))}.")
 
 
 def turn_to_y(vectors: np.ndarray, axis: str) -> np.ndarray:
-    """Turn vectors so that an axis becomes y: of z, x stays and y becomes -z; of x, z stays and y becomes -x.
+    """Rotate vectors so that an axis becomes y.
+
+    For ``"z"``, x stays and y becomes -z. For ``"x"``, z stays and y becomes -x.
 
     Args:
         vectors: ``(..., 3)``.
         axis: ``"x"``, ``"y"`` or ``"z"``.
 
+    Returns:
+        An array of the same shape and dtype.
+
     Raises:
-        ValueError: there is no such axis.
+        ValueError: the axis is unknown.
     """
     check_axis(axis)
     order, sign = _TO_Y[axis]
@@ -101,13 +106,13 @@ def turn_to_y(vectors: np.ndarray, axis: str) -> np.ndarray:
 def unit_sphere(points: np.ndarray) -> np.ndarray:
     """Centre a cloud on its mean and scale its largest radius to 1.
 
-    ``out = (points - mean) / max_i |points_i - mean|``, computed in float64 and only then cast.
+    ``out = (points - mean) / max_i |points_i - mean|``, computed in float64 and then cast.
 
     Args:
-        points: ``(N, 3)``, or ``(..., N, 3)`` for several clouds, any real dtype, any unit.
+        points: ``(N, 3)``, or ``(..., N, 3)`` for several clouds, of any real dtype and in any unit.
 
     Returns:
-        An array of the same shape, float32. A cloud whose points all coincide becomes all zeros.
+        A float32 array of the same shape. A cloud whose points all coincide becomes all zeros.
     """
     points = scale_to_one(np.asarray(points, dtype=np.float64))
     centred = points - points.mean(axis=-2, keepdims=True)
@@ -116,37 +121,41 @@ def unit_sphere(points: np.ndarray) -> np.ndarray:
 
 
 def scale_to_one(points: np.ndarray) -> np.ndarray:
-    """Scale clouds by powers of two so that no square of a coordinate leaves the range of float64.
+    """Scale clouds by powers of two so that squares of coordinates cannot overflow or underflow.
 
     Args:
         points: ``(..., N, 3)`` float64.
 
     Returns:
-        An array of the same shape. The largest coordinate of each cloud is between 0.5 and 1 in size; no bit but
-        those of the exponents changes.
+        An array of the same shape. The largest absolute coordinate of each cloud is between 0.5 and 1. Only the
+        exponents of the numbers change, so nothing is rounded.
     """
     largest = np.maximum(points.max(axis=(-2, -1)), -points.min(axis=(-2, -1)))
     return np.ldexp(points, -np.frexp(largest)[1][..., None, None])
 
 
 def unit_normals(vectors: np.ndarray) -> np.ndarray | None:
-    """Scale vectors ``(N, 3)`` to unit length; None where one of them has no direction."""
+    """Scale vectors ``(N, 3)`` to unit length; returns None if one of them is zero or not finite."""
     vectors = np.asarray(vectors, dtype=np.float64)
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     if not np.isfinite(largest).all() or (largest == 0).any():
         return None
-    vectors = np.ldexp(vectors, -np.frexp(largest)[1])  # near 1: squares of 1e200 or 1e-200 are no numbers
+    # near 1, since the squares of 1e200 and 1e-200 overflow and underflow
+    vectors = np.ldexp(vectors, -np.frexp(largest)[1])
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def split_columns(path: Path, columns: np.ndarray, *, labels: bool = False) -> Cloud:
-    """Take a table ``(N, 3 or more)`` as xyz and, where columns 4 to 6 are unit vectors, normals.
+    """Split a table ``(N, 3 or more)`` into xyz and, if columns 4 to 6 are unit vectors, normals.
 
-    Nothing in a bare table says what its further columns mean: colours and intensities are as common as
-    normals. Only unit length (within 1 %, since text files round) tells normals from the rest.
+    A table without column names does not say what its further columns mean: colours and intensities are as common as
+    normals. Normals are recognised only by unit length (within 1 %, since text files round).
 
-    Where ``labels`` are asked for, they are the last of 4 columns, or of 7 where columns 4 to 6 lie within -1 and 1 as
-    normals do (the layout of ShapeNetPart), if they are whole numbers.
+    If ``labels`` is set, labels are taken from the last of 4 columns, or of 7 if columns 4 to 6 are between -1 and 1
+    like normals (the layout of ShapeNetPart), provided that they are whole numbers.
+
+    Raises:
+        ValueError: there are fewer than 3 columns, or the table looks transposed.
     """
     if columns.ndim != 2 or columns.shape[1] < 3:
         raise ValueError(
@@ -160,7 +169,7 @@ def split_columns(path: Path, columns: np.ndarray, *, labels: bool = False) -> C
     normals = None
     if columns.shape[1] >= 6:
         vectors = columns[:, 3:6]
-        with np.errstate(over="ignore"):  # lengths beyond the range of numbers are not 1 either
+        with np.errstate(over="ignore"):  # a length that overflows is not 1 either
             length = np.linalg.norm(vectors, axis=1)
         if (np.abs(length - 1) < 0.01).all():
             normals = unit_normals(vectors)

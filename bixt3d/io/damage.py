@@ -1,23 +1,25 @@
-"""The error for a file that a parser rejects."""
+"""One kind of error for files that a parser rejects."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-_LONGEST = 300  # characters of a reason, which may quote a whole line of the file
+_LONGEST = 300  # characters of the reason, since a parser may quote a whole line of the file
 
 
 @dataclass
 class Parsing:
-    """Make one sentence of whatever a library raises in a ``with`` block: on damaged bytes that may be any exception.
+    """Context manager that turns any exception of a parser into a RuntimeError of one sentence.
+
+    On damaged files, libraries may raise any exception.
 
     Args:
         path: the file.
-        form: what it is read as.
+        form: name of the format that it is parsed as.
 
     Raises:
-        RuntimeError: anything was raised.
+        RuntimeError: an exception was raised in the ``with`` block.
     """
 
     path: str | Path

@@ -1,4 +1,4 @@
-"""Find the files of clouds that folders and patterns hold."""
+"""Find point cloud files in folders and by glob patterns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bixt3d.io.reading import FORMATS
 
 logger = logging.getLogger(__name__)
 
-# What scripts/predict.py writes. A search passes such names over; a file that is named itself is read.
+# Files that scripts/predict.py writes. A search skips such names; a file that is named explicitly is read.
 RESULTS = (
     "*_parts.npz",
     "*_parts.ply",
@@ -25,7 +25,7 @@ RESULTS = (
 )
 
 
-# Formats of clouds and meshes that are not read, and what makes a .ply of them.
+# Formats of clouds and meshes that are not supported, and programs that convert them to .ply.
 CONVERTERS = {
     **dict.fromkeys((".e57", ".ptx"), "CloudCompare"),
     **dict.fromkeys((".3ds", ".3mf", ".dae", ".fbx"), "open3d, MeshLab or Blender"),
@@ -33,15 +33,18 @@ CONVERTERS = {
 
 
 def find_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """List the files that arguments name, each once, in order.
+    """List the files that arguments refer to, each once, in order.
 
     Args:
-        arguments: files, folders (searched to any depth for known formats, through links as well) or glob patterns.
-            In folders and patterns, results of earlier predictions (:data:`RESULTS`) are passed over, in folders
-            other formats of clouds (:data:`CONVERTERS`) as well; how many is said.
+        arguments: files, folders or glob patterns. Folders are searched recursively for known formats, following
+            links. In folders and patterns, results of earlier predictions (:data:`RESULTS`) are skipped, and in
+            folders also other formats of clouds (:data:`CONVERTERS`); a warning gives their number.
+
+    Returns:
+        The paths. Whether files that were named explicitly exist is not checked.
 
     Raises:
-        ValueError: a folder or a pattern holds nothing to read, or a folder cannot be searched.
+        ValueError: a folder or a pattern has no files to read, or a folder cannot be searched.
     """
     found: dict[Path, Path] = {}
     results: set[Path] = set()
@@ -55,12 +58,12 @@ def find_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
         elif glob.has_magic(argument) and not Path(argument).exists():
             matches = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if Path(p).is_file()]
         else:
-            found.setdefault(_place(argument), Path(argument))  # who reads it says if it is not there
+            found.setdefault(_place(argument), Path(argument))  # the reader reports a missing file
             continue
         inputs = [p for p in matches if not any(fnmatchcase(p.name, pattern) for pattern in RESULTS)]
         if not inputs:
             but = " but results of earlier predictions" if matches else ""
-            but += f" ({_passed_over(here)})" if here else ""
+            but += f" ({_skipped(here)})" if here else ""
             raise ValueError(
                 f"{argument}: nothing to read here{but}; expected files of {', '.join(FORMATS)}."
             )
@@ -70,25 +73,25 @@ def find_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
             found.setdefault(_place(path), path)
     if results:
         logger.warning(
-            "results of earlier predictions are passed over: %d (%s); name a file itself to have it read",
+            "skipped results of earlier predictions: %d (%s); to read such a file, name it explicitly",
             len(results),
             ", ".join(RESULTS),
         )
     if others:
-        logger.warning("%s", _passed_over(others))
+        logger.warning("%s", _skipped(others))
     return list(found.values())
 
 
-def _passed_over(files: Collection[Path]) -> str:
+def _skipped(files: Collection[Path]) -> str:
     counts = Counter(file.suffix.lower() for file in files).most_common()
     return (
-        f"passed over {len(files)} file{'s' if len(files) > 1 else ''} of other formats: "
+        f"skipped {len(files)} file{'s' if len(files) > 1 else ''} of other formats: "
         f"{', '.join(f'{suffix} ({count})' for suffix, count in counts)}"
     )
 
 
 def _inside(folder: str) -> list[Path]:
-    """List the files of a folder and of those in it, links followed; a folder met again is passed over."""
+    """List the files in a folder and its subfolders, following links; each folder is visited once."""
 
     def fail(error: OSError) -> None:
         raise ValueError(
@@ -98,7 +101,7 @@ def _inside(folder: str) -> list[Path]:
     files, seen = [], {os.path.realpath(folder)}
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         files += [Path(place, name) for name in names if not name.startswith(".")]
-        # the links last, so that a folder is found under its own name where both are side by side
+        # links last, so that a folder with a link beside it is found under its own name
         inside = sorted(folders, key=lambda name: (os.path.islink(os.path.join(place, name)), name))
         folders.clear()
         for name in inside:
@@ -110,5 +113,5 @@ def _inside(folder: str) -> list[Path]:
 
 
 def _place(path: str | os.PathLike[str]) -> Path:
-    """Return what tells files apart: the folder a file really is in, and its name."""
+    """Return a path that identifies a file: its folder with links resolved, and its name."""
     return Path(os.path.realpath(Path(path).parent), Path(path).name)

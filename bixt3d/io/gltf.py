@@ -1,4 +1,4 @@
-"""Scenes as they are passed from program to program: .gltf, and its binary form .glb."""
+"""Read glTF scenes: .gltf, and its binary form .glb."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from bixt3d.io.mesh import Mesh
 
 _BINARY = b"glTF"
 _TRIANGLE_FAN = 6
-_HARMLESS = ("KHR_mesh_quantization", "_lights_", "_materials_", "_texture_")  # parts of names of extensions
+_HARMLESS = ("KHR_mesh_quantization", "_lights_", "_materials_", "_texture_")  # substrings of extension names
 _INSTANCES = "EXT_mesh_gpu_instancing"
 
 
 def read_gltf(path: Path) -> Cloud | Mesh:
-    """Read all triangles of the scene, each mesh where its nodes put it; where there are none, its points.
+    """Read all triangles of the scene with the transforms of its nodes, or its points if it has no triangles.
 
-    Materials, textures and colours are passed over, and so are lines, skins, animations, and points beside triangles.
+    Ignored are materials, textures, colours, lines, skins, animations, and points in a scene with triangles.
 
     Raises:
-        FileNotFoundError: a file that holds a buffer is not there.
-        RuntimeError: the file, or one that holds a buffer, is truncated or damaged.
-        ValueError: it needs what is not read, as compressed meshes, or has neither triangles nor points.
+        FileNotFoundError: a buffer file is missing.
+        RuntimeError: the file or a buffer file is truncated or damaged.
+        ValueError: the file needs an unsupported feature, such as compressed meshes, or has neither triangles nor
+            points.
     """
     import trimesh
 
@@ -41,10 +42,10 @@ def read_gltf(path: Path) -> Cloud | Mesh:
         files = {uri: length for uri, length in lengths.items() if not uri.startswith("data:")}
     if reason:
         raise ValueError(
-            f"{path}: {reason}; export it anew, uncompressed and as triangles, or convert it to .ply."
+            f"{path}: {reason}; export it again, uncompressed and as triangles, or convert it to .ply."
         )
     buffers = {uri: _buffer(path, uri, length) for uri, length in files.items()}
-    # a colour may be NaN, and a place too far away
+    # colours may be NaN, and positions may overflow
     with Parsing(path, path.suffix), np.errstate(invalid="ignore", over="ignore"):
         kind, stream = "glb" if content.startswith(_BINARY) else "gltf", io.BytesIO(content)
         scene: Any = trimesh.load(stream, kind, resolver=buffers, process=False, skip_materials=True)
@@ -64,7 +65,7 @@ def read_gltf(path: Path) -> Cloud | Mesh:
 
 
 def _tree(content: bytes) -> dict[str, Any]:
-    """Return what stands in the file as JSON, of a file of another version that alone."""
+    """Return the JSON content of the file; for a binary file of another version, only its version number."""
     if not content.startswith(_BINARY):
         return json.loads(content)
     version, length, size = struct.unpack_from("<3I", content, 4)
@@ -76,7 +77,7 @@ def _tree(content: bytes) -> dict[str, Any]:
 
 
 def _why_not(tree: dict[str, Any]) -> str | None:
-    """Say what trimesh would pass over or get wrong, though it moves or hides a part of the shape."""
+    """Return why the shape cannot be read: a feature that trimesh ignores or gets wrong; None if there is none."""
     version = str(tree.get("asset", {}).get("version", "2.0"))
     if version.partition(".")[0] != "2":
         return f"expected version 2 of the format, got {version}"
@@ -100,12 +101,10 @@ def _why_not(tree: dict[str, Any]) -> str | None:
 
 
 def _buffer(path: Path, uri: str, length: int) -> bytes:
-    """Read the file of a buffer, whose name may be written as in addresses: %20 for a space."""
+    """Read the file of a buffer, whose name may be URL-encoded (%20 for a space)."""
     file = path.parent / unquote(uri)
     if not file.is_file():
-        raise FileNotFoundError(
-            f"{path}: its data file {file} is not there; copy it there, or export a .glb."
-        )
+        raise FileNotFoundError(f"{path}: its data file {file} is missing; copy it there, or export a .glb.")
     content = file.read_bytes()
     if len(content) < length:
         raise RuntimeError(

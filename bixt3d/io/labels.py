@@ -1,4 +1,4 @@
-"""Which of the things that a file says of each point is its label, and what it may be."""
+"""Find and check the labels of points among the columns of a file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 LABEL_NAMES = ("label", "labels", "part", "classification", "class")
-"""What a column of labels may be called, in any case; the first that is there counts."""
+"""Names of a label column, in order of precedence and in any case."""
 
 UNLABELLED = -1
-"""Label of points that nobody labelled."""
+"""Label of unlabelled points."""
 
 
 def label_name(names: Iterable[str]) -> str | None:
-    """Return which of a file's columns holds labels, if one does; CloudCompare puts ``scalar_`` before its names."""
+    """Return the name of the label column, or None; CloudCompare's prefix ``scalar_`` is ignored."""
     found: dict[str, str] = {}
     for name in names:
         found.setdefault(name.lower().removeprefix("scalar_"), name)
@@ -23,15 +23,15 @@ def label_name(names: Iterable[str]) -> str | None:
 
 
 def whole_labels(path: Path, name: str, values: np.ndarray, count: int) -> np.ndarray:
-    """Return the labels of ``count`` points, ``(count,)`` int64; NaN, CloudCompare's word for none, becomes -1.
+    """Return the labels of ``count`` points, ``(count,)`` int64; NaN, with which CloudCompare marks none, becomes -1.
 
     Args:
-        path, name: the file and the column, for messages.
+        path, name: file and column, for messages.
         values: ``(count,)`` or ``(count, 1)``.
         count: number of points.
 
     Raises:
-        ValueError: there is not one for each point, or one is no whole number.
+        ValueError: there is not one label per point, or a label is not a whole number.
     """
     if values.shape not in ((count,), (count, 1)):
         raise ValueError(
@@ -47,13 +47,13 @@ def whole_labels(path: Path, name: str, values: np.ndarray, count: int) -> np.nd
 
 
 def as_whole(values: np.ndarray) -> np.ndarray | None:
-    """Return real numbers as int64, NaN as -1; None where one is not whole."""
+    """Return real numbers as int64, with NaN as -1; None if one is not a whole number."""
     labels, whole = _cast(values)
     return labels if whole.all() else None
 
 
 def _cast(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = np.where(np.isnan(values), UNLABELLED, values) if values.dtype.kind == "f" else values
-    with np.errstate(invalid="ignore"):  # what is infinite or too large becomes another number
+    with np.errstate(invalid="ignore"):  # infinite or too large values become other numbers
         labels = values.astype(np.int64)
     return labels, labels == values

@@ -1,4 +1,4 @@
-"""Clouds of laser scanners: .las, and its compressed form .laz."""
+"""Read clouds of laser scanners: .las, and its compressed form .laz."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from bixt3d.io.damage import Parsing
 from bixt3d.io.labels import label_name, whole_labels
 
 _INSTALL = "pip install 'laspy[lazrs]', or pip install -e '.[las]'"
-_AT_ONCE = 1_000_000  # points whose whole records are in memory
+_AT_ONCE = 1_000_000  # points per chunk, whose whole records are in memory
 _LEAST_RECORD = 54  # bytes of a record before the points
 
 
 def read_las(path: Path, *, labels: bool = False) -> Cloud:
-    """Read the points, with scale and offset applied in float64; all else that is known of a point is passed over.
+    """Read the points, with scale and offset applied in float64; other properties are ignored.
 
-    Where ``labels`` are asked for, they are an extra dimension of such a name, else the classification.
+    If ``labels`` is set, labels are read from an extra dimension with a name of a label column
+    (:data:`~bixt3d.io.labels.LABEL_NAMES`), or otherwise from the classification.
 
     Raises:
         RuntimeError: the file is truncated or damaged.
-        ValueError: there are no points, or one is not finite.
-        ImportError: laspy is not installed, or lazrs, which unpacks ``.laz``.
+        ValueError: there are no points, a coordinate is not finite, or a label is not a whole number.
+        ImportError: laspy, or lazrs, which decompresses ``.laz``, is not installed.
     """
     try:
         import laspy
@@ -39,8 +40,8 @@ def read_las(path: Path, *, labels: bool = False) -> Cloud:
         wanted = wanted.decompress_classification().decompress_all_extra_bytes()
     with Parsing(path, path.suffix), path.open("rb") as stream:
         _check_header(stream)
-        # unpacked by one thread: several take memory for whatever a damaged file announces, and end the process
-        # where there is not as much
+        # single-threaded: the parallel backend allocates as much memory as a damaged file announces, and aborts the
+        # process if there is not enough
         with laspy.open(
             stream,
             closefd=False,
@@ -55,7 +56,7 @@ def read_las(path: Path, *, labels: bool = False) -> Cloud:
                 found = np.empty(len(points))
             at = 0
             for chunk in file.chunk_iterator(_AT_ONCE):
-                with np.errstate(over="ignore", invalid="ignore"):  # the cloud says what is not finite
+                with np.errstate(over="ignore", invalid="ignore"):  # Cloud rejects what is not finite
                     for axis, values in enumerate((chunk.x, chunk.y, chunk.z)):
                         points[at : at + len(chunk), axis] = values
                 if name is not None and found is not None:
@@ -67,11 +68,11 @@ def read_las(path: Path, *, labels: bool = False) -> Cloud:
 
 
 def _check_header(stream: IO[bytes]) -> None:
-    """Refuse more records before the points than there is room for: laspy would look for each, for minutes."""
+    """Reject headers with more records before the points than fit; laspy would search for each, for minutes."""
     header = stream.read(104)
     if len(header) < 104 or header[:4] != b"LASF":
         raise ValueError("expected a header that begins with LASF")
-    # its length, where the points begin, and how many records stand between
+    # length of the header, offset of the points, and number of records in between
     length, start, records = struct.unpack_from("<HII", header, 94)
     if length + _LEAST_RECORD * records > start or start > _size(stream):
         raise ValueError(f"it has no room for {records} records before its points, as its header announces")
@@ -79,7 +80,10 @@ def _check_header(stream: IO[bytes]) -> None:
 
 
 def _check_points(stream: IO[bytes], header) -> None:
-    """Compare with what is announced: laspy takes a file that ends early for a smaller one, lazrs memory for all."""
+    """Check that the file is large enough for its points.
+
+    Otherwise laspy would accept a truncated file as a smaller one, and lazrs would allocate memory for all points.
+    """
     start, size = header.offset_to_point_data, _size(stream)
     if not header.are_points_compressed:
         there = (size - start) // header.point_format.size
@@ -89,7 +93,7 @@ def _check_points(stream: IO[bytes], header) -> None:
         place = stream.tell()
         stream.seek(start)
         table = int.from_bytes(stream.read(8), "little", signed=True)
-        if table == -1:  # not known when the writing began; then it stands at the end
+        if table == -1:  # unknown when writing began; it is then at the end of the file
             stream.seek(-8, os.SEEK_END)
             table = int.from_bytes(stream.read(8), "little", signed=True)
         if not start + 8 < table <= size - 8:

@@ -1,4 +1,4 @@
-"""Meshes, and formats of them: .off, .obj, .stl."""
+"""Triangle meshes, and readers of the mesh formats .off, .obj and .stl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Mesh:
     """A triangle mesh: vertices ``(V, 3)`` float64 and faces ``(F, 3)`` int64.
 
     Raises:
-        RuntimeError: a face names a vertex that is not there.
+        RuntimeError: a face refers to a vertex that does not exist.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class Mesh:
         outside = (self.faces < 0) | (self.faces >= len(self.vertices))
         if outside.any():
             raise RuntimeError(
-                f"{self.path}: a face names vertex {int(self.faces[outside][0])}, expected 0 to "
+                f"{self.path}: a face refers to vertex {int(self.faces[outside][0])}, expected 0 to "
                 f"{len(self.vertices) - 1}; it may be damaged."
             )
 
@@ -37,10 +37,13 @@ class Mesh:
         """Draw ``num_samples`` points uniformly by area, each with the normal of its face.
 
         A point is ``a + u (b - a) + v (c - a)`` with ``(u, v)`` uniform on ``u + v <= 1``.
+
+        Raises:
+            ValueError: a vertex is not finite, or the faces have no area.
         """
         if not np.isfinite(self.vertices).all():
             raise ValueError(f"{self.path}: a vertex has NaN or infinite coordinates; repair the mesh.")
-        near_one = scale_to_one(self.vertices)  # in which an area is a number
+        near_one = scale_to_one(self.vertices)  # so that areas neither overflow nor underflow
         a, b, c = (near_one[self.faces[:, corner]] for corner in range(3))
         cross = np.cross(b - a, c - a)  # length: twice the area
         double_area = np.linalg.norm(cross, axis=1)
@@ -57,20 +60,24 @@ class Mesh:
 
 
 def read_mesh(path: Path) -> Cloud | Mesh:
-    """Read a mesh; a file without faces gives the points themselves."""
+    """Read a mesh, or a cloud if the file has no faces.
+
+    Raises:
+        RuntimeError: the file is truncated or damaged.
+    """
     import trimesh
 
     suffix = path.suffix.lower()
     content = path.read_bytes()
-    if suffix == ".obj":  # the parser looks for keywords at the start of a line, with a space behind them
+    if suffix == ".obj":  # trimesh expects keywords at the start of a line, followed by a space
         content = re.sub(rb"(?m)^ +", b"", content.replace(b"\t", b" "))
-    # several materials or solids make several meshes: join them (which would drop loose points)
+    # several materials or solids give several meshes, so join them, but only if there are faces: it drops loose points
     force = "mesh" if suffix == ".stl" or (suffix == ".obj" and re.search(rb"(?m)^f ", content)) else None
     with Parsing(path, suffix), np.errstate(invalid="ignore"):  # a colour may be NaN
         stream = io.BytesIO(content)
         loaded = trimesh.load(stream, suffix[1:], process=False, force=force, skip_materials=True)
         vertices = np.array(getattr(loaded, "vertices", np.zeros((0, 3))), dtype=np.float64)
-    if vertices.ndim != 2 or vertices.shape[1] != 3:  # the parser cuts all rows to the length of the shortest
+    if vertices.ndim != 2 or vertices.shape[1] != 3:  # trimesh truncates all rows to the shortest
         raise RuntimeError(
             f"{path}: expected points of three coordinates, got an array of shape {vertices.shape}; it may be "
             "truncated or damaged."
@@ -85,7 +92,7 @@ def read_mesh(path: Path) -> Cloud | Mesh:
 
 
 def _check_counts(path: Path, content: bytes, num_vertices: int, num_faces: int) -> None:
-    """Compare with what the file announces: the parsers take a file that ends early for a smaller one."""
+    """Raise RuntimeError if there is less than the file announces; trimesh accepts truncated files as smaller ones."""
     suffix = path.suffix.lower()
     if suffix == ".off":
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -96,7 +103,7 @@ def _check_counts(path: Path, content: bytes, num_vertices: int, num_faces: int)
         expected = [3 * facets, facets]
     else:
         return
-    # a polygon counts as one face in the header and becomes several triangles
+    # a polygon is one face in the header, but becomes several triangles
     if num_vertices < expected[0] or num_faces < expected[1]:
         raise RuntimeError(
             f"{path}: expected {expected[0]} vertices and {expected[1]} faces, as it announces, "

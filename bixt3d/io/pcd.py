@@ -1,4 +1,4 @@
-"""Files of the Point Cloud Library (.pcd)."""
+"""Read files of the Point Cloud Library (.pcd)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ from bixt3d.io.labels import label_name, whole_labels
 
 logger = logging.getLogger(__name__)
 
-_MOST_A_BYTE = 88  # numbers of one byte each; three bytes of LZF stand for 264 at most
+_MOST_A_BYTE = 88  # one-byte numbers per byte of the file; three bytes of LZF decompress to at most 264
 
 
 def read_pcd(path: Path, *, labels: bool = False) -> Cloud:
-    """Read an ascii, binary or binary_compressed file; fields ``normal_x`` ... become normals.
+    """Read an ascii, binary or binary_compressed file; the fields ``normal_x`` and so on become normals.
 
-    Organised clouds hold NaN where the sensor got nothing back: these points are left out, with a warning.
+    Organised clouds have NaN where the sensor got no return. These points are dropped, with a warning.
+
+    Raises:
+        ImportError: pypcd4 is not installed.
+        RuntimeError: the file is truncated or damaged.
+        ValueError: x, y or z is missing, there are no points, all points are NaN, a coordinate is infinite, or a
+            label is not a whole number.
     """
     try:
         from pypcd4 import PointCloud
@@ -58,7 +64,7 @@ def read_pcd(path: Path, *, labels: bool = False) -> Cloud:
 
 
 def _with_count(content: bytes) -> bytes:
-    """Write the line COUNT into a header that leaves it out, as it may where each field is one number."""
+    """Add the line COUNT to a header without it, which is optional if each field is a single number."""
     header, data, body = content.partition(b"\nDATA")
     fields = re.search(rb"(?mi)^[ \t]*FIELDS[ \t]+(.*)$", header)
     if fields is None or re.search(rb"(?mi)^[ \t]*COUNT", header):
@@ -67,14 +73,14 @@ def _with_count(content: bytes) -> bytes:
 
 
 def _check_unpacked(content: bytes, expected: int) -> None:
-    """Compare what a compressed file unpacks to with its header: the parser repeats a single number that is left."""
+    """Compare the decompressed size with the header; pypcd4 would broadcast a single remaining number."""
     line = re.search(rb"\nDATA[ \t]+binary_?s?compressed[^\n]*\n", content)
     if line and expected and (size := struct.unpack_from("<I", content, line.end() + 4)[0]) != expected:
         raise ValueError(f"it unpacks to {size} bytes, but its header announces {expected}")
 
 
 def _check_size(path: Path) -> None:
-    """Refuse more numbers than a file can hold: the parser names each, and takes memory for all, before it reads."""
+    """Reject headers with more numbers than the file can hold; pypcd4 allocates memory for all before reading."""
     with path.open("rb") as file:
         header = file.read(1 << 16).partition(b"\nDATA")[0]
 

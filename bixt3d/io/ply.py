@@ -1,4 +1,4 @@
-"""The Stanford polygon format (.ply), ascii or binary."""
+"""Read the Stanford polygon format (.ply), ascii or binary."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from bixt3d.io.damage import Parsing
 from bixt3d.io.labels import label_name, whole_labels
 from bixt3d.io.mesh import Mesh
 
-# name in a header -> type as struct and numpy write it
+# name in a header -> type code of struct and numpy
 TYPES = {"char": "b", "uchar": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "float": "f"}
 TYPES |= {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I"}
 TYPES |= {"double": "d", "float32": "f", "float64": "d", "float16": "e", "int64": "q", "uint64": "Q"}
 _ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 
-_Property = tuple[str, str, str]  # name, type, and of a list the type of its length
-_Columns = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> values of all rows, and how many each row has
+_Property = tuple[str, str, str]  # name, type, and for a list the type of its length
+_Columns = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> all values, and their number in each row
 
 
 def read_ply(path: Path, *, labels: bool = False) -> Cloud | Mesh:
-    """Read points, or a mesh: faces of any number of corners, or strips of triangles.
+    """Read points, or a mesh of faces with any number of corners or of triangle strips.
 
     Raises:
         RuntimeError: the file is truncated or damaged.
-        ValueError: there are no points, or one is not finite, or a label that was asked for is no whole number.
+        ValueError: there are no points, a coordinate is not finite, or a requested label is not a whole number.
     """
     normals, found_labels = None, None
     with Parsing(path, ".ply"):
@@ -56,7 +56,7 @@ def read_ply(path: Path, *, labels: bool = False) -> Cloud | Mesh:
 
 
 def _read(content: bytes) -> dict[str, _Columns]:
-    """Return the elements that have rows, and ``vertex`` in any case."""
+    """Return all elements that have rows, and ``vertex`` even if it has none."""
     head = re.match(rb"(?i:ply)\s*\n(.*?)^end_header[ \t]*(?:\r?\n|\Z)", content, re.DOTALL | re.MULTILINE)
     if head is None:
         raise ValueError("expected a header from 'ply' to 'end_header'")
@@ -72,7 +72,7 @@ def _read(content: bytes) -> dict[str, _Columns]:
             properties = [(key, "d", length and "d") for key, _, length in properties]
             columns, rest = _rows(name, count, properties, "=", memoryview(numbers.tobytes()))
             if rest:
-                raise ValueError(f"expected fewer numbers in {count} rows of {name!r}, by the header")
+                raise ValueError(f"got more numbers in {count} rows of {name!r} than its header announces")
             lines = lines[count:]
         else:
             columns, body = _rows(name, count, properties, _ORDERS[form], body)
@@ -82,7 +82,7 @@ def _read(content: bytes) -> dict[str, _Columns]:
 
 
 def _header(text: str) -> tuple[str, list[tuple[str, int, list[_Property]]]]:
-    """Return the form of the file, and the name, the number of rows and the properties of each element."""
+    """Return the format, and the name, the number of rows and the properties of each element."""
     form = ""
     elements: list[tuple[str, int, list[_Property]]] = []
     for line in text.splitlines():
@@ -98,7 +98,7 @@ def _header(text: str) -> tuple[str, list[tuple[str, int, list[_Property]]]]:
             case ["property", kind, name] if elements and kind in TYPES:
                 elements[-1][2].append((name.lower(), TYPES[kind], ""))
             case _:
-                raise ValueError(f"the header has a line {line!r}")
+                raise ValueError(f"the header has an invalid line {line!r}")
     if form not in _ORDERS:
         raise ValueError(f"expected a format of {', '.join(_ORDERS)}, got {form!r}")
     return form, elements
@@ -107,7 +107,7 @@ def _header(text: str) -> tuple[str, list[tuple[str, int, list[_Property]]]]:
 def _rows(
     name: str, count: int, properties: list[_Property], order: str, data: memoryview
 ) -> tuple[_Columns, memoryview]:
-    """Read the rows of one element, and return what follows them."""
+    """Read the rows of one element; returns their columns and the remaining data."""
     if not properties:
         return {}, data
     least = sum(struct.calcsize(order + (length or kind)) for _, kind, length in properties)
@@ -116,7 +116,7 @@ def _rows(
     keys = [key for key, _, _ in properties]
     columns, end = _walk(min(count, 1), properties, order, data)
     if count > 1:
-        fields: list[tuple] = []  # of the row, if each is as long as the first
+        fields: list[tuple] = []  # of a row, if all rows have lists as long as those of the first
         for i, ((_, kind, length), (_, lengths)) in enumerate(zip(properties, columns, strict=True)):
             fields += [(f"length{i}", order + length)] if length else []
             fields.append((f"{i}", order + kind, (lengths[0],)))
@@ -135,7 +135,7 @@ def _rows(
 def _walk(
     count: int, properties: list[_Property], order: str, data: memoryview
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
-    """Read rows one after the other, since lists differ in length, and return where they end."""
+    """Read rows one by one, since their lists differ in length; returns their columns and where they end."""
     values: list[list[memoryview]] = [[] for _ in properties]
     lengths: list[list[int]] = [[] for _ in properties]
     at = 0
@@ -159,7 +159,7 @@ def _walk(
 
 
 def _numbers(columns: _Columns, names: Sequence[str]) -> np.ndarray:
-    """Return ``(n, len(names))`` float64: properties of one number each."""
+    """Return properties of one number each, as ``(n, len(names))`` float64."""
     if not set(names) <= set(columns):
         raise ValueError(f"expected {', '.join(names)} of each vertex, got {', '.join(columns) or 'none'}")
     if any((columns[name][1] != 1).any() for name in names):
@@ -168,7 +168,7 @@ def _numbers(columns: _Columns, names: Sequence[str]) -> np.ndarray:
 
 
 def _corners(columns: _Columns) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vertices of all faces, int64, and how many each face has."""
+    """Return the vertex indices of all faces joined, int64, and their number for each face."""
     name = next((name for name in ("vertex_indices", "vertex_index") if name in columns), None)
     if name is None:
         raise ValueError(f"expected vertex_indices of each face, got {', '.join(columns) or 'none'}")
@@ -176,12 +176,12 @@ def _corners(columns: _Columns) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(invalid="ignore"):
         corners = values.astype(np.int64)
     if (corners != values).any():
-        raise ValueError("a face names a vertex by a number that is not whole")
+        raise ValueError("a face has a vertex index that is not a whole number")
     return corners, lengths
 
 
 def _fans(corners: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Cut faces into triangles ``(F, 3)`` that share the first corner."""
+    """Split faces into triangles ``(F, 3)`` that share the first corner of their face."""
     each = np.maximum(lengths - 2, 0)
     first = np.repeat(np.cumsum(lengths) - lengths, each)
     second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(each) - each, each)
@@ -189,7 +189,7 @@ def _fans(corners: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _strips(corners: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Cut strips into triangles ``(F, 3)``: each three corners in a row, of which -1 begins another strip."""
+    """Split strips into triangles ``(F, 3)`` of three consecutive corners; -1 starts a new strip."""
     corners = np.insert(corners, np.cumsum(lengths), -1)
     place = np.arange(len(corners))
     begin = np.maximum.accumulate(np.where(corners < 0, place + 1, 0))

@@ -1,4 +1,4 @@
-"""The one entry point for reading a cloud: the file's suffix picks the parser."""
+"""Read a point cloud from a file of any supported format, which its suffix determines."""
 
 from __future__ import annotations
 
@@ -37,44 +37,50 @@ DEFAULT_SAMPLES = 10_000
 def read_points(
     path: str | os.PathLike[str], *, num_samples: int | None = None, seed: int = 0, labels: bool = False
 ) -> Cloud:
-    """Read one point cloud, or sample one from a mesh.
+    """Read a point cloud, or sample one from a mesh.
 
-    Files without faces are kept as they are, in their own order. A file with faces is sampled uniformly by
-    area, and each sample carries the normal of its face.
+    Points of files without faces are returned unchanged and in order. A file with faces is sampled uniformly by area,
+    and each sample gets the normal of its face.
 
-    What the formats hold: ``.ply`` ``.obj`` ``.off`` ``.glb`` ``.gltf`` points or faces; ``.stl`` faces; ``.las``
-    ``.laz`` points, z up; ``.pcd`` ascii, binary and compressed, of which missing returns (NaN) are left out; ``.xyz``
-    ``.pts`` ``.txt`` ``.asc`` ``.csv`` rows of 3 or more numbers, separated by spaces, commas, semicolons or tabs;
-    ``.xyzn`` ``.xyzrgb`` such rows with normals and with colours; ``.npy`` an array ``(N, 3 or more)``; ``.npz`` such
-    an array under ``points``, ``pos``, ``xyz`` or ``data`` (or alone), optionally ``normals``. In bare arrays and rows
-    without a header, columns 4 to 6 are taken as normals only when they are unit vectors.
+    Formats:
 
-    A header of a text file has to name x, y and z, in any order and case, or Points:0 to Points:2 as ParaView does;
-    nx, ny and nz are the normals, and further columns, which may hold words, are passed over. A comment above the
-    rows is such a header where it has one name for each column, x, y and z among them, and else is passed over.
+    - ``.ply`` ``.obj`` ``.off`` ``.glb`` ``.gltf``: points or faces. ``.stl``: faces.
+    - ``.las`` ``.laz``: points, z up.
+    - ``.pcd``: ascii, binary and compressed. Missing returns (NaN) are dropped.
+    - ``.xyz`` ``.pts`` ``.txt`` ``.asc`` ``.csv``: rows of 3 or more numbers, separated by spaces, commas, semicolons
+      or tabs. ``.xyzn`` ``.xyzrgb``: such rows with normals or colours.
+    - ``.npy``: an array ``(N, 3 or more)``. ``.npz``: such an array named ``points``, ``pos``, ``xyz`` or ``data``
+      (or the only one), and optionally ``normals``.
 
-    Labels of the points, such as parts, are whole numbers called ``label``, ``labels``, ``part``, ``classification`` or
-    ``class``, in any case, with or without ``scalar_`` before it (CloudCompare): a property of ``.ply``, a field of
-    ``.pcd``, an array of ``.npz``, a named column of a text file, a dimension of ``.las`` and ``.laz``. In bare arrays
-    and rows without a header they are the last of 4 columns (x y z label), or of 7 (x y z nx ny nz label). NaN, which
-    CloudCompare gives points without a value, becomes -1.
+    In bare arrays and rows without a header, columns 4 to 6 are taken as normals only if they are unit vectors.
+
+    The header of a text file must name x, y and z, in any order and case, or Points:0 to Points:2 as in ParaView. The
+    columns nx, ny and nz are the normals. Other columns are ignored and may contain words. A comment above the rows is
+    used as a header if it has one name for each column, including x, y and z.
+
+    Labels of points, such as parts, are whole numbers named ``label``, ``labels``, ``part``, ``classification`` or
+    ``class``, in any case, with or without the prefix ``scalar_`` (CloudCompare). They are a property in ``.ply``, a
+    field in ``.pcd``, an array in ``.npz``, a named column in text files, and a dimension in ``.las`` and ``.laz``. In
+    bare arrays and rows without a header they are the last of 4 columns (x y z label) or of 7 (x y z nx ny nz label).
+    NaN, which CloudCompare writes for points without a value, becomes -1.
 
     Args:
         path: the file.
-        num_samples: points to draw from a mesh; None draws 10,000. Without effect on a file of points.
-        seed: seed of that draw: the same file, number and seed give the same points.
-        labels: also read labels; those of a mesh are passed over.
+        num_samples: number of points to sample from a mesh; None samples 10,000. Ignored for files of points.
+        seed: seed of the sampling. The same file, number and seed give the same points.
+        labels: also read labels, except from meshes.
 
     Returns:
-        A :class:`Cloud`: float64 coordinates in the unit of the file, normals where the file has them, and labels
-        where it has them and they are asked for.
+        A :class:`Cloud` with float64 coordinates in the unit of the file, normals if the file has them, and labels if
+        the file has them and they were requested.
 
     Raises:
-        FileNotFoundError: there is no such file, or not the one beside a ``.gltf`` that holds its numbers.
-        ValueError: the path is a folder, the suffix is unknown, the file has no points, too few columns, or NaN, or is
-            a ``.glb`` or ``.gltf`` of a kind that is not read; or ``num_samples`` is not positive, or labels are
-            asked for and are no whole numbers.
-        RuntimeError: the file is truncated or cannot be parsed.
+        FileNotFoundError: the file, or a data file that a ``.gltf`` refers to, does not exist.
+        ValueError: the path is a folder, the suffix is unknown, the file has no points, too few columns or NaN
+            coordinates, a ``.glb`` or ``.gltf`` uses unsupported features, ``num_samples`` is not positive, or
+            requested labels are not whole numbers.
+        TypeError: a numpy array does not hold real numbers.
+        RuntimeError: the file is empty, truncated or cannot be parsed.
         ImportError: the parser of the format is not installed.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""Rows of numbers: .xyz, .pts, .txt, .asc, .csv and the like."""
+"""Read text files with rows of numbers: .xyz, .pts, .txt, .asc, .csv and similar."""
 
 from __future__ import annotations
 
@@ -17,29 +17,35 @@ from bixt3d.io.labels import label_name, whole_labels
 _COMMENTS = ("#", "//", "%")
 _AXES = ["x", "y", "z"]
 _NORMALS = ["nx", "ny", "nz"]
-# what ParaView calls the columns; exported from its table view they have _ for the colon
+# ParaView's column names; those exported from its table view have _ in place of the colon
 _PARAVIEW = {
     f"{name}{mark}{i}": axes[i]
     for name, axes in (("points", _AXES), ("normals", _NORMALS))
     for mark in ":_"
     for i in range(3)
 }
-_FORTRAN_NUMBER = re.compile(r"\d\.?[dD][+-]?\d")  # in double precision Fortran writes 1.5 as 1.5D+00
+_FORTRAN_NUMBER = re.compile(r"\d\.?[dD][+-]?\d")  # Fortran writes 1.5 in double precision as 1.5D+00
 _FORTRAN = str.maketrans("Dd", "Ee")
 
 
 def read_text(path: Path, *, labels: bool = False) -> Cloud:
-    """Read rows of 3 or more numbers, and check them against a leading count where there is one.
+    """Read rows of 3 or more numbers; if the first line is a count, their number must match it.
 
-    A header finds the columns x, y, z and, where it has them, nx, ny, nz, and of ``labels`` if they are asked for;
-    without one the first three count. The suffixes .xyzn and .xyzrgb say what the further three are.
+    A header determines the columns of x, y and z, of normals (nx, ny, nz) if there are any, and of requested labels.
+    Without a header, the first three columns are x, y and z. The suffixes .xyzn and .xyzrgb then determine the
+    meaning of the next three; see :func:`~bixt3d.io.cloud.split_columns` for other suffixes.
+
+    Raises:
+        RuntimeError: the file is not text or not rows of numbers, or is truncated.
+        ValueError: there are no points, the columns are ambiguous, a coordinate is not finite, or a label is not a
+            whole number.
     """
     lines = [line for line in (line.strip() for line in _decode(path).splitlines()) if line]
     # a semicolon starts a comment, unless semicolons separate the columns and the first cell is empty
     rows = [x for x in lines if not x.startswith(_COMMENTS) and (x[0] != ";" or ";" in x[1:])]
     names, rows = _take_header(path, rows)
     count = None
-    if rows and rows[0].isdecimal() and len(rows[0]) < 20:  # int() takes no number of thousands of digits
+    if rows and rows[0].isdecimal() and len(rows[0]) < 20:  # int() rejects numbers with thousands of digits
         count, rows = int(rows[0]), rows[1:]
     if not rows:
         raise ValueError(f"{path}: the file has no points; expected rows of at least 3 numbers.")
@@ -55,7 +61,7 @@ def read_text(path: Path, *, labels: bool = False) -> Cloud:
     if not names and suffix == ".xyzn" and table.shape[1] != 6:
         raise ValueError(f"{path}: expected rows of 6 numbers (x y z nx ny nz), got {table.shape[1]}.")
     if not names and suffix == ".xyzrgb":
-        table = table[:, :3]  # a colour may be as long as a normal
+        table = table[:, :3]  # a colour may have unit length, like a normal
     if not names and suffix != ".xyzn":
         return split_columns(path, table, labels=labels)
     found = None if label is None else whole_labels(path, label, table[:, -1], len(table))
@@ -64,7 +70,7 @@ def read_text(path: Path, *, labels: bool = False) -> Cloud:
 
 
 def _decode(path: Path) -> str:
-    """Read a text; what is neither UTF-8 nor UTF-16 only has to have its numbers in ASCII."""
+    """Decode a file as UTF-8 or UTF-16; other encodings are accepted as long as the numbers are in ASCII."""
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors="replace")
@@ -75,7 +81,7 @@ def _decode(path: Path) -> str:
 
 
 def _take_header(path: Path, rows: list[str]) -> tuple[list[str], list[str]]:
-    """Return the names of the columns, none where there is no header, and the rows below it."""
+    """Return the column names, empty if there is no header, and the rows below the header."""
     for i, row in enumerate(rows):
         cells = _names(row)
         if _names_axes(cells):
@@ -83,10 +89,10 @@ def _take_header(path: Path, rows: list[str]) -> tuple[list[str], list[str]]:
         if all(_is_number(cell) for cell in cells):
             if i == 0:
                 return [], rows
-            # the first three columns would be a guess, and a wrong one where the first is an id
+            # taking the first three columns would be a guess, and wrong if the first is an id
             raise ValueError(
                 f"{path}: expected a header that names x, y and z once each, got {rows[i - 1][:60]!r}; rename its "
-                "columns, or put # before it to have the first three columns taken."
+                "columns, or put # before it to use the first three columns."
             )
         _check_cells(path, row)
         if any(_is_number(cell) for cell in cells[:3]):
@@ -95,7 +101,7 @@ def _take_header(path: Path, rows: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _commented_names(lines: Sequence[str], first_row: str) -> list[str]:
-    """Return the names in a comment above the rows: one for each column, with x, y and z among them."""
+    """Return the column names in a comment above the rows: one for each column, including x, y and z."""
     width = len(_cells(first_row))
     for line in takewhile(lambda line: line is not first_row, lines):
         cells = _names(line.lstrip("#/%; \t"))
@@ -105,13 +111,13 @@ def _commented_names(lines: Sequence[str], first_row: str) -> list[str]:
 
 
 def _parse(path: Path, rows: list[str], names: list[str], wanted: Sequence[str]) -> np.ndarray:
-    """Turn rows into numbers: all columns, or where there are names the wanted ones, in that order."""
+    """Convert rows to numbers: all columns or, if there are names, the wanted ones in that order."""
     _check_cells(path, rows[0], named=bool(names))
     separator = _separator(rows[0])
     columns: list[int] | None = None
     if names:
         columns = [names.index(name) for name in wanted]
-        # numpy looks at these columns alone; where they are all, it finds a row of another width itself
+        # numpy reads only these columns; if they are all columns, it checks the width of the rows itself
         _check_widths(path, rows if len(names) > len(wanted) else rows[:1], names)
     elif separator and rows[0].endswith(separator):
         rows = [row.removesuffix(separator) for row in rows]
@@ -128,10 +134,10 @@ def _parse(path: Path, rows: list[str], names: list[str], wanted: Sequence[str])
             dtype=np.float64,
         )
     except ValueError as error:
-        at = columns[-1] if columns and wanted[-1] not in _AXES + _NORMALS else None  # of the labels
+        at = columns[-1] if columns and wanted[-1] not in _AXES + _NORMALS else None  # column of the labels
         for row in rows:
             _check_cells(path, row, named=bool(names))
-            cells = _cells(row + (separator or ""))  # so that an empty last cell is one
+            cells = _cells(row + (separator or ""))  # so that an empty last cell is counted
             if at is not None and len(cells) >= len(names) and not _is_number(cells[at]):
                 raise ValueError(
                     f"{path}: {wanted[-1]}: expected whole numbers as labels, got {cells[at]!r}; number the parts "
@@ -155,7 +161,7 @@ def _check_widths(path: Path, rows: list[str], names: list[str]) -> None:
 
 
 def _check_cells(path: Path, row: str, named: bool = False) -> None:
-    """Refuse a row of which it is not clear where one number ends and the next begins."""
+    """Reject a row in which it is unclear where one number ends and the next begins."""
     cells = _cells(row)
     if all(_is_number(cell) for cell in cells):
         return
@@ -165,7 +171,7 @@ def _check_cells(path: Path, row: str, named: bool = False) -> None:
                 f"{path}: a row has an empty field, got {row[:60]!r}; fill it in or remove the row."
             )
     elif all(_is_number(word) for word in re.split(r'[,;\s"]+', row.strip(',; "'))):
-        # a decimal comma or two separators: a wrong guess would move every point
+        # a decimal comma or two separators: a wrong guess would change every point
         raise ValueError(
             f"{path}: a row uses more than one separator, or decimal commas, got {row[:60]!r}; separate numbers in "
             "one way and write decimals with a point."
@@ -177,19 +183,19 @@ def _separator(row: str) -> str | None:
 
 
 def _cells(row: str) -> list[str]:
-    """Split a row at its separator, without quotes; one separator at the end is passed over."""
+    """Split a row at its separator and remove quotes; one separator at the end is ignored."""
     separator = _separator(row)
     if separator is None:
         return [word.strip('"').lower() for word in row.split()]
     try:
         cells = next(csv.reader([row.removesuffix(separator)], delimiter=separator, skipinitialspace=True))
-    except csv.Error:  # a cell that is too long for a table
+    except csv.Error:  # a cell exceeds the length limit of the csv module
         return [row]
     return [cell.strip().lower() for cell in cells]
 
 
 def _names(row: str) -> list[str]:
-    """Split a row that may be a header; columns of ParaView become x, y, z, nx, ny, nz."""
+    """Split a row that may be a header; ParaView's column names become x, y, z, nx, ny and nz."""
     cells = _cells(row)
     return cells if _names_axes(cells) else [_PARAVIEW.get(cell, cell) for cell in cells]
 

@@ -255,7 +255,7 @@ def test_results_are_no_inputs_unless_they_are_named(tmp_path, caplog):
     for argument in (tmp_path, f"{tmp_path}/*.*", f"{tmp_path}/**/*.*"):
         caplog.clear()
         assert find_files([argument]) == [tmp_path / "a.npy"]
-        assert "results of earlier predictions are passed over" in caplog.text
+        assert "skipped results of earlier predictions" in caplog.text
     with pytest.raises(ValueError, match="nothing to read here but results of earlier predictions"):
         find_files([tmp_path / "more"])
     (file,) = find_files([tmp_path / "a_parts.npz"])
@@ -375,7 +375,7 @@ def test_what_cannot_work_is_said_before_anything_is_read(tmp_path):
     (tmp_path / "afile").write_text("")
     classifier = Predictor(Classifier(), classes=tuple("abcdefghi"))
     for out in (tmp_path / "afile", tmp_path / "afile" / "deep" / "er"):
-        with pytest.raises(ValueError, match=r"afile is no folder; expected one to write into"):
+        with pytest.raises(ValueError, match=r"afile is not a folder; expected one to write into"):
             BatchPredictor(classifier, out)
     with pytest.raises(ValueError, match=r"samples: expected at least 1, got 0"):
         BatchPredictor(classifier, tmp_path, samples=0)

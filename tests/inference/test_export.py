@@ -198,7 +198,7 @@ def test_an_onnx_file_that_computes_something_else_is_not_left_behind(checkpoint
 def test_a_place_where_nothing_can_be_written_is_found_before_the_work(tmp_path):
     (tmp_path / "afile").touch()
     (tmp_path / "dir.pt2").mkdir()
-    with pytest.raises(ValueError, match=r"afile is no folder; expected one to write into"):
+    with pytest.raises(ValueError, match=r"afile is not a folder; expected one to write into"):
         export_checkpoint(tmp_path / "absent.pt", tmp_path / "afile" / "m.pt2")
     with pytest.raises(ValueError, match=r"dir\.pt2: is a folder; expected the name of a file"):
         export_checkpoint(tmp_path / "absent.pt", tmp_path / "dir.pt2")

@@ -30,11 +30,9 @@ def test_clouds_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
         (tmp_path / name).write_text("")
     found = find_files([tmp_path, tmp_path / "a.xyz", tmp_path])
     assert [path.name for path in found] == ["a.xyz"]
-    assert caplog.messages == ["passed over 3 files of other formats: .fbx (2), .e57 (1)"]
+    assert caplog.messages == ["skipped 3 files of other formats: .fbx (2), .e57 (1)"]
     (tmp_path / "c" / "d.FBX").unlink()
-    with pytest.raises(
-        ValueError, match=r"nothing to read here \(passed over 1 file of .*: \.e57 \(1\)\); exp"
-    ):
+    with pytest.raises(ValueError, match=r"nothing to read here \(skipped 1 file of .*: \.e57 \(1\)\); exp"):
         find_files([tmp_path / "c"])
     (tmp_path / "d").mkdir()
     with pytest.raises(ValueError, match=r"d: nothing to read here; expected"):

@@ -252,7 +252,7 @@ def test_what_is_not_read_is_refused_in_a_sentence(tmp_path, name, suffix):
     change(described[0])
     write(path, described)
     with pytest.raises(
-        ValueError, match=rf"a\.{suffix}: .*{words}.*; export it anew, .* or convert it to \.ply\.$"
+        ValueError, match=rf"a\.{suffix}: .*{words}.*; export it again, .* or convert it to \.ply\.$"
     ):
         read_points(path)
 
@@ -272,7 +272,7 @@ def test_a_buffer_that_is_not_there_or_ends_early_is_named(tmp_path):
     ):
         read_points(path)
     data.unlink()
-    with pytest.raises(FileNotFoundError, match=r"a\.gltf: its data file .*my data\.bin is not there"):
+    with pytest.raises(FileNotFoundError, match=r"a\.gltf: its data file .*my data\.bin is missing"):
         read_points(path)
 
 

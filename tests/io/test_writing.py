@@ -124,7 +124,7 @@ def test_bytes_of_a_name_that_are_no_text_become_escapes(tmp_path):
 
 def test_where_nothing_can_be_written_is_said_before(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         check_folder(tmp_path / "file" / "below")
     with pytest.raises(ValueError, match="is a folder"):
         check_file(tmp_path)

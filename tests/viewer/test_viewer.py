@@ -206,7 +206,7 @@ def test_points_shrink_as_they_grow_in_number():
         ),
         (
             ["m.pt", "a.ply", "--save", f"{SCRIPT}/a.html"],
-            r"view_parts\.py is no folder; expected one to write into",
+            r"view_parts\.py is not a folder; expected one to write into",
         ),
     ],
 )
