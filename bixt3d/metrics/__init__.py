@@ -1,1 +1,1 @@
-"""Accuracy of a classifier and part IoU, each over a whole split."""
+"""Classification accuracy and part IoU, computed over whole splits."""

@@ -1,4 +1,4 @@
-"""Accuracy over a whole split, never an average of batch averages; matplotlib is loaded when one is drawn."""
+"""Classification accuracy over a whole split, not averaged over batches."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from .rows import Rows
 
-BINS = 15  # of the calibration error
+BINS = 15  # number of bins of the calibration error
 
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """Confusion matrix of a split, how sure the model was of each cloud, and what follows from them.
+    """Confusion matrix and predictions of a split, and the metrics computed from them.
 
     Attributes:
-        confusion: ``(classes, classes)`` int64 counts, row = truth, column = prediction.
-        classes: class names in order.
-        predicted: ``(n, 2)`` int64, the most probable class of each cloud and the second (-1 where there is one class
-            alone), in the order of the split; None where it is not known.
-        probabilities: ``(n, 2)`` float32, how probable these are in the eyes of the model.
-        truth: ``(n,)`` int64.
+        confusion: ``(classes, classes)`` int64 counts; rows are the truth, columns the prediction.
+        classes: class names in label order.
+        predicted: ``(n, 2)`` int64, the most probable and the second most probable class of each cloud, in the order
+            of the split. The second is -1 if there is only one class. None if unknown.
+        probabilities: ``(n, 2)`` float32, the predicted probabilities of these classes; None if unknown.
+        truth: ``(n,)`` int64, the true class of each cloud; None if unknown.
     """
 
     confusion: Tensor
@@ -39,30 +39,30 @@ class ClassificationResult:
 
     @property
     def overall_accuracy(self) -> float:
-        """Share of clouds classified correctly, in [0, 1]."""
+        """Share of correctly classified clouds, in [0, 1]."""
         return int(self.confusion.diagonal().sum()) / int(self.confusion.sum())
 
     @property
     def recalls(self) -> Tensor:
-        """Recall of each class, ``(classes,)`` float64; NaN for a class that the split does not hold."""
+        """Recall of each class, ``(classes,)`` float64; NaN for a class without clouds in the split."""
         return self.confusion.diagonal().double() / self.confusion.sum(dim=1)
 
     @property
     def mean_class_accuracy(self) -> float:
-        """Mean recall over the classes that the split holds, in [0, 1]."""
+        """Mean recall over the classes that have clouds in the split, in [0, 1]."""
         return float(self.recalls.nanmean())
 
     def summary(self) -> dict[str, float]:
-        """Return the two figures that papers report, in percent: ``OA`` and ``mAcc``."""
+        """Return overall and mean class accuracy in percent, as ``OA`` and ``mAcc``."""
         return {"OA": 100 * self.overall_accuracy, "mAcc": 100 * self.mean_class_accuracy}
 
     def details(self) -> dict[str, float]:
-        """Return how far probabilities can be trusted, in percent, empty where they are not known.
+        """Return measures of calibration in percent, or nothing if the probabilities are unknown.
 
-        ``probability where right`` and ``probability where wrong`` are means of the probability of the predicted class,
-        each left out where there is no such cloud. ``calibration error`` is the expected one: the mean distance
-        between that probability and the share of clouds that are right, over 15 bins of equal width, each weighted by
-        its clouds.
+        ``probability where right`` and ``probability where wrong`` are the mean probabilities of the predicted class
+        over correctly and wrongly classified clouds, omitted if there are no such clouds. ``calibration error`` is the
+        expected calibration error: the mean absolute difference between confidence and accuracy over 15 bins of equal
+        width, weighted by the number of clouds in each.
 
         Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
         """
@@ -74,14 +74,17 @@ class ClassificationResult:
             for name, which in (("right", right), ("wrong", ~right))
             if which.any()
         }
-        # of the most probable class alone "right or wrong" is all there is to calibrate
+        # calibration of the most probable class alone is a binary problem: right or wrong
         error = binary_calibration_error(sure, right.long(), n_bins=BINS, norm="l1")
         return found | {"calibration error": 100 * float(error)}
 
     def per_cloud(self, names: Sequence[str]) -> dict[str, list[list]]:
-        """Return the rows of ``predictions.csv``, headings first, for clouds of these names, in order.
+        """Return the rows of ``predictions.csv``, headings first, for clouds with the given names.
 
-        Nothing where it does not hold one prediction for each name, as of a task of one's own that measures pieces.
+        Returns nothing if there is not one prediction per name, as with a custom task that evaluates pieces of clouds.
+
+        Args:
+            names: names of the clouds, in the order of the split.
         """
         if self.predicted is None or self.probabilities is None or self.truth is None:
             return {}
@@ -139,7 +142,7 @@ class ClassificationResult:
 
 
 class ClassificationMeter(nn.Module):
-    """Gather predictions of a split and sum them up once; exact over several devices.
+    """Collect the predictions of a split; the result is exact, also over several devices.
 
     Args:
         classes: class names in label order.
@@ -148,18 +151,18 @@ class ClassificationMeter(nn.Module):
     def __init__(self, classes: tuple[str, ...]):
         super().__init__()
         self.classes = classes
-        # task="multiclass" of torchmetrics refuses a single class; two rows then hold one class and zeros
+        # torchmetrics rejects a single class, so the matrix then has a second one, which stays zero
         self.confusion = MulticlassConfusionMatrix(max(len(classes), 2), validate_args=False)
-        # place on this device, truth, the two best classes, their probabilities; float32 holds all of these exactly
+        # position on this device, truth, two best classes and their probabilities, all exact in float32
         self.rows = Rows(6, torch.float32)
         self._counted = 0
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count ``(B, classes)`` logits against ``(B,)`` labels."""
+        """Add predictions: logits ``(B, classes)`` and labels ``(B,)``."""
         best = logits.argmax(dim=1)
         self.confusion.update(best, labels)
         probabilities = logits.float().softmax(dim=1).nan_to_num()
-        # not topk, whose first may be another of equals than that of the confusion matrix
+        # not topk, which may break ties differently from the argmax in the confusion matrix
         rest = probabilities.scatter(1, best[:, None], -1.0)
         less, second = rest.max(dim=1)
         sure = probabilities.gather(1, best[:, None])[:, 0]
@@ -169,18 +172,18 @@ class ClassificationMeter(nn.Module):
         self.rows.update(torch.stack([x.float() for x in (place, labels, best, second, sure, less)], dim=1))
 
     def compute(self) -> ClassificationResult:
-        """Return the result over everything counted, on all devices.
+        """Return the result over all predictions on all devices.
 
         Raises:
-            ValueError: nothing was counted.
+            ValueError: there are no predictions.
         """
         confusion = self.confusion.compute().cpu().to(torch.int64)[: len(self.classes), : len(self.classes)]
         if confusion.sum() == 0:
             raise ValueError("split: expected at least one cloud to evaluate on, got none.")
         rows = self.rows.gathered()
-        if len(rows) == 0:  # a meter of one's own that counts by the confusion matrix alone
+        if len(rows) == 0:  # a custom meter that updates only the confusion matrix
             return ClassificationResult(confusion, self.classes)
-        # clouds are dealt out to the devices in turn, and come back device by device
+        # devices take clouds in turn, but the rows are ordered by device
         rows = rows[rows[:, 0].argsort(stable=True)]
         whole = rows[:, 1:4].long()
         return ClassificationResult(

@@ -1,4 +1,4 @@
-"""Part IoU over a whole split, in the three conventions that papers use and that do not compare."""
+"""Part IoU over a whole split, in the three conventions of the literature, which are not comparable."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from .rows import Rows
 
 CONVENTIONS = ("A", "B", "C")
-# Label of points that are not to be counted, such as those that fill a cloud up.
+# Label of points that are not counted, such as padding.
 IGNORED = -1
 
 
 class PartTarget(NamedTuple):
-    """What the points of a batch really are.
+    """Ground truth of a batch.
 
     Attributes:
-        part_labels: ``(B, N)`` int64; :data:`IGNORED` for points that do not count.
-        categories: ``(B,)`` int64.
-        clouds: ``(B,)`` int64, the cloud that each row is of: the rows of a cloud are counted together.
+        part_labels: ``(B, N)`` int64; :data:`IGNORED` for points that are not counted.
+        categories: ``(B,)`` int64, the category of each row.
+        clouds: ``(B,)`` int64, the cloud that each row belongs to. Rows of the same cloud are counted together.
     """
 
     part_labels: Tensor
@@ -33,7 +33,9 @@ class PartTarget(NamedTuple):
 
 @dataclass(frozen=True)
 class PartResult:
-    """Counts of points for each cloud and part, and the figures that follow from them.
+    """Numbers of points by cloud and part, and the metrics computed from them.
+
+    "Absent twice" means that a part occurs neither in the truth nor in the prediction of a cloud.
 
     ========== =========================== ========================= ============ =======================
     convention prediction                  parts averaged            absent twice absent, but predicted
@@ -48,13 +50,13 @@ class PartResult:
 
     Attributes:
         categories: ``(n,)`` int64, category of each cloud.
-        truth: ``(n, P)`` int64, points of each part.
-        predicted: ``(2, n, P)`` int64, points predicted as each part: the best part of the category, then
-            the best of all parts.
-        overlap: ``(2, n, P)`` int64, points of each part predicted as it, likewise.
-        classes: names of the categories.
-        parts: names of the parts, ``"class/part"``.
-        conventions: those that the summary shows.
+        truth: ``(n, P)`` int64, number of points of each part.
+        predicted: ``(2, n, P)`` int64, number of points predicted as each part; first for the best part of the
+            category, then for the best of all parts.
+        overlap: ``(2, n, P)`` int64, number of points correctly predicted as each part, in the same order.
+        classes: category names in label order.
+        parts: part names ``"class/part"`` in label order.
+        conventions: conventions to report.
 
     Source: Qi et al., PointNet++ (2017) for A; Wang et al., DGCNN (2019) for B; the public code of Ma et
     al., PointMLP (2022) for C.
@@ -71,7 +73,7 @@ class PartResult:
     picture = "parts.png"
 
     def part_ious(self, convention: str) -> Tensor:
-        """Return the IoU of each part in each cloud, ``(n, P)`` float64; NaN for a part not averaged."""
+        """Return the IoU of each part in each cloud, ``(n, P)`` float64; NaN for parts that are not averaged."""
         check_conventions([convention])
         which = 0 if convention == "A" else 1
         overlap = self.overlap[which].double()
@@ -83,21 +85,21 @@ class PartResult:
         return iou.masked_fill(~averaged, torch.nan)
 
     def cloud_ious(self, convention: str) -> Tensor:
-        """Return the mean IoU of each cloud over its parts, ``(n,)`` float64 in [0, 1]; NaN where no point counts."""
+        """Return the mean IoU over parts of each cloud, ``(n,)`` float64 in [0, 1]; NaN if no point is counted."""
         return self.part_ious(convention).nanmean(dim=1)
 
     def instance_miou(self, convention: str) -> float:
-        """Return the mean over clouds, in [0, 1]."""
+        """Return the mean IoU over clouds, in [0, 1]."""
         return float(self.cloud_ious(convention).nanmean())
 
     def category_mious(self, convention: str) -> Tensor:
-        """Return the mean over the clouds of each category; NaN for one that the split does not hold."""
+        """Return the mean IoU over the clouds of each category, ``(classes,)`` float64; NaN if it has no clouds."""
         ious = self.cloud_ious(convention)
         means = [ious[self.categories == c].nanmean() for c in range(len(self.classes))]
         return torch.stack(means)
 
     def class_miou(self, convention: str) -> float:
-        """Return the mean over categories of the category's mean, in [0, 1]."""
+        """Return the mean over categories of their mean IoU, in [0, 1]."""
         return float(self.category_mious(convention).nanmean())
 
     def summary(self) -> dict[str, float]:
@@ -123,7 +125,7 @@ class PartResult:
         return {"per_category.csv": categories, "per_part.csv": parts}
 
     def draw(self, path: Path, title: str) -> None:
-        """Draw the mean IoU of each part in each convention as a PNG; no bar where no cloud has the part."""
+        """Draw the mean IoU of each part in each convention as a PNG; parts that no cloud has get no bar."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 1.5 + 0.3 * len(self.parts)), layout="constrained")
@@ -143,12 +145,15 @@ class PartResult:
 
 
 class PartMeter(nn.Module):
-    """Count points by cloud and part; exact over several devices and over clouds in several pieces.
+    """Count points by cloud and part; the result is exact, also over several devices and clouds cut into pieces.
 
     Args:
         classes: category names in label order.
         parts: part names ``"class/part"`` in label order.
-        conventions: those that the result is to show, of :data:`CONVENTIONS`.
+        conventions: conventions to report, from :data:`CONVENTIONS`.
+
+    Raises:
+        ValueError: a part belongs to no category, or a category has no parts.
     """
 
     def __init__(
@@ -162,7 +167,7 @@ class PartMeter(nn.Module):
         self.register_buffer("allowed", owners(parts, classes), persistent=False)
 
     def update(self, logits: Tensor, target: PartTarget) -> None:
-        """Count ``(B, N, parts)`` logits against the truth."""
+        """Add predictions: logits ``(B, N, parts)`` and their ground truth."""
         outside = ~self.allowed[target.categories]  # type: ignore[index]
         guesses = (
             logits.masked_fill(outside.unsqueeze(1), -torch.inf).argmax(dim=-1),
@@ -175,16 +180,16 @@ class PartMeter(nn.Module):
         self.rows.update(torch.cat((target.clouds[:, None], target.categories[:, None], *counts), dim=1))
 
     def _count(self, labels: Tensor, counted: Tensor) -> Tensor:
-        """Count labels by row: ``(B, N)`` -> ``(B, P)`` int64."""
+        """Count the labels ``(B, N)`` of each row, ``(B, P)`` int64."""
         width = len(self.parts)
         rows = torch.arange(len(labels), device=labels.device)[:, None] * width
         return torch.bincount((labels + rows)[counted], minlength=len(labels) * width).view(-1, width)
 
     def compute(self) -> PartResult:
-        """Return the result over everything counted, on all devices.
+        """Return the result over all predictions on all devices.
 
         Raises:
-            ValueError: nothing was counted.
+            ValueError: there are no predictions.
         """
         rows = self.rows.gathered()
         if len(rows) == 0:
@@ -200,10 +205,10 @@ class PartMeter(nn.Module):
 
 
 def owners(parts: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """Return which parts belong to which category, ``(classes, parts)`` bool, from names ``"class/part"``.
+    """Return which parts belong to which category, ``(classes, parts)`` bool, from part names ``"class/part"``.
 
     Raises:
-        ValueError: a part belongs to none of the categories, or a category has no parts.
+        ValueError: a part belongs to no category, or a category has no parts.
     """
     table = torch.tensor([[part.rpartition("/")[0] == name for part in parts] for name in classes])
     table = table.view(len(classes), len(parts)).bool()
@@ -216,13 +221,13 @@ def owners(parts: Sequence[str], classes: Sequence[str]) -> Tensor:
     for c in range(len(classes)):
         if not table[c].any():
             raise ValueError(
-                f"parts: the category {classes[c]!r} has none; expected at least one, {classes[c]}/..."
+                f"parts: the category {classes[c]!r} has no parts; expected at least one, {classes[c]}/..."
             )
     return table
 
 
 def check_conventions(conventions: Sequence[str]) -> None:
-    """Require one or more of :data:`CONVENTIONS`."""
+    """Raise ValueError unless there are one or more conventions, all of :data:`CONVENTIONS`."""
     unknown = [c for c in conventions if c not in CONVENTIONS]
     if unknown or not conventions:
         raise ValueError(

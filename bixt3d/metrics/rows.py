@@ -1,4 +1,4 @@
-"""Rows of numbers of a split, gathered from all devices."""
+"""Gather rows of numbers from all devices."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class Rows(Metric):
-    """Gather rows of numbers from all devices, those of the first device first.
+    """Gather rows of numbers from all devices, in the order of the devices.
 
     Args:
-        width: numbers of a row.
-        dtype: of all numbers.
+        width: length of a row.
+        dtype: dtype of the rows.
     """
 
     full_state_update = False
@@ -25,15 +25,15 @@ class Rows(Metric):
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     def update(self, rows: Tensor) -> None:
-        """Take in ``(B, width)``."""
+        """Add rows ``(B, width)``."""
         self.rows.append(rows)
 
     def compute(self) -> Tensor:
-        """Return ``(n, width)``."""
+        """Return all rows, ``(n, width)``."""
         return dim_zero_cat(self.rows)
 
     def gathered(self) -> Tensor:
-        """Return all rows ``(n, width)``, on the CPU; n is 0 where there are none."""
-        # a rank without a cloud still takes part in the gathering
+        """Return all rows on the CPU, ``(n, width)``; n may be 0."""
+        # a rank without clouds must take part in the gathering, too
         self.update(torch.empty(0, self.width, dtype=self.kind, device=self.device))
         return self.compute().cpu()

@@ -151,5 +151,5 @@ def test_bad_input():
         PartMeter(CLASSES, PARTS).compute()
     with pytest.raises(ValueError, match="'chair/leg' belongs to none of the categories"):
         PartMeter(CLASSES, (*PARTS, "chair/leg"))
-    with pytest.raises(ValueError, match="the category 'mug' has none"):
+    with pytest.raises(ValueError, match="the category 'mug' has no parts"):
         PartMeter(CLASSES, PARTS[:3])
