@@ -1,4 +1,4 @@
-"""Fetch a data set, or check one that is there already.
+"""Download a data set, or check one that is already there.
 
 python scripts/prepare_data.py modelnet40                     # HDF5, xyz, 435 MB
 python scripts/prepare_data.py modelnet40_normal_resampled    # text, xyz and normals, 1.6 GB
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("dataset", choices=sorted(ARCHIVES))
     parser.add_argument("--root", type=Path, default=Path("data"), help="parent folder (default: data)")
-    parser.add_argument("--check", action="store_true", help="verify a folder that exists; download nothing")
+    parser.add_argument("--check", action="store_true", help="check an existing folder; download nothing")
     options = parser.parse_args(arguments)
     action = check if options.check else fetch
     report_errors(lambda: action(ARCHIVES[options.dataset], options.root))
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def fetch(archive: RemoteArchive, root: Path) -> None:
     print(
         f"Fetching {archive.folder} ({archive.size}) into {root / archive.folder}, "
-        "from the first that works of:"
+        "from the first mirror that works:"
     )
     for mirror in archive.mirrors:
         print(f"  {mirror.url} ({mirror.checksum or 'no published checksum of the archive'})")
@@ -65,7 +65,7 @@ def check(archive: RemoteArchive, root: Path) -> None:
         check_members(archive, folder)
     except (RuntimeError, FileNotFoundError) as difference:
         print(f"  not the published files: {difference}")
-        print("  Usable, but name the points that you used when you report results.")
+        print("  Usable, but say which files you used when you report results.")
     else:
         print(f"  the {len(archive.members)} published md5 sums match")
 
