@@ -1,7 +1,7 @@
 """bixt3d: bi-directional cross-attention transformers (BiXT) for point clouds.
 
-Importing the package is free: no data set reader, viewer, configuration or compiler library is loaded
-until something needs it.
+Importing the package is cheap: torch and the libraries for data sets, viewing, configs and compilation are loaded
+only when they are needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["load"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "load":  # brings torch, which importing the package does not
+    if name == "load":  # imports torch, which importing the package must not
         from .inference.loading import load
 
         return load

@@ -1,4 +1,4 @@
-"""Let the processes of a run agree to stop, without a wait in every step."""
+"""Let the processes of a distributed run agree when to stop, without synchronising at every step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-EVERY = 1.0  # seconds between two agreements; a scheduler gives a run half a minute or more to leave
+EVERY = 1.0  # seconds between two exchanges; a scheduler gives a run half a minute or more to exit
 
 
 class Agreement:
-    """Whether any process of a run was asked to stop: the same answer, at the same step, in all of them.
+    """Tell all processes of a run, at the same step, whether any of them was asked to stop.
 
-    They compare notes about once a second, or every step where steps take longer. As each step has to be the same
-    for all, they agree on how many to wait as well, by the pace of the slowest.
+    The processes exchange this about once a second, or at every step if steps take longer. All of them must do so at
+    the same step, so they also agree on the number of steps until the next exchange, from the pace of the slowest.
 
     Args:
         fabric: launched Lightning Fabric.
@@ -29,17 +29,17 @@ class Agreement:
         self._last: tuple[int, float] | None = None
 
     def on(self, step: int, requested: int | None) -> int | None:
-        """Return the signal that any process was asked to stop by, None where none was or none has been asked yet.
+        """Return the signal that asked any process to stop, or None if there was none or no exchange is due yet.
 
         Args:
             step: number of the optimiser step just done, the same in every process.
-            requested: number of the signal that came to this process, or None.
+            requested: number of the signal that this process received, or None.
         """
         if self._fabric.world_size == 1:
             return requested
         if step < self._next:
             return None
-        pace = EVERY  # nothing is known of it yet
+        pace = EVERY  # seconds per step, not measured yet
         if self._last is not None and step > self._last[0]:
             pace = (time.perf_counter() - self._last[1]) / (step - self._last[0])
         notes = torch.tensor([float(requested or 0), pace], device=self._fabric.device)

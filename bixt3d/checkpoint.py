@@ -1,4 +1,4 @@
-"""Checkpoints: one file, written whole or not at all, that rebuilds a model by itself."""
+"""Checkpoints: one file, written atomically, with everything needed to rebuild a model."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from .weights import SUFFIX, read_weights
 
 FORMAT = "bixt3d checkpoint"
 VERSION = 1
-_ZIP = b"PK\x03\x04"  # how a file of torch.save begins
+_ZIP = b"PK\x03\x04"  # first bytes of a file written by torch.save
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: a crash leaves the old file or the new one, never a part.
+    """Write a checkpoint atomically: a crash leaves either the old file or the complete new one.
 
     Args:
-        path: the file to write; its folder is made where it does not exist.
+        path: the file to write. Its folder is created if it does not exist.
         content: tensors, numbers, strings and containers of them (loadable with ``weights_only=True``).
 
     Raises:
-        OSError: the file cannot be written, as on a full disk; the error names it.
+        OSError: the file cannot be written, for example because the disk is full. The error names the file.
     """
-    # an open file, because given a path torch would write the temporary name into the archive
+    # pass an open file: given a path, torch would write the temporary name into the archive
     with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:
         try:
             torch.save({"format": FORMAT, "version": VERSION, **content}, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # torch fails once more in closing its archive
+            if isinstance(error.__context__, OSError):  # torch raises again while it closes its archive
                 raise error.__context__ from None
             raise
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint, or weights that ``scripts/publish.py`` made of one, onto the CPU.
+    """Load a checkpoint, or weights published with ``scripts/publish.py``, onto the CPU.
 
     Args:
-        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt``), or a ``.safetensors`` file.
+        path: a ``last.pt`` or ``best.pt``, a run folder (its ``last.pt`` is read), or a ``.safetensors`` file.
 
     Returns:
-        ``config``, ``classes``, ``parts``, ``model`` (the weights) and more.
+        A dict with ``config``, ``classes``, ``parts``, ``model`` (the state dict) and more.
 
     Raises:
         FileNotFoundError: there is no such file.
         RuntimeError: the file is truncated or damaged.
-        ValueError: the file is not a checkpoint of this toolkit, or of a newer version of it.
+        ValueError: the file is not a checkpoint of this toolkit, or was written by a newer version.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
@@ -73,13 +73,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if not start:
             raise EOFError("the file is empty")
-        if start != _ZIP:  # torch would try its old format, which fails in many ways
+        if start != _ZIP:  # torch would try its legacy format, which can fail with almost any error
             raise pickle.UnpicklingError("no zip archive")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path}: not a bixt3d checkpoint (it holds other things than tensors and plain values, or is no "
-            "torch file at all); expected a last.pt or best.pt written by scripts/train_cls.py."
+            f"{path}: not a bixt3d checkpoint (it holds more than tensors and plain values, or is not a torch file "
+            "at all); expected a last.pt or best.pt written by scripts/train_cls.py."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise RuntimeError(
@@ -101,7 +101,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def check_labels(
     origin: str | os.PathLike[str], what: str, trained: Sequence[str], given: Sequence[str]
 ) -> None:
-    """Raise a ValueError where a data set has other ``what`` ("classes", "parts") than a checkpoint was trained on."""
+    """Raise a ValueError if the ``what`` ("classes", "parts") of a data set differ from those of a checkpoint."""
     pairs = enumerate(itertools.zip_longest(trained, given), 1)
     differing = next(((number, pair) for number, pair in pairs if pair[0] != pair[1]), None)
     if differing is not None:
@@ -113,7 +113,7 @@ def check_labels(
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], origin: str | Path) -> None:
-    """Load a state dict strictly, or say in one sentence why it does not fit.
+    """Load a state dict strictly; if it does not fit, say why in one sentence.
 
     Raises:
         ValueError: the state dict belongs to another architecture.
@@ -139,13 +139,14 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], origin: st
 def load_matching_weights(
     model: nn.Module, state: Mapping[str, torch.Tensor], origin: str | Path
 ) -> list[str]:
-    """Load what a state dict has under the model's own names and in their shapes, for a start from trained weights.
+    """Load the tensors of a state dict that match the model in name and shape, to start from trained weights.
 
     Returns:
-        Names of what the model keeps as it is, in its order, such as those of a head for other classes.
+        Names of the tensors that were not loaded, in the order of the model's state dict. An example is a head for
+        other classes.
 
     Raises:
-        ValueError: nothing fits.
+        ValueError: no tensor matches.
     """
     own = model.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}

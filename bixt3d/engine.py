@@ -1,4 +1,4 @@
-"""The training loop, one for every task. It is given objects and knows neither models nor data sets."""
+"""The training loop, shared by all tasks. It imports no model and no data set: the caller passes them in."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long to train and how often to look, save and log.
+    """How long to train, and how often to evaluate, save and log.
 
     Args:
-        epochs: passes over the training split; the schedule is laid out for them.
-        max_steps: stop after so many optimiser steps all the same; null for no such limit. The weights are looked at
-            there as at the end of an epoch, and that look remains one of the looks if the run is continued.
-        max_minutes: save and leave after so many minutes, as on SIGTERM, to be resumed later; null for no limit.
-        accumulate: batches whose gradients make one optimiser step.
-        clip_norm: largest norm of the gradient; null for no clipping.
-        evaluate_every: epochs between two looks at the split that selects.
-        checkpoint_every: optimiser steps between two saves of ``last.pt``, which is also saved after every look.
+        epochs: passes over the training split. The learning-rate schedule spans all of them.
+        max_steps: stop after this many optimiser steps, whatever ``epochs`` says; null for no limit. The weights are
+            evaluated there as at the end of an epoch, and that evaluation still counts if the run is continued.
+        max_minutes: save and exit after this many minutes, as on SIGTERM, to be resumed later; null for no limit.
+        accumulate: number of batches whose gradients are accumulated for one optimiser step.
+        clip_norm: maximum norm of the gradient; null for no clipping.
+        evaluate_every: epochs between two evaluations on the selection split.
+        checkpoint_every: optimiser steps between two saves of ``last.pt``, which is also saved after every evaluation.
         log_every: optimiser steps between two rows of ``train.csv``.
-        seed: of weights, order, augmentation, dropout and stochastic depth.
+        seed: seed of the initial weights, data order, augmentation, dropout and stochastic depth.
     """
 
     epochs: int = 300
@@ -64,37 +64,37 @@ class LoopSettings:
             raise ValueError(f"clip_norm: expected a positive number or null, got {self.clip_norm}.")
 
     def steps_per_epoch(self, batches: int) -> int:
-        """Return the optimiser steps in an epoch of so many batches; batches that do not fill one are left out.
+        """Return the number of optimiser steps in an epoch of this many batches; an incomplete last step is dropped.
 
         Raises:
-            ValueError: they do not fill a single one.
+            ValueError: an epoch has fewer batches than one step needs.
         """
         if batches < self.accumulate:
             raise ValueError(
-                f"train.accumulate: {self.accumulate} batches a step, an epoch has only {batches}."
+                f"train.accumulate: expected at most {batches}, the batches of an epoch, got {self.accumulate}."
             )
         return batches // self.accumulate
 
 
 @dataclass
 class Progress:
-    """Where a run stands: all that is needed, with the seed, to draw the same numbers again."""
+    """Position of a run: together with the seed, all that is needed to draw the same random numbers again."""
 
     step: int = 0
     epoch: int = 0
-    batch: int = 0  # batches of the epoch that are done
+    batch: int = 0  # batches done in the current epoch
     best: float = -math.inf
     best_epoch: int = 0
-    seconds: float = 0.0  # spent training and selecting, over all stretches
+    seconds: float = 0.0  # spent on training and selection, summed over interruptions
 
     @property
     def epoch_number(self) -> int:
-        """Number of the epoch of the last step, counted from 1, as logs and results say it."""
+        """Epoch of the last step, counted from 1, as in logs and results."""
         return self.epoch + (self.batch > 0)
 
 
 class Stopped(Exception):
-    """Training was asked to stop; everything is saved."""
+    """Raised when training was asked to stop, after everything is saved."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal_number)
@@ -103,16 +103,18 @@ class Stopped(Exception):
 
 @torch.no_grad()
 def evaluate(fabric: Fabric, model: nn.Module, task: Task, loader: Loader) -> Result:
-    """Return the result of the task's meter over every cloud of a loader, each counted once over all devices.
+    """Evaluate a model on all clouds of a loader, and return the result of the task's meter.
+
+    Each cloud is counted once over all devices.
 
     Args:
         fabric: Lightning Fabric, for precision and device.
-        model: the bare module; its training mode is put back afterwards.
-        task: makes the predictions and brings the meter.
+        model: the bare module, not wrapped by Fabric. It is evaluated in eval mode and its mode is restored.
+        task: makes the predictions and provides the meter.
         loader: batches of the split.
     """
     if fabric.world_size > 1:
-        # each rank's batch norms saw their own batches; what a checkpoint holds are those of rank 0
+        # the batch norms of each rank have seen other batches; a checkpoint holds the statistics of rank 0
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
     training = model.training
@@ -126,20 +128,20 @@ def evaluate(fabric: Fabric, model: nn.Module, task: Task, loader: Loader) -> Re
 
 
 class Trainer:
-    """Train a model, keep its checkpoints, and continue bit for bit where a run was cut.
+    """Train a model, save checkpoints, and resume an interrupted run bit for bit.
 
     Args:
-        fabric: launched Lightning Fabric: device, precision, distribution.
+        fabric: launched Lightning Fabric, for device, precision and distribution.
         model: the bare module, on any device.
-        task: loss, prediction, meter.
-        optimizer, scheduler: torch's, over the model's parameters; the scheduler moves every step.
-        ema: running average of the model (:class:`bixt3d.optim.ExponentialAverage`), or None. Where there is one it is
-            what is evaluated, selected and meant by "the model" afterwards.
+        task: prediction, loss and meter.
+        optimizer, scheduler: from torch, over the model's parameters. The scheduler advances after every step.
+        ema: running average of the model (:class:`bixt3d.optim.ExponentialAverage`), or None. If given, the average
+            is what is evaluated, selected and saved as the model.
         settings: see :class:`LoopSettings`.
-        folder: the run's folder, which exists.
-        header: what every checkpoint holds besides: the config, the class names.
-        observer: told what happens, for logs and progress bars (rank 0), or None.
-        compile_mode: run forward and backward through ``torch.compile`` in this mode; None for eager.
+        folder: the run's folder, which must exist.
+        header: further entries of every checkpoint, such as the config and the class names.
+        observer: notified of steps and evaluations, for logs and progress bars (on rank 0), or None.
+        compile_mode: mode of ``torch.compile`` for the forward and backward pass; None for eager mode.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class Trainer:
         self.folder, self.header, self.observer = folder, dict(header), observer
         self.model, self.ema, self.scheduler = model, ema, scheduler
         self.optimizer, self.progress = optimizer, Progress()
-        self.lr = 0.0  # that the last step used, of the first group of parameters
+        self.lr = 0.0  # of the last step, for the first parameter group
         running: Any = model if compile_mode is None else torch.compile(model, mode=compile_mode)
         self._compiled = compile_mode is not None
         self._wrapped, self._optimizer = fabric.setup(running, optimizer)
@@ -170,20 +172,20 @@ class Trainer:
 
     @property
     def result_model(self) -> nn.Module:
-        """The weights that count: the running average where there is one."""
+        """The model to evaluate and save: the running average if there is one, else the model itself."""
         return self.model if self.ema is None else self.ema.module
 
     def fit(self, loader: Loader, selection: Loader | None = None, stop: Stop | None = None) -> None:
-        """Train to the end, or until ``stop`` asks to leave.
+        """Train to the end, or until ``stop`` asks to stop.
 
         Args:
             loader: training batches.
-            selection: loader of the split that selects ``best.pt``; None to select nothing.
-            stop: such as :class:`bixt3d.training.signals.StopRequest`; None to never stop.
+            selection: loader of the selection split, which decides on ``best.pt``; None to select nothing.
+            stop: for example a :class:`bixt3d.training.signals.StopRequest`; None to never stop early.
 
         Raises:
-            Stopped: after saving, when ``stop`` asked for it or ``max_minutes`` are over.
-            RuntimeError: the loss, or a weight, is no longer a number.
+            Stopped: ``stop`` asked for it, or ``max_minutes`` have passed. The run is saved first.
+            RuntimeError: the loss or a weight became NaN or infinite.
         """
         s, p = self.settings, self.progress
         steps_per_epoch = s.steps_per_epoch(len(loader))
@@ -203,13 +205,13 @@ class Trainer:
                 asked = None if stop is None else stop.requested
                 if asked is None and time.perf_counter() >= deadline:
                     asked = signal.SIGTERM
-                # at the end what is left is to select; a stop there would lose the last look
+                # do not stop after the last step: that would skip the final evaluation
                 stops = None if p.step == end else agreement.on(p.step, asked)
                 saves = done or stops is not None or p.step % s.checkpoint_every == 0
-                # reading the loss waits for the device, so only now and then, and before last.pt is replaced
+                # reading the loss synchronises with the device: only now and then, and before last.pt is replaced
                 if saves or p.step % s.log_every == 0:
                     check_finite("loss", [loss], p.step, self.folder)
-                if saves:  # the loss was computed before the step, which may have spoilt the weights
+                if saves:  # the loss predates the step, which itself may have ruined the weights
                     learnt = [x for x in self.model.parameters() if x.requires_grad]
                     check_finite("weights", learnt, p.step, self.folder)
                 if self.observer is not None:
@@ -228,11 +230,11 @@ class Trainer:
                 self.save()
 
     def _step(self, batches: list[Any]) -> Tensor:
-        """One optimiser step; returns its loss, detached."""
+        """Take one optimiser step over these batches; return the mean loss, detached."""
         s = self.settings
-        # Dropout and stochastic depth become functions of (seed, step, rank): nothing to save, nothing to lose.
+        # Makes dropout and stochastic depth functions of (seed, step, rank), so no generator state need be saved.
         torch.manual_seed(derive_seed(s.seed, self.progress.step, self.fabric.global_rank))
-        if self._compiled:  # what CUDA graphs of the last step have put out may be overwritten from here on
+        if self._compiled:  # from here on, CUDA graphs may overwrite the outputs of the previous step
             torch.compiler.cudagraph_mark_step_begin()
         total = torch.zeros((), device=self.fabric.device)
         for i, batch in enumerate(batches):
@@ -268,11 +270,11 @@ class Trainer:
         return {**self.header, "progress": asdict(self.progress), "model": model, **more}
 
     def save(self) -> None:
-        """Write ``last.pt``: the model that counts, and all that is needed to continue."""
+        """Write ``last.pt``: :attr:`result_model` and everything needed to resume."""
         if self.fabric.is_global_zero:
             resume = {
                 "model": self.model.state_dict(),
-                "averaged": None if self.ema is None else self.ema.updates,  # the average itself is above
+                "averaged": None if self.ema is None else self.ema.updates,  # the average is the model above
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),
@@ -281,7 +283,15 @@ class Trainer:
         self.fabric.barrier()
 
     def load(self, content: Mapping[str, Any], origin: Path) -> None:
-        """Continue from what :meth:`save` wrote."""
+        """Restore the state that :meth:`save` wrote, to resume the run.
+
+        Args:
+            content: the checkpoint.
+            origin: its file, for messages.
+
+        Raises:
+            ValueError: the weights belong to another architecture.
+        """
         resume = content["resume"]
         load_weights(self.model, resume["model"], origin)
         if self.ema is not None:

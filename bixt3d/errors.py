@@ -1,4 +1,4 @@
-"""What a script does with errors that its user can mend: it ends with one sentence."""
+"""Error reporting of the scripts: an error that the user can fix is printed as one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# What a user can do something about. A subclass stands before its base, so that the first that fits says the most.
+# Errors that a user can fix. A subclass comes before its base, so that the first match is the most specific.
 USER_ERRORS = (
     FileNotFoundError,
     OSError,
@@ -20,26 +20,26 @@ USER_ERRORS = (
     TypeError,
     ValueError,
 )
-# Packages whose messages say what to mend.
+# Packages whose messages say what to fix.
 OWN_PACKAGES = ("bixt3d", "hydra", "omegaconf")
-INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+INTERRUPTED = 130  # 128 + SIGINT, as in a shell
 
 
 def report_errors(action: Callable[[], T]) -> T:
-    """Run a script's work; print an error that a user can mend as one line and exit with status 1.
+    """Run the main function of a script; print an error that the user can fix as one line and exit with status 1.
 
-    Where the toolkit did not raise it itself, as of a bug in a model of one's own, the traceback stands before that
-    line. Ctrl-C prints ``interrupted`` and exits with status 130. With ``BIXT3D_TRACEBACK=1`` in the environment the
-    error is raised instead of either. Printing ends no work: see :func:`steady_output`.
+    If the error was not raised by the toolkit itself, as with a bug in a user's own model, its traceback is printed
+    before that line. Ctrl-C prints ``interrupted`` and exits with status 130. With ``BIXT3D_TRACEBACK=1`` in the
+    environment, errors and Ctrl-C are raised unchanged. Output errors never end the work: see :func:`steady_output`.
 
     Args:
-        action: the work, a function of the script's own file.
+        action: the function to run, defined in the script's own file.
 
     Returns:
-        What it returns.
+        The return value of ``action``.
 
     Raises:
-        SystemExit: it failed with one of ``USER_ERRORS``, or was interrupted.
+        SystemExit: ``action`` failed with one of ``USER_ERRORS``, or was interrupted.
     """
     try:
         with steady_output():
@@ -57,10 +57,10 @@ def report_errors(action: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def steady_output() -> Iterator[None]:
-    """While it lasts, no print ends the work: not what the output cannot encode, not a closed pipe, not a full disk.
+    """Keep ``print`` from failing inside the context: on unencodable characters, a closed pipe or a full disk.
 
-    What cannot be encoded is written as an escape (``\\xb7``). A stream that takes nothing any more is silent from then
-    on.
+    Characters that the stream cannot encode are written as escapes (``\\xb7``). A stream that fails is silent from
+    then on.
     """
     before = sys.stdout, sys.stderr
     steady = tuple(s if s is None or isinstance(s, _Steady) else _Steady(s) for s in before)
@@ -75,7 +75,7 @@ def steady_output() -> Iterator[None]:
 
 
 class _Steady:
-    """A text stream that nothing written to it can fail on."""
+    """A text stream whose writes never fail."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -100,25 +100,25 @@ class _Steady:
             self._silence()
 
     def _silence(self) -> None:
-        """Let the stream end nowhere, also what it still holds."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is no file
+        """Redirect the stream, with what is still in its buffer, to the null device."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is not a file
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
 
 
 def _says_enough(error: BaseException) -> bool:
-    """Whether the operating system, the script, the toolkit or its reader of configs raised an error."""
+    """Whether an error needs no traceback: the operating system, the script, the toolkit or Hydra raised it."""
     if isinstance(error, OSError):
         return True
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     package = str(frames[-1].f_globals.get("__name__")).partition(".")[0]
-    # the first frame is that of report_errors, the second that of the script's own action
+    # the first frame is report_errors, the second the script's own action
     return package in OWN_PACKAGES or frames[-1].f_code.co_filename == frames[1].f_code.co_filename
 
 
 def sentence(error: BaseException) -> str:
-    """Say in one line what an error says; one of the operating system begins with the file's name."""
+    """Return an error's message as one line; that of an operating system error begins with the file name."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}."
@@ -128,8 +128,8 @@ def sentence(error: BaseException) -> str:
 def placed(error: BaseException, where: str) -> Exception:
     """Return an error of the same kind whose message begins with ``where``.
 
-    The kind is one of ``USER_ERRORS``, since the error's own class may take other arguments than a message, as
-    UnicodeDecodeError does; ValueError where it is none of them.
+    Its class is the first of ``USER_ERRORS`` that matches, or ValueError if none does. The error's own class cannot
+    be used, since its constructor may need more than a message, as that of UnicodeDecodeError does.
     """
     kind = next((k for k in USER_ERRORS if isinstance(error, k)), ValueError)
     return kind(f"{where}{sentence(error)}")

@@ -1,4 +1,4 @@
-"""Model cards: what published weights are, how they came about, what they are for and what they are not."""
+"""Model cards of published weights: training, figures, intended use, limits and licence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from .inference.loading import ANYWHERE, training_points
 
-# What a data set allows, by the name of the class that loads it.
+# Terms of each data set, by the name of the class that loads it.
 LICENCES = {
     "ModelNet40": "Trained on ModelNet40, whose terms allow academic research alone (the shapes belong to their "
     "authors). Treat these weights as **research weights**.",
@@ -22,26 +22,26 @@ LICENCES = {
     "applies.",
 }
 OTHER_LICENCE = "Trained on files of the person who published the weights: ask them what the data allows."
-# Settings that say where things lie or how long to work at a time, never what comes out.
+# Settings of paths, interruption and resumption, which do not affect the result.
 PRIVATE = ("out", "run_dir", "train.max_minutes", "train.resume")
 
 
 def gather_facts(
     checkpoint: Path, content: Mapping[str, Any], robustness: Path | None = None
 ) -> dict[str, Any]:
-    """Gather what a run folder says about one of its checkpoints.
+    """Collect what a run folder records about one of its checkpoints.
 
     Args:
-        checkpoint: the file; ``results.json`` and ``environment*.json`` are looked for beside it.
-        content: what it holds.
-        robustness: a ``robustness.json`` of ``scripts/evaluate.py``, or None.
+        checkpoint: the file, or its run folder. ``results.json`` and ``environment*.json`` are read from beside it.
+        content: the loaded checkpoint.
+        robustness: a ``robustness.json`` written by ``scripts/evaluate.py``, or None.
 
     Returns:
-        What is known, ready for :func:`write_card` and for JSON: nothing is made up where a file is missing.
+        The facts, for :func:`write_card` and JSON. What a missing file would have said is left out.
 
     Raises:
         FileNotFoundError: there is no such robustness file.
-        RuntimeError: one of the files is no JSON.
+        RuntimeError: one of the files is not valid JSON.
     """
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     which = "selected" if "selection" in content else "last"
@@ -54,7 +54,7 @@ def gather_facts(
     }
     environments = [_read(path) for path in sorted(folder.glob("environment*.json"))]
     if environments:
-        first = environments[0]  # that of the start
+        first = environments[0]  # where the run was started; the others are from resuming it
         facts["command"] = public_command(first["command"])
         for key in ("git_commit", "torch", "bixt3d"):
             facts[key] = first[key]
@@ -93,13 +93,13 @@ def write_card(
     """Write a model card in Markdown.
 
     Args:
-        name: of the weights.
+        name: name of the weights.
         config: the resolved config.
         classes, parts: names in label order.
-        facts: what :func:`gather_facts` returned.
-        dtype: of the matrices in the file.
-        size: of the file, in bytes.
-        note: a sentence about the data that the files cannot know.
+        facts: the result of :func:`gather_facts`.
+        dtype: dtype of the matrices in the file.
+        size: size of the file in bytes.
+        note: a sentence to add about the training data.
     """
     data, held_out = config["data"], config["data"].get("val_fraction")
     dataset = data["_target_"].rpartition(".")[2]
@@ -144,7 +144,7 @@ def write_card(
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without the paths of the machine it was used on."""
+    """Return a copy of a config without the paths of the machine that it was used on."""
     data = dict(config["data"])
     for key in ("root", "cache"):
         if data.get(key):
@@ -156,7 +156,7 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_command(command: str) -> str:
-    """Return a command without the paths of the machine it ran on."""
+    """Return a command line without the paths of the machine that it ran on."""
     shown = []
     for word in shlex.split(command):
         key, _, value = word.lstrip("+").partition("=")

@@ -1,4 +1,4 @@
-"""Count what a forward pass costs, on shapes alone."""
+"""Count the floating-point operations of a forward pass, from shapes alone."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from .layers.residual import ResidualMLP
 
 
 class _NoTracking(contextlib.nullcontext):
-    """Stands for the counter's tracker of modules, whose hooks on all of them would have each called by itself."""
+    """Replaces the counter's module tracker, whose hooks on all modules would turn the fast paths off."""
 
     parents = frozenset({"Global"})
 
 
 def count_operations(model: nn.Module, *inputs: Tensor) -> int:
-    """Return the floating-point operations of a forward pass in evaluation mode.
+    """Return the number of floating-point operations of a forward pass in evaluation mode.
 
-    A multiplication with an addition is two; only matrix products count. Nothing is computed, and the model and its
-    device are left alone. Attention counts as its formula has it, one similarity and two products, whichever backend
-    runs: a counter of torch sees nothing of what happens inside an op of this toolkit, and so too little.
+    Only matrix products are counted, and a multiply-add counts as two operations. The model runs on the meta device,
+    so nothing is computed and the given model is not changed. Attention is counted by its formula, one similarity and
+    two products, whichever backend is in use: torch's own counter cannot look inside the toolkit's ops, and would
+    count too little.
 
     Args:
         model: any model.
-        *inputs: what it is called with; their shapes and dtypes count.
+        *inputs: inputs of the model; only their shapes and dtypes matter.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.inference_mode(False):  # in which the counter fails on the latents, an expanded parameter
+    # in inference mode the counter fails on the latents, which are an expanded parameter
+    with torch.inference_mode(False):
         shapes = copy.deepcopy(model).eval().to("meta")
         for module in shapes.modules():
             if isinstance(module, BidirectionalCrossAttention | CrossAttention | SelfAttention | ResidualMLP):

@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedules, on top of torch's own."""
+"""Parameter groups, learning-rate schedules and a running average of the weights, on top of ``torch.optim``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from torch.optim.swa_utils import AveragedModel
 def parameter_groups(model: nn.Module, *, decay_all: bool = False) -> list[dict]:
     """Split the parameters of a model into those with and those without weight decay.
 
-    Weight decay acts on what is called a weight and has two or more axes, and on parameters of other names whose first
-    axis and one more are longer than 1: a ``lora_A`` of ``(8, 192)``, not latents of ``(1, 64, 192)``.
+    Weight decay applies to parameters with ``weight`` in their name and at least two axes. Of the parameters with
+    other names, it applies to those whose first axis and one more are longer than 1: to a ``lora_A`` of ``(8, 192)``,
+    but not to latents of ``(1, 64, 192)``.
 
     Args:
-        model: the model; parameters shared between modules are taken once.
-        decay_all: decay every parameter, as PointMLP's regime does.
+        model: the model. Parameters shared between modules are counted once.
+        decay_all: apply weight decay to every parameter, as PointMLP's training does.
 
     Returns:
-        Groups for a torch optimiser; the second, where there is one, has ``weight_decay`` 0.
+        Parameter groups for a torch optimiser. The second, if there is one, has ``weight_decay`` 0.
     """
     if decay_all:
         return [{"params": list(model.parameters())}]
     decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        # a map's weights, also a convolution's or the `in_proj_weight` of torch's attention
+        # weights of linear maps and convolutions, and `in_proj_weight` of torch's attention
         is_weight = "weight" in name.rpartition(".")[2] and parameter.ndim >= 2
         is_matrix = is_weight or (parameter.ndim >= 2 and parameter.numel() > parameter.shape[0] > 1)
         (decayed if is_matrix and parameter.requires_grad else rest).append(parameter)
@@ -45,16 +46,17 @@ def cosine_with_warmup(
     warmup_epochs: float = 0.0,
     min_lr: float = 0.0,
 ) -> LRScheduler:
-    """Raise the learning rate linearly over the warm-up, then lower it along half a cosine, step by step.
+    """Return a schedule with a linear warm-up and a cosine decay, updated at every step.
 
     Args:
-        optimizer: the ``lr`` of each of its groups is that group's peak.
+        optimizer: the ``lr`` of each parameter group is its peak learning rate.
         epochs, steps_per_epoch: length of the whole run.
-        warmup_epochs: epochs until the peak, fractions allowed; 0 for none.
-        min_lr: learning rate at the end, of every group.
+        warmup_epochs: length of the warm-up in epochs, fractions allowed; 0 for no warm-up.
+        min_lr: learning rate of all groups at the end.
 
     Raises:
-        ValueError: the warm-up is negative or not shorter than the run, or ``min_lr`` is negative or above a peak.
+        ValueError: the warm-up is negative or not shorter than the run, or ``min_lr`` is negative or above the
+            smallest peak.
     """
     if not 0 <= warmup_epochs < epochs:
         raise ValueError(
@@ -71,7 +73,7 @@ def cosine_with_warmup(
     cosine = CosineAnnealingLR(optimizer, T_max=epochs * steps_per_epoch - warmup_steps, eta_min=min_lr)
     if not warmup_steps:
         return cosine
-    # older releases of torch warn of the way in which their own SequentialLR goes from one schedule to the next
+    # older releases of torch warn about a call that their own SequentialLR makes
     warnings.filterwarnings(
         "ignore", message=r"The epoch parameter in `scheduler\.step\(\)` was not necessary"
     )
@@ -87,13 +89,13 @@ def step_decay(
     every_epochs: int = 40,
     factor: float = 0.5,
 ) -> LRScheduler:
-    """Multiply the learning rate by a factor whenever so many epochs are over: torch's ``StepLR``, in epochs.
+    """Return a schedule that multiplies the learning rate by a factor every few epochs: ``StepLR``, in epochs.
 
     Args:
-        optimizer: its ``lr`` is that of the first epochs.
-        epochs, steps_per_epoch: length of the whole run; only the steps of an epoch matter here.
+        optimizer: its ``lr`` is the initial learning rate.
+        epochs, steps_per_epoch: length of the whole run; ``epochs`` is not used here.
         every_epochs: epochs between two changes.
-        factor: above 0 and at most 1.
+        factor: the factor, above 0 and at most 1.
 
     Raises:
         ValueError: ``every_epochs`` is below 1, or ``factor`` is out of range.
@@ -106,20 +108,20 @@ def step_decay(
 
 
 class ExponentialAverage(AveragedModel):
-    """A running average of a model's weights and buffers, ``ema = d * ema + (1 - d) * model``.
+    """Exponential moving average of a model's weights and buffers: ``ema = d * ema + (1 - d) * model``.
 
-    ``d`` is ``min(decay, (1 + t) / (10 + t))`` after ``t >= 1`` updates, so that a short run is not held
-    back by its first weights; the first update copies the model.
+    The first update copies the model. After ``t >= 1`` updates, ``d`` is ``min(decay, (1 + t) / (10 + t))``, so that
+    the initial weights do not dominate the average of a short run.
 
     Args:
-        model: the model to follow; call ``update_parameters(model)`` after each step.
-        decay: share of the average that is kept at each step, in [0, 1).
+        model: the model to average. Call ``update_parameters(model)`` after each step.
+        decay: the decay, in [0, 1).
 
     Attributes:
-        updates: t, an int: torch's own counter is a tensor on the device, and reading it would wait for the device.
+        updates: t, as an int. torch's own counter is a tensor on the device, so reading it would synchronise.
 
     Raises:
-        ValueError: ``decay`` outside [0, 1).
+        ValueError: ``decay`` is outside [0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -131,14 +133,14 @@ class ExponentialAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take a step towards the model."""
+        """Update the average with the current weights and buffers of the model."""
         t = self.updates
         weight = 1 - min(self.decay, (1 + t) / (10 + t)) if t else 1.0
         tensors = (itertools.chain(m.parameters(), m.buffers()) for m in (self.module, model))
         pairs = list(zip(*tensors, strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         counters = [pair for pair in pairs if not pair[0].is_floating_point()]
-        # a few launches for hundreds of tensors
+        # a few kernel launches for hundreds of tensors
         torch._foreach_lerp_([mine for mine, _ in floats], [its for _, its in floats], weight)
         if counters:
             torch._foreach_copy_([mine for mine, _ in counters], [its for _, its in counters])

@@ -1,4 +1,4 @@
-"""Randomness that is a function of where the run stands, and a record of what it ran on."""
+"""Seeds derived from the position of a run, and a record of the environment that it ran in."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-# Where SLURM, PBS, LSF and Grid Engine name a job.
+# Environment variables with the job's id under SLURM, PBS, LSF and Grid Engine.
 JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
 def derive_seed(*parts: int) -> int:
-    """Mix integers into one 63-bit seed, the same on every platform and Python.
+    """Hash integers into one 63-bit seed, the same on every platform and Python version.
 
-    A run seeds torch before each step with ``derive_seed(seed, step, rank)``. Dropout and stochastic
-    depth are then functions of the step alone, so a resumed run repeats them without any saved generator.
+    Training seeds torch before each step with ``derive_seed(seed, step, rank)``. Dropout and stochastic depth then
+    depend on these numbers alone, so a resumed run repeats them without a saved generator state.
     """
     digest = hashlib.sha256(",".join(str(int(p)) for p in parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
@@ -34,9 +34,9 @@ def _first_line(command: list[str], cwd: Path | None = None) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the source tree, with ``+changes`` where files differ; None outside a checkout.
+    """Return the commit of the source tree, with ``+changes`` if tracked files differ; None outside a checkout.
 
-    A package that merely lies in somebody else's repository, as in a virtual environment there, has none.
+    It is also None if the package is merely installed inside another repository, as in a virtual environment there.
     """
     here = Path(__file__).parent
     if _first_line(["git", "ls-files", "--error-unmatch", Path(__file__).name], here) is None:
@@ -57,7 +57,7 @@ def _processor() -> str:
 
 
 def environment() -> dict[str, object]:
-    """Describe what a run runs on: date, host, job of the scheduler, commit, command, versions, processor, devices."""
+    """Describe the environment of a run: date, host, job id, command, commit, versions, processor and devices."""
     import numpy
     import torch
 

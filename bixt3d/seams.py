@@ -1,4 +1,4 @@
-"""What the loop is given, as it uses it: protocols, so that it need not know who keeps them."""
+"""Protocols of the objects that the training loop is given, so that it does not depend on their classes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor, nn
 class Result(Protocol):
     """Outcome of one evaluation.
 
-    It may also have ``details() -> dict[str, float]``, further figures in percent that are reported and never select,
-    and ``per_cloud(names) -> dict[str, list[list]]``, tables with a row for each cloud of the split.
+    A result may also have ``details() -> dict[str, float]``, further figures in percent that are reported but never
+    used for selection, and ``per_cloud(names) -> dict[str, list[list]]``, tables with one row per cloud of the split.
     """
 
     def summary(self) -> dict[str, float]:
-        """Return named figures, in percent; the task's ``selects`` is one of the names."""
+        """Return figures in percent by name; the task's ``selects`` is one of the names."""
 
     def tables(self) -> dict[str, list[list]]:
-        """Return rows, headings first, by the name of the CSV file they belong in."""
+        """Return tables by the name of their CSV file, each a list of rows that begins with the headings."""
 
     picture: str
 
     def draw(self, path: Path, title: str) -> None:
-        """Draw the result as a PNG; ``picture`` is the name that the file should have."""
+        """Draw the result as a PNG file; ``picture`` is its recommended file name."""
 
 
 class Meter(Protocol):
-    """Collects predictions of a split."""
+    """Accumulates the predictions of a split."""
 
     def update(self, prediction: Tensor, target: Any) -> None:
-        """Take in one batch."""
+        """Add one batch."""
 
     def compute(self) -> Result:
         """Return the result over all batches and devices."""
@@ -42,24 +42,24 @@ class Meter(Protocol):
 
 
 class Task(Protocol):
-    """The seam between the loop and what is learnt.
+    """What is learnt: prediction, loss and meter.
 
-    It may also have ``count(labels)``, which is called once before training with the labels of the training split,
+    A task may also have ``count(labels)``. It is called once before training with the labels of the training split,
     ``(n,)`` integers.
 
     Attributes:
-        selects: name of the figure that selects a model.
-        eval_sampling: the values of ``train.eval_sampling`` that make sense.
+        selects: name of the figure that selects the best checkpoint.
+        eval_sampling: the values of ``train.eval_sampling`` that the task allows.
     """
 
     selects: str
     eval_sampling: tuple[str, ...]
 
     def model_arguments(self) -> dict[str, int]:
-        """Return what the model's constructor has to know of the data set."""
+        """Return the keyword arguments of the model's constructor that depend on the data set."""
 
     def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
-        """Return prediction and target of a batch."""
+        """Return the prediction and the target of a batch."""
 
     def loss(self, prediction: Tensor, target: Any) -> Tensor:
         """Return the scalar to minimise."""
@@ -69,13 +69,13 @@ class Task(Protocol):
 
 
 class Loader(Protocol):
-    """Batches of a split, in the form that the task reads."""
+    """Provides the batches of a split, in the form that the task expects."""
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """Iterate over the batches of an epoch, from batch number ``start`` on, the same each time."""
+        """Iterate over the batches of an epoch from batch ``start`` on; each call yields the same batches."""
 
 
 class Average(Protocol):
@@ -83,7 +83,7 @@ class Average(Protocol):
 
     Attributes:
         module: the averaged model.
-        updates: steps that it has taken.
+        updates: number of updates so far.
     """
 
     module: nn.Module
@@ -93,22 +93,22 @@ class Average(Protocol):
         """Move to the device of the model."""
 
     def update_parameters(self, model: nn.Module) -> None:
-        """Take a step towards the model."""
+        """Update the average with the current model."""
 
 
 class Stop(Protocol):
-    """Says whether somebody wants the run to end."""
+    """Says whether the run was asked to stop."""
 
     @property
     def requested(self) -> int | None:
-        """Number of the signal that asked for it, or None."""
+        """Number of the signal that asked the run to stop, or None."""
 
 
 class Observer(Protocol):
-    """Is told what a :class:`bixt3d.engine.Trainer` does, for logs and progress bars."""
+    """Is notified of what a :class:`bixt3d.engine.Trainer` does, for logs and progress bars."""
 
     def stepped(self, trainer: Any, loss: Tensor, end: int) -> None:
-        """Note an optimiser step of the ``end`` there are; reading the loss makes the device wait."""
+        """Handle one optimiser step of ``end`` in all; reading the loss synchronises with the device."""
 
     def selected(self, trainer: Any, result: Mapping[str, float], better: bool) -> None:
-        """Note a look at the split that selects, and whether it is the best so far."""
+        """Handle an evaluation on the selection split, and whether its result is the best so far."""

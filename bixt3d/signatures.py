@@ -1,4 +1,4 @@
-"""Compare the nodes of a config with the signatures and annotations of what they call, without calling it."""
+"""Check config nodes against the signatures and annotations of the callables they name, without calling them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _NODE_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-# What the config of a checkpoint may name unless its reader trusts it.
+# What the config of a checkpoint may name without trust_code.
 _SHIPPED = r"(bixt3d\.(datasets|layers|models|optim|tasks)|torch\.(nn|optim))"
-# Where the classes stand whose values YAML says as they are.
+# Modules of the classes whose values can be written directly in YAML.
 _PLAIN = ("builtins", "collections.abc", "typing")
-_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
 
 def check(node: Any, where: str = "config") -> None:
-    """Compare a node, and those inside it, with the signatures of what they call.
+    """Check a node, and all nodes inside it, against the signatures of the callables they name.
 
     Raises:
-        ValueError: a target that does not exist, or a key that its call does not take.
-        TypeError: a value of another type than the call's annotation, or keys without ``_target_`` where something is
-            to be called.
+        ValueError: a target does not exist, or a key is not a parameter of its target.
+        TypeError: the type of a value does not match the annotation, or ``_target_`` is missing where an object is
+            expected.
     """
     if isinstance(node, Mapping):
         if "_target_" in node:
@@ -41,7 +41,7 @@ def check(node: Any, where: str = "config") -> None:
 
 
 def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> None:
-    """Raise unless ``target`` takes these keywords with values of these types (see :func:`check`)."""
+    """Raise unless ``target`` accepts these keywords with values of these types (see :func:`check`)."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{where}: expected keys with values, got {values!r}.")
     unknown = not_taken(target, values)
@@ -53,7 +53,7 @@ def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> N
     hints = _hints(target)
     for key, value in values.items():
         accepted = _plain_types(hints.get(key))
-        built = isinstance(value, Mapping) and "_target_" in value  # of which only its call says the type
+        built = isinstance(value, Mapping) and "_target_" in value  # its type is known only once it is called
         if accepted and not built and not _fits(value, accepted):
             expected = " or ".join(
                 _EXPECTED.get(t, "null" if t is type(None) else t.__name__) for t in accepted
@@ -68,18 +68,18 @@ def check_keywords(target: Callable, values: Mapping[str, Any], where: str) -> N
 
 
 def not_taken(target: Callable, names: Iterable[str]) -> list[str]:
-    """Return those of the keywords, sorted, that a call of ``target`` does not take."""
+    """Return, sorted, the keywords that ``target`` does not accept."""
     known, open_ended = _keywords(target)
     return [] if open_ended else sorted(set(names) - known)
 
 
 def locate(target: Any, where: str) -> Callable:
-    """Import what ``_target_`` names, from the current folder as well.
+    """Import what ``_target_`` names, also from the current folder.
 
-    Python puts a script's own folder on the path, not the folder it is started in, so that one is appended.
+    Python puts the folder of the script on ``sys.path``, not the current one, so the current one is appended.
 
     Raises:
-        ValueError: it cannot be imported or called.
+        ValueError: it cannot be imported, or is not callable.
     """
     here = os.getcwd()
     if here not in sys.path:
@@ -96,17 +96,18 @@ def locate(target: Any, where: str) -> Callable:
 
 
 def foreign_name(node: Any) -> str | None:
-    """Return a name in a config that reaches beyond models, data and optimisers of the toolkit and of torch.
+    """Return a name in a config that is not one of the models, data sets or optimisers of the toolkit and of torch.
 
-    Names are judged before anything is imported, and once more by what they lead to, since a module shows what it
-    imports as well. Of ``bixt3d.datasets`` only classes count, because its functions fetch and write files. A text that
-    would be interpolated once more, and could then name anything, counts as a name.
+    Names are checked before anything is imported, and again by the module that the imported object comes from, since
+    a module also exposes what it imports. Of ``bixt3d.datasets`` only classes are allowed, because its functions
+    fetch and write files. A string with an interpolation (``${...}``) counts as a foreign name, since it could resolve
+    to anything.
 
     Args:
         node: a resolved config.
 
     Returns:
-        The first such name; None where there is none.
+        The first such name, or None.
     """
     names = list(_names(node))
     public = re.compile(rf"{_SHIPPED}(\.[A-Za-z]\w*)+")
@@ -131,7 +132,7 @@ def _names(node: Any) -> Iterator[str]:
 def _is_shipped(name: str) -> bool:
     try:
         found = locate(name, "")
-    except ValueError:  # said when the node is built
+    except ValueError:  # reported when the node is built
         return True
     module = str(getattr(found, "__module__", None))
     if module.startswith("bixt3d.datasets") and not inspect.isclass(found):
@@ -140,16 +141,16 @@ def _is_shipped(name: str) -> bool:
 
 
 def full_name(target: Callable) -> str:
-    """Return module and name of a class or function."""
+    """Return the qualified name of a class or function, with its module."""
     name = getattr(target, "__qualname__", type(target).__qualname__)
     return f"{getattr(target, '__module__', type(target).__module__)}.{name}"
 
 
 def _keywords(target: Callable) -> tuple[set[str], bool]:
-    """Return the names of a call's keywords, and whether it takes others as well."""
+    """Return the keyword names of a callable, and whether it accepts others as well."""
     try:
         parameters = inspect.signature(target).parameters
-    except ValueError:  # of what is written in C, which does not always tell
+    except ValueError:  # some callables written in C have no signature
         return set(), True
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     known = {n for n, p in parameters.items() if p.kind in kinds}
@@ -157,7 +158,7 @@ def _keywords(target: Callable) -> tuple[set[str], bool]:
 
 
 def _hints(target: Callable) -> dict[str, Any]:
-    """Return the annotations of a call; none where they name what only a type checker imports."""
+    """Return the annotations of a callable; empty if they cannot be evaluated, as with type-checking imports."""
     constructor = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
     try:
         return typing.get_type_hints(constructor)
@@ -166,11 +167,11 @@ def _hints(target: Callable) -> dict[str, Any]:
 
 
 def _plain_types(annotation: Any) -> tuple[type, ...]:
-    """Return the simple types that an annotation allows; empty where it allows others as well."""
+    """Return the simple types that an annotation allows; empty if it allows others as well."""
     if annotation in (bool, int, float, str):
         return (annotation,)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        # a tensor, which torch's optimisers take for a number, is nothing that YAML can say
+        # torch's optimisers accept tensors for numbers, which YAML cannot express
         options = tuple(t for t in typing.get_args(annotation) if getattr(t, "__qualname__", "") != "Tensor")
         if set(options) <= {bool, int, float, str, type(None)}:
             return options
@@ -178,7 +179,7 @@ def _plain_types(annotation: Any) -> tuple[type, ...]:
 
 
 def _has_to_be_made(annotation: Any) -> bool:
-    """Whether an annotation allows only callables and objects of classes, which YAML can say as nodes alone."""
+    """Whether an annotation allows only callables and class instances, which YAML can express only as nodes."""
     options = [o for o in typing.get_args(annotation) if o is not types.NoneType]
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         options = [annotation]
@@ -191,6 +192,6 @@ def _has_to_be_made(annotation: Any) -> bool:
 
 
 def _fits(value: Any, accepted: tuple[type, ...]) -> bool:
-    if isinstance(value, bool):  # which Python takes for a whole number
+    if isinstance(value, bool):  # a subclass of int
         return bool in accepted
     return isinstance(value, accepted) or (isinstance(value, int) and float in accepted)

@@ -1,4 +1,4 @@
-"""What a training run is about: its loss, its meter and the figure that selects a model."""
+"""Tasks: the prediction, loss and meter of a training run, and the figure that selects the best checkpoint."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class Classification:
 
     Args:
         classes: class names in label order.
-        parts: part names; every task is given them, this one has no use for them.
-        label_smoothing: share of the target spread evenly over **all** classes (torch's convention).
+        parts: part names; not used, but passed to every task.
+        label_smoothing: probability mass spread evenly over **all** classes (torch's convention).
             PointMLP spreads 0.2 over the *other* 39 classes of ModelNet40, which is ``0.2 * 40 / 39`` here.
-        class_weights: how much the clouds of each class count in the loss: a number for each class, in label order;
-            or ``"balanced"``, clouds of the training split / (classes that it holds * clouds of the class), so that
-            every class counts as much as any other; None for all clouds alike.
-        selects: the figure that selects a model: ``"OA"``, or ``"mAcc"``, in which small classes count as much as
-            large ones; None for that of the class, here ``"OA"``.
+        class_weights: weights of the classes in the loss: one number per class, in label order; or ``"balanced"``
+            for ``clouds / (classes * clouds of the class)``, counted over the training split and the classes in it,
+            so that all classes have the same total weight; None for no weighting.
+        selects: the figure that selects the best checkpoint: ``"OA"``, or ``"mAcc"``, in which small classes count
+            as much as large ones; None for the class attribute, here ``"OA"``.
 
     Raises:
-        ValueError: ``label_smoothing`` outside [0, 1), an unknown figure, or weights that are not one number of at
-            least 0 for each class, some above.
+        ValueError: ``label_smoothing`` is outside [0, 1), the figure is unknown, or the weights are not one number of
+            at least 0 per class, or all 0.
     """
 
-    # what holds for a task derived from this one that does not say
+    # defaults for subclasses that do not set them
     selects = "OA"
     class_weights: str | Sequence[float] | None = None
     weights: Tensor | None = None
@@ -64,28 +64,28 @@ class Classification:
         self.weights = torch.tensor(class_weights, dtype=torch.float32) if listed else None
 
     def count(self, labels: Sequence[int]) -> None:
-        """Take note of the training split: its labels, from which balanced weights follow."""
+        """Compute the balanced weights, if asked for, from the labels of the training split."""
         if self.class_weights == BALANCED:
             counts = torch.bincount(torch.as_tensor(labels), minlength=len(self.classes)).float()
             held = counts > 0
             self.weights = torch.where(held, counts.sum() / (held.sum() * counts.clamp(min=1)), 1.0)
 
     def model_arguments(self) -> dict[str, int]:
-        """Return the number of classes."""
+        """Return the model's keyword ``num_classes``."""
         return {"num_classes": len(self.classes)}
 
     def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return ``(B, classes)`` logits and ``(B,)`` labels, or ``(B, classes)`` targets of mixed clouds."""
+        """Return ``(B, classes)`` logits and ``(B,)`` labels, or ``(B, classes)`` target probabilities if mixed."""
         return model(batch.points), batch.labels if batch.targets is None else batch.targets
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the mean cross-entropy, in nats, in float32, weighted by class where there are weights.
+        """Return the mean cross-entropy, in nats, in float32, weighted by class if there are class weights.
 
-        Of a cloud that is mixed of A and B it is ``share_A CE(A) + share_B CE(B)``; the weighted mean is then over
-        clouds, else over the weights of the batch (torch's convention).
+        For a cloud mixed from A and B the loss is ``share_A CE(A) + share_B CE(B)``. With class weights, the sum is
+        divided by the number of clouds for mixed clouds, else by the sum of their weights (torch's convention).
 
         Raises:
-            ValueError: weights are to be balanced, and :meth:`count` was not called.
+            ValueError: ``class_weights`` is ``"balanced"`` and :meth:`count` was not called.
         """
         if self.class_weights == BALANCED and self.weights is None:
             raise ValueError(
@@ -102,14 +102,14 @@ class Classification:
 class PartSegmentation:
     """Part segmentation by cross-entropy over the parts of all categories.
 
-    The figure that selects is the instance mIoU in the first of the conventions.
+    The best checkpoint is selected by instance mIoU, in the first of the conventions.
 
     Args:
         classes: category names in label order.
         parts: part names ``"class/part"`` in label order.
-        label_smoothing: share of the target spread evenly over all parts (torch's convention).
-        conventions: of part IoU, which do not compare: ``"A"``, ``"B"``, ``"C"``, see
-            :class:`~bixt3d.metrics.parts.PartResult`.
+        label_smoothing: probability mass spread evenly over all parts (torch's convention).
+        conventions: conventions of part IoU to report, ``"A"``, ``"B"`` or ``"C"``, whose figures are not
+            comparable with each other; see :class:`~bixt3d.metrics.parts.PartResult`.
 
     Raises:
         ValueError: there are no parts, a part belongs to no category, ``label_smoothing`` is outside [0, 1)
@@ -141,14 +141,14 @@ class PartSegmentation:
         self.selects = f"instance mIoU {self.conventions[0]}"
 
     def model_arguments(self) -> dict[str, int]:
-        """Return the numbers of parts and of categories."""
+        """Return the model's keywords ``num_parts`` and ``num_categories``."""
         return {"num_parts": len(self.parts), "num_categories": len(self.classes)}
 
     def predict(self, model: nn.Module, batch: Any) -> tuple[Tensor, PartTarget]:
-        """Return ``(B, N, parts)`` logits and the truth of each point.
+        """Return ``(B, N, parts)`` logits and the ground truth of the points.
 
         Raises:
-            ValueError: the clouds are mixed, so they have no one category.
+            ValueError: the clouds are mixed, so they have no single category.
         """
         if batch.targets is not None:
             raise ValueError(
@@ -158,7 +158,7 @@ class PartSegmentation:
         return logits, PartTarget(batch.part_labels, batch.labels, batch.index)
 
     def loss(self, prediction: Tensor, target: PartTarget) -> Tensor:
-        """Return the mean cross-entropy over labelled points, in nats, in float32; 0 where there are none."""
+        """Return the mean cross-entropy over labelled points, in nats, in float32; 0 if there are none."""
         total = F.cross_entropy(
             prediction.float().flatten(0, 1),
             target.part_labels.flatten(),

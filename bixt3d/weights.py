@@ -1,4 +1,4 @@
-"""Weights to hand on: one ``.safetensors`` file that rebuilds a model by itself, as a checkpoint does."""
+"""Published weights: one ``.safetensors`` file with everything needed to rebuild a model, as in a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def save_weights(
     dtype: str = "bfloat16",
     max_bytes: int = MAX_BYTES,
 ) -> int:
-    """Write the weights of a checkpoint, with config, classes and facts as metadata, whole or not at all.
+    """Write the weights of a checkpoint atomically, with its config, class names and facts as metadata.
 
-    In ``bfloat16`` the matrices are rounded; biases, norms and running statistics, which are small, stay as
-    they are.
+    With ``bfloat16``, floating-point tensors of two or more axes are rounded. Biases, norms and running statistics
+    are small and keep their dtype.
 
     Args:
-        path: the ``.safetensors`` file to write; its folder is made where it does not exist.
-        content: what :func:`bixt3d.checkpoint.load_checkpoint` returned.
-        facts: what is known about the weights (figures, command, seed): anything that JSON can hold.
+        path: the ``.safetensors`` file to write. Its folder is created if it does not exist.
+        content: the result of :func:`bixt3d.checkpoint.load_checkpoint`.
+        facts: what is known about the weights (figures, command, seed), as values that JSON can hold.
         dtype: ``"bfloat16"`` or ``"float32"``.
-        max_bytes: refuse to write a larger file.
+        max_bytes: maximum size of the file.
 
     Returns:
         The size of the file in bytes.
 
     Raises:
-        ValueError: the dtype is unknown, the name has another ending, or the file would be too large.
+        ValueError: the dtype is unknown, the name does not end in ``.safetensors``, or the file would be too large.
     """
     from safetensors.torch import save
 
@@ -60,7 +60,7 @@ def save_weights(
         "parts": json.dumps(list(content.get("parts", ()))),
         "facts": json.dumps(dict(facts)),
     }
-    # copies, because modules that share a tensor list it twice, which the format refuses
+    # copies, because modules that share a tensor list it twice, which the format does not allow
     tensors = {name: _rounded(t, DTYPES[dtype]).clone().contiguous() for name, t in content["model"].items()}
     data = save(tensors, metadata=metadata)
     if len(data) > max_bytes:
@@ -75,12 +75,12 @@ def save_weights(
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """Read what :func:`save_weights` wrote, in the form of a checkpoint; all weights come as float32.
+    """Read a file written by :func:`save_weights`, as a dict in the form of a checkpoint, with float32 weights.
 
     Raises:
         FileNotFoundError: there is no such file.
-        RuntimeError: the file is truncated, damaged, or none of this format.
-        ValueError: the file holds other weights, or is of a newer version of this toolkit.
+        RuntimeError: the file is truncated, damaged or not a safetensors file.
+        ValueError: the file lacks the config of a bixt3d model, or was written by a newer version of the toolkit.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -133,7 +133,7 @@ class TestBadFiles:
         path = tmp_path / "notes.pt"
         path.write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"notes\.pt: not a bixt3d checkpoint .* or is no torch file at all"
+            ValueError, match=r"notes\.pt: not a bixt3d checkpoint .* or is not a torch file at all"
         ):
             load_checkpoint(path)
 
@@ -162,7 +162,7 @@ class TestBadFiles:
     def test_pickled_code_is_not_run(self, tmp_path):
         torch.save(nn.Linear(1, 1), tmp_path / "module.pt")
         with pytest.raises(
-            ValueError, match=r"module\.pt: not a bixt3d checkpoint \(it holds other things than"
+            ValueError, match=r"module\.pt: not a bixt3d checkpoint \(it holds more than tensors"
         ):
             load_checkpoint(tmp_path / "module.pt")
 

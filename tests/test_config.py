@@ -161,7 +161,7 @@ HERE = {"_target_": f"{__name__}.area"}
         ({"width": 2.5}, TypeError, r"^box\.width: expected a whole number, got 2\.5"),
         ({"width": True}, TypeError, r"^box\.width: expected a whole number, got True"),
         ({"width": 1, "height": "x"}, TypeError, r"^box\.height: expected a number, got 'x'"),
-        ({"width": 1, "unit": 3}, TypeError, r"^box\.unit: expected a text or null, got 3"),
+        ({"width": 1, "unit": 3}, TypeError, r"^box\.unit: expected a string or null, got 3"),
         ({"width": -1}, ValueError, r"^box: width: expected at least 0, got -1"),
     ],
 )

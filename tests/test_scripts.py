@@ -82,7 +82,7 @@ MISTAKES = {
         [TINY, "train.batch_size=77"],
         r"train\.batch_size: 76 clouds do not fill one batch of 77; lower it",
     ),
-    "accumulate": ([TINY, "train.accumulate=5"], r"train\.accumulate: 5 batches a step, an epoch has only 4"),
+    "accumulate": ([TINY, "train.accumulate=5"], r"train\.accumulate: expected at most 4, .* got 5"),
     "warm-up": (
         [TINY, "optim.schedule.warmup_epochs=4"],
         r"optim\.schedule: warmup_epochs: .*below the 4 epochs",

@@ -133,7 +133,7 @@ class Nonsense(torch.nn.Module):
             "mixing clouds is for classification",
         ),
         (("model._target_=test_experiment.Nonsense", "~model.tokenizer", "~model.encoder"), "shapes cannot"),
-        (("train.accumulate=100",), r"^train\.accumulate: 100 batches a step, an epoch has only 4"),
+        (("train.accumulate=100",), r"^train\.accumulate: expected at most 4, .* got 100"),
     ],
 )
 def test_what_a_batch_would_refuse_leaves_no_folder(tiny, tmp_path, options, said, monkeypatch):
