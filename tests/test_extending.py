@@ -138,7 +138,7 @@ def test_what_a_data_set_does_not_say():
 
     model = build_model(config_of("Plain"), Classification("ab"))
     check_fit(model, Mine())
-    with pytest.raises(ValueError, match=r"^data: object does not say num_points"):
+    with pytest.raises(ValueError, match=r"^data: object has no num_points"):
         check_fit(model, object())
 
 
@@ -217,7 +217,7 @@ def nameless(root: str = ""):
 
 
 def test_a_data_set_has_to_say_its_classes():
-    with pytest.raises(ValueError, match=r"^data: object does not say its classes; expected their names"):
+    with pytest.raises(ValueError, match=r"^data: object has no classes; expected their names"):
         build_dataset({"data": {"_target_": f"{__name__}.nameless"}})
 
 

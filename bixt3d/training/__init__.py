@@ -1,1 +1,1 @@
-"""From a config to a trained model: assembly, the run around the loop, its log, and many runs compared."""
+"""Training from a config: assembly, the run and its folder, logs and reports, searches over many runs."""

@@ -1,4 +1,4 @@
-"""Keep the C library from handing large tensors back to the kernel after every use."""
+"""Keep the C library from returning the memory of large tensors to the kernel after every use."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _M_MMAP_THRESHOLD = -3
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks of up to 1 GiB for the next allocation of this process.
 
-    By default glibc maps every large tensor afresh and unmaps it when it is freed, so that each use pays
-    for its page faults again; a training step on the CPU can spend most of its time on them. The price is
-    that freed memory stays with the process. The setting is the whole process's, so nothing makes it on import:
-    programs do at their start, and whatever trains or measures by a config with ``train.keep_freed_memory``.
+    By default glibc maps memory anew for every large tensor and unmaps it when the tensor is freed, so each use pays
+    for its page faults again. A training step on the CPU can spend most of its time on them. The price is that freed
+    memory stays with the process. The setting applies to the whole process, so it is never made on import, but at
+    the start of programs and by training or evaluation from a config with ``train.keep_freed_memory``.
 
     Returns:
-        Whether the setting was made: on Linux with glibc; nothing changes elsewhere.
+        Whether the setting was made, which needs Linux with glibc. Elsewhere nothing changes.
     """
     if sys.platform != "linux":
         return False

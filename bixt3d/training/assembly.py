@@ -1,4 +1,4 @@
-"""Put the parts of a run together: model and loaders."""
+"""Build the parts of a run from its config: data set, task, model, augmentation and loaders."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from ..seams import Task
 from ..signatures import full_name, locate, not_taken
 from .settings import TrainSettings
 
-# What the rest of the toolkit asks of every model, and what holds for one that does not say.
+# Attributes that the toolkit needs of every model, with the defaults for a model without them.
 MODEL_DEFAULTS = {"in_channels": 3, "min_points": 1, "min_batch_size": 1}
 
 
 def build_dataset(config: Mapping[str, Any]) -> Any:
-    """Build the config's data set.
+    """Build the data set of a config.
 
     Raises:
-        ValueError: it does not say its classes.
+        ValueError: the data set has no class names.
     """
     dataset = build(config["data"], "data")
     if not getattr(dataset, "classes", ()):
         raise ValueError(
-            f"data: {type(dataset).__name__} does not say its classes; expected their names in label order."
+            f"data: {type(dataset).__name__} has no classes; expected their names in label order."
         )
     return dataset
 
 
 def build_task(config: Mapping[str, Any], classes: Sequence[str], parts: Sequence[str] = ()) -> Task:
-    """Build the config's task for a data set with these classes and parts."""
+    """Build the task of a config for a data set with these classes and parts."""
     return build(config["task"], "task", classes=tuple(classes), parts=tuple(parts))
 
 
 def build_model(config: Mapping[str, Any], task: Task) -> nn.Module:
-    """Build the config's model, with fresh weights, for its task.
+    """Build the model of a config for its task, with newly initialised weights.
 
-    What of ``MODEL_DEFAULTS`` the model does not say itself, it is given.
+    Attributes of ``MODEL_DEFAULTS`` that the model lacks are set on it.
 
     Raises:
-        ValueError: the model takes other arguments than those of its task.
-        TypeError: it is no ``torch.nn.Module``.
+        ValueError: the model does not accept the arguments that the task passes.
+        TypeError: the model is not a ``torch.nn.Module``.
     """
     node, arguments = config["model"], task.model_arguments()
     if isinstance(node, Mapping) and "_target_" in node:
@@ -72,16 +72,19 @@ def build_model(config: Mapping[str, Any], task: Task) -> nn.Module:
 
 
 def build_augment(config: Mapping[str, Any], model: Any) -> Any:
-    """Build the config's augmentation for a model, which a transform that drops points leaves enough of them."""
+    """Build the augmentation of a config; transforms that drop points leave as many as the model needs."""
     augment = build(config["augment"], "augment")
     return augment.for_model(model.min_points) if isinstance(augment, Transform) else augment
 
 
 def check_fit(model: Any, dataset: Any) -> None:
-    """Raise where the model cannot take the data set's clouds; a data set that does not say has no normals."""
+    """Raise ValueError if the model cannot take the clouds of the data set.
+
+    A data set without the attribute ``normals`` has none.
+    """
     if getattr(dataset, "num_points", None) is None:
         raise ValueError(
-            f"data: {type(dataset).__name__} does not say num_points; expected how many points the model is to see."
+            f"data: {type(dataset).__name__} has no num_points; expected how many points of each cloud the model sees."
         )
     if dataset.num_points < model.min_points:
         raise ValueError(
@@ -91,7 +94,7 @@ def check_fit(model: Any, dataset: Any) -> None:
     channels = 6 if getattr(dataset, "normals", False) else 3
     if model.in_channels != channels and not (hasattr(model, "tokenizer") or hasattr(model, "encoder")):
         raise ValueError(
-            f"model: its in_channels is {model.in_channels}, the data has {channels} channels; let them agree."
+            f"model: its in_channels is {model.in_channels}, the data has {channels} channels; make them agree."
         )
     if model.in_channels != channels:
         key = f"model.{'tokenizer' if hasattr(model, 'tokenizer') else 'encoder'}.in_channels"
@@ -102,21 +105,22 @@ def check_fit(model: Any, dataset: Any) -> None:
 
 
 def check_batch_size(model: Any, settings: TrainSettings) -> None:
-    """Raise ValueError where a training batch has fewer clouds than the model's batch norms need."""
+    """Raise ValueError if a training batch has fewer clouds than the model's batch norms need."""
     if settings.batch_size < model.min_batch_size:
         raise ValueError(
             f"train.batch_size: the model's batch norms need at least {model.min_batch_size} clouds in a training "
-            f"batch, got {settings.batch_size}; where memory is short, take fewer points or a smaller model."
+            f"batch, got {settings.batch_size}; if memory is short, use fewer points or a smaller model."
         )
 
 
 def load_split(dataset: Any, split: str, fabric: Any) -> Any:
-    """Load a split in every process, so that files are parsed once: the others find the cache that the first wrote.
+    """Load a split in every process in turn, so that files are parsed once and the others read the first one's cache.
 
-    The first process of each node goes before the rest of it, since caches may lie on the node's own disk.
+    The very first process loads first, then the first process of each other node, since caches may be on a node's
+    local disk, then the rest.
 
     Raises:
-        Exception: whatever loading raises, in every process that it fails in, and only when all have tried.
+        Exception: the error of loading, in each process where it failed, after all processes have tried.
     """
     if fabric.world_size == 1:
         return dataset.load(split)
@@ -142,9 +146,15 @@ def make_loader(
     transform: Any = None,
     num_points: int | None = None,
 ) -> CloudLoader:
-    """Make the loader of a split; the training split is shuffled, augmented and cut into full batches.
+    """Build the loader of a split.
 
-    ``num_points`` stands in for the data set's own.
+    Args:
+        dataset: provides the split.
+        split: its name.
+        settings: batch sizes, sampling and seed.
+        fabric: launched Lightning Fabric.
+        transform: augmentation. If given, this is the training loader: shuffled, and without an incomplete last batch.
+        num_points: points per cloud, in place of the data set's own number.
     """
     training = transform is not None
     return CloudLoader(
@@ -163,7 +173,11 @@ def make_loader(
 
 
 def make_eval_loader(dataset: Any, split: str, task: Task, settings: TrainSettings, fabric: Any) -> Any:
-    """Make the loader that a split is measured with: of its first points, or of all of them."""
+    """Build the loader that evaluates a split: on the first points of each cloud, or on all points.
+
+    Raises:
+        ValueError: the task does not allow this ``train.eval_sampling``.
+    """
     if settings.eval_sampling not in task.eval_sampling:
         raise ValueError(
             f"train.eval_sampling: expected {' or '.join(task.eval_sampling)} for {type(task).__name__}, got "
@@ -182,17 +196,17 @@ def make_eval_loader(dataset: Any, split: str, task: Task, settings: TrainSettin
 
 
 def points_measured(loader: Any, settings: TrainSettings) -> str:
-    """Say which points of each cloud a loader of :func:`make_eval_loader` measures."""
+    """Describe which points of each cloud a loader of :func:`make_eval_loader` evaluates."""
     return "all points" if settings.eval_sampling == "all" else f"the first {loader.num_points:,} points"
 
 
 def try_batch(model: nn.Module, task: Task, loader: CloudLoader, fabric: Any) -> None:
-    """Send two clouds through augmentation and model, so that what does not fit is said before a run begins.
+    """Run two clouds through augmentation and model, so that mismatches are found before the run begins.
 
-    Neither the model, which is in evaluation mode for it, nor the state of torch's generator is changed.
+    The model runs in evaluation mode. The model, its mode and the state of torch's generator are left unchanged.
 
     Raises:
-        Exception: whatever the transform, the model or the task raise of them.
+        Exception: whatever the transform, the model or the task raises.
     """
     few = copy.copy(loader)
     few.batch_size = min(2, loader.batch_size)

@@ -1,4 +1,4 @@
-"""What a run and its model cost: parameters, operations, speed and memory."""
+"""Cost of a run and its model: parameters, operations, speed and memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from .curves import read_rates
 
 
 def run_cost(model: nn.Module, task: Task, loader: Any, folder: Path) -> dict[str, Any]:
-    """Return what ``results.json`` says of the cost of a run; None stands for what cannot be told.
+    """Return the entries of ``results.json`` about the cost of a run; a value is None if it is not known.
 
     Args:
-        model: the trained model, on the device that the loader fills.
-        task: what it was trained on.
-        loader: clouds of the size that is measured.
+        model: the trained model, on the device of the loader.
+        task: the task that it was trained on.
+        loader: an evaluation loader, whose clouds have the size to count operations for.
         folder: the run's folder.
 
     Returns:
-        ``parameters``; ``operations``, the floating-point operations of a forward pass of one cloud of the loader
-        (:func:`bixt3d.operations.count_operations`); ``samples_per_second``, the median of ``train.csv``;
-        ``peak_memory`` in bytes, of the first device's tensors on CUDA and of the whole process otherwise.
+        - ``parameters``: their number.
+        - ``operations``: floating-point operations of a forward pass of one cloud
+          (:func:`bixt3d.operations.count_operations`).
+        - ``samples_per_second``: the median of ``train.csv``.
+        - ``peak_memory``: in bytes, of the first device's tensors on CUDA, of the whole process otherwise.
     """
     rates = read_rates(folder)
     return {
@@ -40,7 +42,7 @@ def run_cost(model: nn.Module, task: Task, loader: Any, folder: Path) -> dict[st
 
 
 def _operations(model: nn.Module, task: Task, loader: Any) -> int | None:
-    """Count what the task asks of the model for one cloud."""
+    """Count the operations of a prediction of the task for one cloud."""
     one = copy.copy(loader)
     one.batch_size = 1
     seen: list[tuple] = []
@@ -48,7 +50,7 @@ def _operations(model: nn.Module, task: Task, loader: Any) -> int | None:
         with torch.no_grad(), model.register_forward_pre_hook(lambda _, given: seen.append(given)):
             task.predict(model.eval(), next(one.epoch(0)))
         return count_operations(model, *seen[0])
-    except Exception:  # a model of one's own may do what has no shapes; that must not cost a run its report
+    except Exception:  # a user's model may not run on the meta device; the report must not fail because of it
         return None
 
 

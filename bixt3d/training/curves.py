@@ -1,4 +1,4 @@
-"""Curves of finished or running runs, read from their CSV files; matplotlib is loaded when they are drawn."""
+"""Curves of finished or running runs, read from their CSV files and drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from statistics import fmean
 
 NOT_FIGURES = ("step", "epoch", "minutes")
-FEW = 8  # runs whose names have room inside the axes
+FEW = 8  # runs whose names fit into a legend inside the axes
 STYLES = ("-o", "--s", ":^", "-.v")
-SMOOTHED_OVER = 20  # logged steps that the thick line of the loss is a mean of
+SMOOTHED_OVER = 20  # logged steps that the thick line of the loss averages over
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What a run folder says about the way of a run.
+    """Training curves of a run.
 
     Attributes:
         loss: training loss by step.
         selection: columns of ``selection.csv``: ``step``, ``epoch``, ``minutes`` and the figures in percent; empty
-            where nothing was selected.
+            if the run had no selection split.
     """
 
     loss: Mapping[int, float]
@@ -31,15 +31,15 @@ class Curves:
 
     @property
     def figures(self) -> list[str]:
-        """Names of the figures that were measured on the split that selects."""
+        """Names of the figures measured on the selection split."""
         return [name for name in self.selection if name not in NOT_FIGURES]
 
 
 def read_curves(folder: str | Path) -> Curves:
-    """Read ``train.csv`` and, where there is one, ``selection.csv`` of a run.
+    """Read ``train.csv`` and, if there is one, ``selection.csv`` of a run.
 
     Raises:
-        FileNotFoundError: the folder holds no run.
+        FileNotFoundError: the folder does not contain a run.
         ValueError: a file lacks a column.
     """
     folder = Path(folder)
@@ -53,15 +53,17 @@ def read_curves(folder: str | Path) -> Curves:
 
 
 def read_rates(folder: Path) -> list[float]:
-    """Read the clouds a second that ``train.csv`` of a run logged; empty where it logged none."""
+    """Read the training rates, in clouds per second, from ``train.csv`` of a run; empty if none were logged."""
     return read_columns(folder / "train.csv").get("samples_per_second", [])
 
 
 def read_columns(path: Path, needed: Sequence[str] = ("step",)) -> dict[str, list[float]]:
-    """Read the numbers of a CSV file that training wrote; none where there is no such file.
+    """Read the columns of a CSV file that training wrote; empty if there is no such file.
+
+    Rows that are incomplete or hold anything but numbers are skipped.
 
     Raises:
-        ValueError: the file lacks one of the columns that are needed.
+        ValueError: the file lacks one of the ``needed`` columns.
     """
     if not path.is_file():
         return {}
@@ -76,7 +78,7 @@ def read_columns(path: Path, needed: Sequence[str] = ("step",)) -> dict[str, lis
 
 
 def _numbers(row: Mapping[str, str | None], columns: Sequence[str]) -> list[float] | None:
-    """Return a row's numbers; None of half a row, as a running run may have written, or of anything else."""
+    """Return the numbers of a row, or None if it is incomplete, as in a run that is writing, or not numeric."""
     try:
         return [float(row[name] or "") for name in columns]
     except ValueError:
@@ -84,23 +86,23 @@ def _numbers(row: Mapping[str, str | None], columns: Sequence[str]) -> list[floa
 
 
 def running_mean(values: Sequence[float], width: int = SMOOTHED_OVER) -> list[float]:
-    """Return the mean of each value and of those before it, ``width`` in all at most."""
+    """Return the moving average over each value and up to ``width - 1`` values before it."""
     return [fmean(values[max(0, end - width) : end]) for end in range(1, len(values) + 1)]
 
 
 def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", against: str = "step") -> None:
-    """Draw training loss and the figures of the split that selects, one colour for each run.
+    """Draw the training loss and the figures on the selection split, one colour per run.
 
-    More than ``FEW`` runs share one legend below the axes, and of their figures only the first is drawn.
+    With more than ``FEW`` runs, only the first figure is drawn, and one legend is put below the axes.
 
     Args:
         runs: curves by the name in the legend.
-        path: the PNG to write.
-        title: line above.
-        against: ``"step"``, ``"epoch"`` or ``"minutes"``, for the figures; the loss stands against steps.
+        path: the PNG file to write.
+        title: title above the plots.
+        against: x-axis of the figures: ``"step"``, ``"epoch"`` or ``"minutes"``. The loss is always drawn by step.
 
     Raises:
-        ValueError: a run did not record what it is to be drawn against.
+        ValueError: a run did not record the column ``against``.
     """
     measured = {name: run for name, run in runs.items() if run.figures}
     for name, run in measured.items():
@@ -116,7 +118,7 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", agai
     figure = Figure(figsize=(11 if measured else 5.5, 4), layout="constrained")
     all_axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
     left, right = all_axes[0], all_axes[-1]
-    entries = []  # of the shared legend
+    entries = []  # for the shared legend
     for color, (name, run) in zip(colors, runs.items(), strict=True):
         steps, losses = list(run.loss), list(run.loss.values())
         left.plot(steps, losses, color=color, alpha=0.2 if few else 0.05, lw=0.6)
@@ -142,7 +144,7 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, *, title: str = "", agai
             axes.legend(fontsize=8)
     if not few:
         width, height = figure.get_size_inches()
-        # inches of a legend's line and letter at that size of print
+        # width of a legend's line and letter, and height of a row, in inches at this font size
         columns = max(1, int(width / (0.5 + 0.06 * max(len(line.get_label()) for line in entries))))
         figure.set_size_inches(width, height + 0.16 * math.ceil(len(entries) / columns))
         figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=7)

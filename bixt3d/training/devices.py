@@ -1,4 +1,4 @@
-"""The processes of a run, one for each device: how they are started, and how they end."""
+"""Start and end the processes of a run, one per device."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .signals import STOPS
 
 
 def make_fabric(settings: TrainSettings) -> Any:
-    """Launch Lightning Fabric on the devices asked for, or on those of ``torchrun``.
+    """Launch Lightning Fabric on the devices of the settings, or on those of ``torchrun``.
 
-    The C allocator is told to keep freed memory where ``settings.keep_freed_memory`` says so.
+    With ``settings.keep_freed_memory``, the C allocator is told to keep freed memory.
 
     Raises:
-        ValueError: the accelerator or the precision needs a device that there is not, or ``srun`` started this process
-            several times.
+        ValueError: the accelerator or the precision needs a device that is not available, or ``srun`` started the
+            command several times.
     """
     from lightning.fabric import Fabric
     from lightning.fabric.plugins.environments import LightningEnvironment
@@ -48,7 +48,7 @@ def make_fabric(settings: TrainSettings) -> Any:
         num_nodes=nodes,
         strategy="ddp" if local * nodes > 1 else "auto",
         precision=settings.precision,  # type: ignore[arg-type]
-        # else Lightning would read SLURM's variables, which tell of the job and not of this process
+        # else Lightning would read SLURM's variables, which describe the job and not this process
         plugins=None if "LOCAL_RANK" in os.environ else LightningEnvironment(),
     )
     fabric.launch()
@@ -58,7 +58,7 @@ def make_fabric(settings: TrainSettings) -> Any:
 
 
 def _check_srun() -> None:
-    """Raise where ``srun`` started this command several times, each of which would train the whole run."""
+    """Raise ValueError if ``srun`` started this command several times, as each would train the whole run."""
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if tasks > 1 and "LOCAL_RANK" not in os.environ:
         raise ValueError(
@@ -69,50 +69,50 @@ def _check_srun() -> None:
 
 
 def _leave_process_group() -> None:
-    """End the threads of torch.distributed while the interpreter still lives.
+    """Stop the threads of torch.distributed before the interpreter shuts down.
 
-    Lightning does so for NCCL alone; a process with gloo may abort when it ends (pytorch issue 190489).
+    Lightning does so only for NCCL. With gloo, a process may abort at exit (pytorch issue 190489).
     """
     if torch.distributed.is_initialized():
-        # It waits for gloo's threads with Python's lock in hand, at least in torch 2.6. One that still lets go of the
-        # tensors of the last gathering needs that lock: without this moment, some runs never end.
+        # destroy_process_group holds the GIL while it waits for gloo's threads, at least in torch 2.6. A thread that
+        # is still releasing the tensors of the last gather needs the GIL: without this pause, some runs never end.
         time.sleep(0.2)
         torch.distributed.destroy_process_group()
 
 
 def meant_by(accelerator: str) -> str:
-    """Return the accelerator that a setting stands for on this machine: what ``auto`` takes, else itself."""
+    """Return the accelerator that a setting means on this machine: ``auto`` is resolved, others are returned as is."""
     if accelerator != "auto":
         return accelerator
     return "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def needs_processes(settings: TrainSettings) -> bool:
-    """Whether several devices are asked for, and this process is none of those that torchrun starts for them."""
+    """Whether the settings ask for several devices and this process was not started by torchrun."""
     return settings.devices > 1 and "LOCAL_RANK" not in os.environ
 
 
 def run_again_under_torchrun(devices: int) -> int:
-    """Run the command that started this process again, under torchrun in a process for each device.
+    """Run the command of this process again under torchrun, with one process per device.
 
     Returns:
-        The exit status: the largest of the processes', or ``128 + signal``.
+        The largest exit status of the processes, or ``128 + signal``.
     """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # what a process has to say it says itself; how torchrun saw it end is no news
+    # each process reports its own error; torchrun's summary adds nothing
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = ["--standalone", f"--nproc_per_node={devices}", "--no-python"]
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         raise SignalException("asked to leave", sigval=signal.Signals(number))
 
-    # torchrun takes some of them over, and has an option for the others only in newer releases of torch
+    # torchrun handles some of these signals, and has an option for the others only in newer releases of torch
     for number in STOPS:
         signal.signal(number, hand_on)
-    # the whole command, so that options of Python itself (-u, -X) come along
+    # the whole command, so that options of Python itself (-u, -X) are kept
     command = torchrun.parse_args([*options, sys.executable, *sys.orig_argv[1:]])
     sys.stdout.flush()
     try:

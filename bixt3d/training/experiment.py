@@ -1,4 +1,4 @@
-"""From a config to a trained and measured model: what the scripts call."""
+"""Train and evaluate a model from a config: the entry point of the training scripts."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ OPTIM_KEYS = ("decay_all", "groups", "optimizer", "schedule")
 
 
 def main(config: Mapping[str, Any]) -> None:
-    """Do what the training scripts do: :func:`train`, on several devices in a process for each.
+    """Run :func:`train` as the training scripts do, with one process per device.
 
     Args:
         config: see :func:`train`.
 
     Raises:
-        SystemExit: the run was stopped (``128 + signal``), or other processes have done it, with their status.
-        ValueError, TypeError, RuntimeError, OSError: whatever :func:`train` raises besides.
+        SystemExit: the run was stopped (``128 + signal``), or was done by other processes, with their exit status.
+        ValueError, TypeError, RuntimeError, OSError: as :func:`train`.
     """
     settings = _checked_settings(config)
     if needs_processes(settings):
@@ -67,20 +67,20 @@ def main(config: Mapping[str, Any]) -> None:
 
 @steady_output()
 def train(config: Mapping[str, Any]) -> Path:
-    """Train what a config describes, measure it on the test split, and return the run's folder.
+    """Train a model from a config, evaluate it on the test split, and return the run's folder.
 
-    What is wrong with the config is found before the first step, and leaves no folder behind. Called again with
-    ``train.resume`` it continues the run. No two processes write the same run at once.
+    Errors in the config are found before the first step and leave no folder behind. With ``train.resume``, an
+    interrupted run is continued. A lock keeps two processes from writing the same run at once.
 
     Args:
-        config: as :func:`bixt3d.config.compose` returns it.
+        config: a config as returned by :func:`bixt3d.config.compose`.
 
     Raises:
-        Stopped: a signal (:data:`bixt3d.training.signals.STOPS`) or ``train.max_minutes`` ended it early; it is saved
-            and can be resumed.
-        ValueError, TypeError: the config asks for what cannot be, or for several devices in one process.
-        FileNotFoundError: there is no data, or no run to resume.
-        RuntimeError: the loss is no longer a number, or a file is damaged.
+        Stopped: a signal (:data:`bixt3d.training.signals.STOPS`) or ``train.max_minutes`` ended the run early. It is
+            saved and can be resumed.
+        ValueError, TypeError: the config is invalid, or asks for several devices in one process.
+        FileNotFoundError: the data or the run to resume does not exist.
+        RuntimeError: the loss or a weight became NaN or infinite, or a file is damaged.
     """
     settings = _checked_settings(config)
     if needs_processes(settings):
@@ -133,7 +133,7 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
         optimizer, epochs=settings.epochs, steps_per_epoch=steps_per_epoch
     )
     ema = None if settings.ema_decay is None else ExponentialAverage(model, settings.ema_decay)
-    # how to make such a run again; that this is a continuation of one is no part of it
+    # the config to save, which reproduces the run whether or not this is a continuation
     recipe = to_yaml({**config, "train": {**config["train"], "resume": None}})
 
     folder = place.make()
@@ -155,8 +155,8 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
         )
         if resumed is None and settings.epochs * steps_per_epoch < FEW_STEPS:
             print(
-                f"hint: {settings.epochs * steps_per_epoch} steps in all teach a model little; few clouds want more "
-                f"epochs, such as train.epochs={-(-FEW_STEPS // steps_per_epoch)} (data/README.md, a few dozen files)",
+                f"hint: {settings.epochs * steps_per_epoch} steps in all are very few; with few clouds use more epochs, "
+                f"such as train.epochs={-(-FEW_STEPS // steps_per_epoch)} (data/README.md, a few dozen files)",
                 flush=True,
             )
         per_step = settings.batch_size * settings.accumulate * fabric.world_size
@@ -195,7 +195,7 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
 
 
 def _fit(settings: TrainSettings, trainer: Trainer, train_loader: Any, selection: Any) -> None:
-    """Train to the end, or say how to continue where the run was stopped."""
+    """Train to the end; if the run is stopped, print how to continue it."""
     try:
         with StopRequest() as stop:
             trainer.fit(train_loader, selection, stop)
@@ -210,7 +210,7 @@ def _fit(settings: TrainSettings, trainer: Trainer, train_loader: Any, selection
 
 
 def _measure(name: str, settings: TrainSettings, trainer: Trainer, loader: Any) -> None:
-    """Evaluate the last and the selected weights on the test split, once each, and report them."""
+    """Evaluate the last and the selected weights on the test split, once each, and write the report."""
     p, fabric, folder = trainer.progress, trainer.fabric, trainer.folder
     results = {"last": evaluate(fabric, trainer.result_model, trainer.task, loader)}
     if settings.select_on is not None:
@@ -248,7 +248,7 @@ def _measure(name: str, settings: TrainSettings, trainer: Trainer, loader: Any) 
 
 
 def _groups(model: nn.Module, optim: Mapping[str, Any]) -> list[dict]:
-    """Return the model's parameters in groups: those of ``optim.groups``, else by weight decay."""
+    """Return the parameter groups of the model: those of ``optim.groups``, else by weight decay."""
     decay_all = optim.get("decay_all", False)
     if optim.get("groups") is None:
         return parameter_groups(model, decay_all=decay_all)
@@ -260,7 +260,7 @@ def _groups(model: nn.Module, optim: Mapping[str, Any]) -> list[dict]:
 
 
 def _refuse_learnt(task: Any) -> None:
-    """Raise ValueError where a task holds parameters, which nothing would train, move or save."""
+    """Raise ValueError if a task has trainable parameters, since they would not be trained, moved or saved."""
     held = dict(task.named_parameters()) if isinstance(task, nn.Module) else getattr(task, "__dict__", {})
     learnt = [name for name, x in held.items() if isinstance(x, nn.Parameter) and x.requires_grad]
     if learnt:
@@ -272,7 +272,7 @@ def _refuse_learnt(task: Any) -> None:
 
 
 def _checked_settings(config: Mapping[str, Any]) -> TrainSettings:
-    """Return the settings of a config whose keys are those of one."""
+    """Check the keys of a config, and return its settings."""
     _check_keys("config", config, KEYS, optional={"run_dir"})
     _check_keys("optim", config["optim"], OPTIM_KEYS, optional={"decay_all", "groups"})
     return build_settings(TrainSettings, config["train"], "train")

@@ -1,4 +1,4 @@
-"""Curves of a run: CSV for reading, TensorBoard for looking."""
+"""Log the curves of a run to CSV files and TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class RunLog:
 
     Args:
         folder: the run's folder.
-        step: step that the run stands at; rows of later steps, written before a crash, are removed, so
-            that a resumed run's curves are those of an uninterrupted one.
+        step: step that the run starts or continues from. Rows of later steps, written before a crash, are removed, so
+            that the curves of a resumed run equal those of an uninterrupted one.
     """
 
     def __init__(self, folder: Path, step: int = 0):
@@ -25,7 +25,7 @@ class RunLog:
         self._written: dict[str, int] = {}
         for path in sorted(folder.glob("[!.]*.csv")):
             self._rewind(path, step)
-        # a run that was killed before its first checkpoint begins again at 0, and may have left points as well
+        # purge even at step 0: a run that was killed before its first checkpoint may have left points
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def _rewind(self, path: Path, step: int) -> None:
@@ -33,7 +33,7 @@ class RunLog:
             reader = csv.DictReader(file)
             if not reader.fieldnames or "step" not in reader.fieldnames:
                 return
-            # a run that was killed may have left half a row at the end
+            # a killed run may have left an incomplete last row
             rows = [r for r in reader if (r["step"] or "").isdigit() and None not in r.values()]
             columns = list(reader.fieldnames)
         kept = [r for r in rows if int(r["step"]) <= step]
@@ -42,10 +42,9 @@ class RunLog:
         self._written[path.stem] = max((int(r["step"]) for r in kept), default=-1)
 
     def write(self, name: str, step: int, **values: float) -> None:
-        """Append one row; all rows of a name have the same values.
+        """Append one row to ``<name>.csv``; all rows of a name must have the same columns.
 
-        A step that is written already, by a stretch of the run that was cut after writing it and before
-        its checkpoint, is passed over.
+        Steps up to the last one in the file are skipped: they were written before the run was interrupted.
         """
         if step <= self._written.get(name, -1):
             return
@@ -54,7 +53,7 @@ class RunLog:
         new = name not in self._columns
         columns = self._columns.setdefault(name, list(row))
         with naming(path), path.open("a", newline="", encoding="utf-8") as file:
-            # a run of an older version may lack a column, and keeps on doing so
+            # a file begun by an older version may lack a column; the new value is then not written
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             if new:
                 writer.writeheader()
@@ -64,6 +63,6 @@ class RunLog:
                 self._board.add_scalar(f"{name}/{key}", value, step)
 
     def close(self) -> None:
-        """Flush what is not on disk yet."""
+        """Flush and close the TensorBoard log."""
         with naming(self.folder / "tensorboard"):
             self._board.close()

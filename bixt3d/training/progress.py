@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar or a line a minute, one for each look at the selection split, curves."""
+"""Show the progress of a run on the console, and log its curves."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from ..engine import Trainer
 
 
-EVERY = 60.0  # seconds without a word to an output that is no terminal, which shows no bar
+EVERY = 60.0  # seconds between two lines if the output is not a terminal and so shows no progress bar
 
 
 class ConsoleObserver:
-    """Show and log what a :class:`bixt3d.engine.Trainer` does: a :class:`bixt3d.seams.Observer`.
+    """Show a progress bar, print a line for each evaluation, and log the curves.
 
-    Use as a context manager around the training: the bar and the curves are closed at its end, however it ends.
+    Implements :class:`bixt3d.seams.Observer` for :class:`bixt3d.engine.Trainer`. If the output is not a terminal, a
+    line a minute takes the place of the progress bar. Use as a context manager around the training, which closes the
+    bar and the logs.
 
     Args:
         folder: the run's folder, for the curves.
-        step: optimiser step the run starts or continues from.
-        samples_per_step: clouds in one optimiser step over all devices.
-        split: name of the split that selects, to be shown with its figures.
+        step: optimiser step that the run starts or continues from.
+        samples_per_step: clouds in one optimiser step, over all devices.
+        split: name of the selection split, shown with its figures; None if there is none.
     """
 
     def __init__(self, folder: Path, *, step: int, samples_per_step: int, split: str | None = None):
@@ -61,7 +63,7 @@ class ConsoleObserver:
         self._log.close()
 
     def stepped(self, trainer: Trainer, loss: Tensor, end: int) -> None:
-        """Note one optimiser step; the loss is read, which makes the device wait, only now and then."""
+        """Update the bar and the log; the loss is read every ``log_every`` steps, since that synchronises."""
         p = trainer.progress
         self._bar.update(self._task, completed=p.step, total=end, epoch=p.epoch_number)
         if p.step % trainer.settings.log_every and p.step != end:
@@ -75,14 +77,14 @@ class ConsoleObserver:
             "train", p.step, epoch=p.epoch_number, loss=value, lr=trainer.lr, samples_per_second=rate
         )
         self._bar.update(self._task, loss=f"{value:.3f}", rate=f"{rate:,.0f}")
-        ended = p.step == end and not self._split  # else a look follows
+        ended = p.step == end and not self._split  # else the line of an evaluation follows
         if not self._console.is_terminal and (ended or now - self._spoke >= EVERY):
             self._say(
                 f"epoch {p.epoch_number:>3} · step {p.step:>6} of {end} · loss {value:.3f} · {rate:,.0f} samples/s"
             )
 
     def selected(self, trainer: Trainer, result: Mapping[str, float], better: bool) -> None:
-        """Note a look at the split that selects."""
+        """Print and log an evaluation on the selection split."""
         p = trainer.progress
         self._log.write("selection", p.step, epoch=p.epoch_number, **result, minutes=p.seconds / 60)
         figures = " · ".join(f"{name} {value:.2f}" for name, value in result.items())
@@ -93,6 +95,6 @@ class ConsoleObserver:
         self._since = (p.step, time.perf_counter())  # selecting is not part of the training rate
 
     def _say(self, line: str) -> None:
-        # not wrapped where a log is narrow, so that a search in it finds whole lines
+        # no wrapping at the width of the console, so that grep finds whole lines
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
         self._spoke = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Reports of an evaluation: figures on the console and as JSON, the result's own tables and picture."""
+"""Report an evaluation: figures on the console and in JSON, and the result's tables and picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .curves import read_columns
 
 
 def print_result(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Print the figures of each result, with the split they were measured on and the one that selected."""
+    """Print the figures of each result, with the split they were measured on and the selection split."""
     cleaned = ", strays dropped" if facts.get("drop_strays") else ""
     print(f"{facts['name']} on {facts['split']} ({facts['clouds']:,} clouds, {facts['points']}{cleaned}):")
     for which, result in results.items():
@@ -30,22 +30,22 @@ def print_result(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
 def write_report(
     folder: Path, results: Mapping[str, Any], facts: Mapping[str, Any], names: Sequence[str] = ()
 ) -> list[Path]:
-    """Write ``results.json`` and, for the last of the results, its tables and picture.
+    """Write ``results.json``, and the tables and the picture of the last result.
 
     Args:
         folder: existing folder for the files.
-        results: results by name (:class:`bixt3d.seams.Result`); tables and picture show the last one.
-        facts: what else ``results.json`` records.
-        names: of the clouds, in the order of the split, for a table with a row for each; empty for no such table.
+        results: results by name (:class:`bixt3d.seams.Result`). Tables and picture show the last one.
+        facts: further entries of ``results.json``.
+        names: names of the clouds in the order of the split, for a table with one row per cloud; empty for none.
 
     Returns:
-        The files of the tables and of the picture.
+        Paths of the tables and of the picture.
     """
     summary = {**facts, "results": {which: result.summary() for which, result in results.items()}}
     details = {which: _details(result) for which, result in results.items()}
     if any(details.values()):
         summary["details"] = details
-    # a figure of a task of one's own may be NaN, and would cost the report
+    # a figure of a user's task may be NaN, which must not make the report fail
     write_json(folder / "results.json", summary, allow_nan=True)
     which, result = list(results.items())[-1]
     per_cloud = result.per_cloud(names) if names and hasattr(result, "per_cloud") else {}
@@ -59,20 +59,20 @@ def write_report(
 
 
 def _details(result: Any) -> Mapping[str, float]:
-    """Return what a result has to say besides the figures that papers report; a task of one's own may have nothing."""
+    """Return the further figures of a result, if it has any."""
     return result.details() if hasattr(result, "details") else {}
 
 
 def minutes_to(path: Path, figure: str, targets: Sequence[float]) -> dict[str, float | None]:
-    """Say in which minute of a run each target was first reached on the split that selects.
+    """Return the minutes after which each target was first reached on the selection split.
 
     Args:
-        path: the run's ``selection.csv``; its minutes are of training and selecting, over all stretches.
-        figure: column that is compared.
+        path: the run's ``selection.csv``. Its minutes are spent on training and selection, interruptions excluded.
+        figure: name of the column to compare.
         targets: values to reach.
 
     Returns:
-        Minutes by target, None for one that was not reached, or not recorded.
+        Minutes by target; None for a target that was not reached or not recorded.
     """
     columns = read_columns(path)
     looks = list(zip(columns.get("minutes", []), columns.get(figure, []), strict=False))

@@ -1,4 +1,4 @@
-"""Continue a run: from which folder, and whether it would compute what it began to."""
+"""Resume a run: find its folder, and check that the continuation has the same config and data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..checkpoint import check_labels
 from ..config import differences, from_yaml
 from .devices import meant_by
 
-# What may differ between a run and its continuation: nothing that changes a number it computes.
+# Settings that may differ between a run and its continuation, since they change no result.
 FREE_ON_RESUME = (
     "data.cache",
     "data.root",
@@ -26,12 +26,16 @@ FREE_ON_RESUME = (
     "train.resume",
     "train.targets",
 )
-# What a run is trained on, as ``trained_on`` of its checkpoints holds it, and the words for it in messages.
+# Keys of ``trained_on`` in a checkpoint, with the words for them in messages.
 WORDS = {"clouds": "training clouds", "devices": "device(s)", "steps_per_epoch": "steps an epoch"}
 
 
 def resumed_folder(resume: str) -> Path:
-    """Return the folder of the run to continue, given by itself or by its ``last.pt``."""
+    """Return the folder of the run to continue, given as the folder or as its ``last.pt``.
+
+    Raises:
+        ValueError: it is another file.
+    """
     path = Path(resume)
     if path.is_file() and path.name != "last.pt":
         raise ValueError(
@@ -42,7 +46,7 @@ def resumed_folder(resume: str) -> Path:
 
 
 def check_run_dir(run_dir: str | None, folder: Path) -> None:
-    """Raise where ``run_dir`` is another folder than the one that ``train.resume`` continues."""
+    """Raise ValueError if ``run_dir`` is not the folder that ``train.resume`` continues."""
     if run_dir is not None and Path(run_dir).resolve() != folder.resolve():
         raise ValueError(
             f"run_dir: {run_dir} is another folder than {folder}, which train.resume continues; continue with "
@@ -58,14 +62,14 @@ def check_same_data(
     parts: Sequence[str],
     trained_on: Mapping[str, int],
 ) -> None:
-    """Raise where a continuation would number labels otherwise, or make epochs of another length, than the run did.
+    """Raise if a continuation has other labels, or epochs of another length, than the run.
 
     Args:
-        saved: the checkpoint that is continued. One of an older version has no ``trained_on``, but tells after its
-            first epoch how many steps an epoch had.
+        saved: the checkpoint to continue from. Older ones have no ``trained_on``; the steps per epoch are then
+            derived from their progress, once an epoch is complete.
         origin: its file, for messages.
         classes, parts: names of the continuation, in label order.
-        trained_on: what the continuation is trained on, under the keys of ``WORDS``.
+        trained_on: counts of the continuation, under the keys of ``WORDS``.
 
     Raises:
         ValueError: they differ.
@@ -89,14 +93,14 @@ def _told_by_progress(saved: Mapping[str, Any]) -> dict[str, int]:
 
 
 def check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any], origin: Path) -> None:
-    """Raise where a continuation would compute something else than the run it continues.
+    """Raise if the config of a continuation differs from that of the run.
 
     Args:
         saved, given: configs of the run and of the continuation.
-        origin: checkpoint that is continued, for messages.
+        origin: the checkpoint to continue from, for messages.
 
     Raises:
-        ValueError: they differ in more than ``FREE_ON_RESUME``.
+        ValueError: they differ in a key that is not in ``FREE_ON_RESUME``.
     """
     changed = differences(_on_device(saved), _on_device(given), besides=FREE_ON_RESUME)
     if changed:
@@ -109,6 +113,6 @@ def check_same_run(saved: Mapping[str, Any], given: Mapping[str, Any], origin: P
 
 
 def _on_device(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the accelerator that it means here, since ``auto`` is no other than the one it takes."""
+    """Return a config with ``auto`` replaced by the accelerator that it means on this machine."""
     accelerator = meant_by(config["train"].get("accelerator", "auto"))
     return {**config, "train": {**config["train"], "accelerator": accelerator}}

@@ -1,4 +1,4 @@
-"""The folder that a run is written into, by one process at a time."""
+"""The folder of a run, locked so that only one process writes to it."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from .resume import resumed_folder
 from .settings import AUTO, TrainSettings
 
 T = TypeVar("T")
-WRITER = ".writer"  # says who writes the folder; it counts only while that process holds its lock
-ATTEMPTS = 5  # to lock the file that is there, on file systems whose numbers of files hold still
-LOCKED_BYTE = 1 << 20  # beyond what is written, since Windows lets nobody read a byte that is locked
+WRITER = ".writer"  # lock file, which names the process that writes to the folder
+# Tries to lock the file that is at the path. On a file system with unstable inode numbers, the last one is accepted.
+ATTEMPTS = 5
+LOCKED_BYTE = 1 << 20  # beyond the content, since Windows does not allow others to read a locked byte
 
 
 class RunFolder:
-    """The folder of a run, the same on every rank; the first of them keeps other processes from writing it.
+    """The folder of a run, the same on every rank. Rank 0 locks it against other processes.
 
-    Use as a context manager around all that writes. What keeps others away is a lock of the operating system, which
-    ends with the process however that ends, also where the folder is on another machine. Only a file system that has
-    no locks lets a second process in.
+    Use as a context manager around everything that writes to the folder. The lock is one of the operating system: it
+    ends with the process, however that ends, on network file systems too. A file system without locks lets a second
+    process in.
 
     Args:
-        config: ``name`` and, where there is one, ``run_dir``.
-        settings: ``resume`` says whether a run continues.
+        config: ``name`` and, optionally, ``run_dir`` are read.
+        settings: ``resume`` says whether to continue a run.
         fabric: launched Lightning Fabric.
 
     Attributes:
-        path: the folder; None before :meth:`make` where the toolkit chooses it.
-        resumed: whether it holds a run that is to be continued.
+        path: the folder; None before :meth:`make` if neither ``run_dir`` nor ``train.resume`` names it.
+        resumed: whether the folder holds a run to continue.
 
     Raises:
-        ValueError: ``train.resume`` is no run, or ``auto`` without ``run_dir``.
+        ValueError: ``train.resume`` is a file other than a ``last.pt``, or ``auto`` without ``run_dir``.
     """
 
     def __init__(self, config: Mapping[str, Any], settings: TrainSettings, fabric: Any):
@@ -57,15 +58,15 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to continue from, of a folder that has a name."""
+        """The checkpoint to continue from; ``path`` must be known."""
         assert self.path is not None
         return self.path / "last.pt"
 
     def __enter__(self) -> RunFolder:
-        """Keep others from a run that is continued, and say at once what stands in the way of a new one.
+        """Lock the folder of a run to continue, or check that a new run can be written to ``run_dir``.
 
         Raises:
-            ValueError: another process writes the run, or ``run_dir`` holds one that is not to be continued.
+            ValueError: another process writes to the folder, or ``run_dir`` holds a run that is not to be continued.
         """
         self._first(self._look)
         return self
@@ -73,17 +74,17 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         if self._lock is None:
             return
-        if os.name == "nt":  # removes no file that is open
+        if os.name == "nt":  # which cannot remove an open file
             self._lock.close()
         with contextlib.suppress(OSError):
             Path(self._lock.name).unlink()
         self._lock.close()
 
     def make(self) -> Path:
-        """Make the folder of a new run, one that no other process has; return that of any run.
+        """Create and lock the folder, if it is that of a new run; return it in any case.
 
         Raises:
-            ValueError: as on entering, since time has gone by.
+            ValueError: as on entering the context, since another process may have begun a run in the meantime.
         """
         self.path = self._first(self._make)
         return self.path
@@ -131,7 +132,7 @@ class RunFolder:
             )
 
     def _first(self, action: Callable[[], T]) -> T:
-        """Do something on the first rank alone; what it returns, or raises, is the same on all."""
+        """Run an action on rank 0 alone; return its result, or raise its error, on all ranks."""
         done: Any = None
         if self._fabric.is_global_zero:
             try:
@@ -145,10 +146,10 @@ class RunFolder:
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """Hold a file until the process ends or closes it; None where the file system has no locks.
+    """Open and lock a file until it is closed or the process ends; None if the file system has no locks.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds the lock.
     """
     for attempt in range(ATTEMPTS):
         file = path.absolute().open("a+", encoding="utf-8")
@@ -161,7 +162,7 @@ def _lock(path: Path) -> IO[str] | None:
             raise ValueError(
                 f"run_dir: {path.parent} is being written by {who}; wait for its end, or choose another folder."
             ) from None
-        except OSError:  # no locks here
+        except OSError:  # the file system has no locks
             file.close()
             path.unlink(missing_ok=True)
             return None
@@ -178,7 +179,7 @@ def _lock(path: Path) -> IO[str] | None:
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether an open file is the one of a path; who held it may have removed it before another made a new one."""
+    """Whether an open file is still the one at a path; the previous owner may have removed it in the meantime."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except OSError:
@@ -186,7 +187,7 @@ def _is_at(file: IO[str], path: Path) -> bool:
 
 
 def _try_lock(file: IO[str]) -> None:
-    """Lock a file for this process alone, or raise BlockingIOError or PermissionError where another has it."""
+    """Lock a file exclusively; raise BlockingIOError or PermissionError if another process holds the lock."""
     if os.name == "nt":
         import msvcrt
 
@@ -195,5 +196,5 @@ def _try_lock(file: IO[str]) -> None:
     else:
         import fcntl
 
-        # not flock, which a child process would go on holding, and which fewer network file systems know
+        # not flock, which child processes would keep holding, and which fewer network file systems support
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""One table over any runs: what differs between them, what they cost and what they came to."""
+"""Compare runs in one table: their settings where they differ, costs and figures."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .curves import NOT_FIGURES, read_columns, read_rates
 from .resume import FREE_ON_RESUME
 from .seeds import markdown, mean_and_deviation, paired_differences
 
-# Keys of a config that are no setting: names, places, and what changes no number.
+# Keys of a config that do not count as settings: names, paths, the seed, and what changes no result.
 NO_SETTINGS = {"name", "train.seed", *FREE_ON_RESUME} - {"train.max_steps"}
-# Costs by their heads: key of results.json, in what unit, and with how many digits.
+# Columns of costs: key of results.json, divisor for the unit, and digits after the point.
 COSTS = {
     "parameters, M": ("parameters", 1e6, 2),
     "GFLOP a cloud": ("operations", 1e9, 2),
@@ -30,13 +30,13 @@ COSTS = {
 
 @dataclass(frozen=True)
 class RunRow:
-    """What a run folder says of a run.
+    """What a run folder records about a run.
 
     Attributes:
-        name: what the table calls it.
-        config: its resolved config.
-        costs: by the heads of :data:`COSTS`; what is not known is left out.
-        figures: in percent, by split, name and weights, such as ``"test OA, last"``.
+        name: name of the run in the table.
+        config: the resolved config.
+        costs: costs by the columns of :data:`COSTS`, without those that are not known.
+        figures: figures in percent by split, name and weights, such as ``"test OA, last"``.
     """
 
     name: str
@@ -51,13 +51,14 @@ class RunRow:
 
 
 def read_run(name: str, folder: str | Path) -> RunRow:
-    """Read what a run folder says.
+    """Read the row of a run from its folder.
 
-    The figures are those of ``results.json``; of a run that was not measured, the last ones of ``selection.csv``.
+    The figures are those of ``results.json`` or, if the run has not been measured, the last ones of
+    ``selection.csv``.
 
     Raises:
-        FileNotFoundError: the folder holds no run.
-        ValueError: a file of it cannot be read.
+        FileNotFoundError: the folder does not contain a run.
+        ValueError: one of its files cannot be read.
     """
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
@@ -90,16 +91,14 @@ def read_run(name: str, folder: str | Path) -> RunRow:
 
 
 def write_table(runs: Sequence[RunRow], path: Path) -> None:
-    """Write a row for each run, and for settings with several seeds their means and paired differences.
-
-    See :func:`table`.
+    """Write the :func:`table` of runs: one row per run, then means and paired differences over several seeds.
 
     Args:
-        runs: in the order of the rows.
-        path: ends in ``.csv`` or ``.md``.
+        runs: the runs, in the order of their rows.
+        path: a file name that ends in ``.csv`` or ``.md``.
 
     Raises:
-        ValueError: it ends otherwise.
+        ValueError: the file name ends in something else.
     """
     if path.suffix not in (".csv", ".md"):
         raise ValueError(f"{path}: expected a table whose name ends in .csv or .md.")
@@ -112,11 +111,11 @@ def write_table(runs: Sequence[RunRow], path: Path) -> None:
 
 
 def table(runs: Sequence[RunRow]) -> list[list[str]]:
-    """Return rows of cells, the head first.
+    """Return the table of runs as rows of cells, of which the first is the header.
 
-    Runs whose configs differ in nothing but the seed, the name and what changes no number are one setting. A setting
-    with several seeds has a row of mean ± sample standard deviation; a later setting that shares several seeds with the
-    first one has a row of differences to it, taken seed by seed. Of a seed that is there twice the first run counts.
+    Runs whose configs differ only in the seed, the name and keys that change no result count as one setting. A setting
+    with several seeds gets a row of mean ± sample standard deviation. A later setting that shares several seeds with
+    the first one also gets a row of differences to it, paired by seed. If a seed occurs twice, the first run counts.
     """
     settings = _varying([run.config for run in runs])
     heads = list(dict.fromkeys(head for head in COSTS for run in runs if head in run.costs))
@@ -158,12 +157,12 @@ def table(runs: Sequence[RunRow]) -> list[list[str]]:
 def _mean(head: str, by_seed: Mapping[int, float]) -> str:
     if head not in COSTS:
         return mean_and_deviation(by_seed.values())
-    same = len(set(by_seed.values())) == 1  # as the number of parameters is
+    same = len(set(by_seed.values())) == 1  # such as the number of parameters
     return mean_and_deviation([*by_seed.values()][: 1 if same else None], digits=COSTS[head][2])
 
 
 def _groups(runs: Sequence[RunRow]) -> list[dict[int, RunRow]]:
-    """Gather the runs of each setting by seed."""
+    """Group the runs by setting, and within a setting by seed."""
     groups: list[dict[int, RunRow]] = []
     for run in runs:
         for group in groups:
@@ -181,7 +180,7 @@ def _by_seed(group: Mapping[int, RunRow], head: str) -> dict[int, float]:
 
 
 def _varying(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the settings that are not the same in all configs: by dotted key, the value in each."""
+    """Return the settings that differ between configs, as dotted keys with the value in each config."""
     columns = {}
     for key, values in _unequal(list(configs), ""):
         if key not in NO_SETTINGS:
@@ -191,7 +190,10 @@ def _varying(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def _unequal(nodes: list[Any], prefix: str) -> Iterator[tuple[str, list[Any]]]:
-    """Yield what differs between the nodes that are not None, and below that what differs between those of a kind."""
+    """Yield the keys in which nodes differ, with all values; keys inside are compared between nodes of one target.
+
+    A node is None if its config has no value, or another target, at this place.
+    """
     there = [node for node in nodes if node is not None]
     if all(node == there[0] for node in nodes):
         return

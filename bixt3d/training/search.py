@@ -1,4 +1,4 @@
-"""Search a recipe: named settings, each trained with the same seeds and compared on the validation split."""
+"""Search: train named settings with the same seeds, and compare them on the validation split."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .settings import AUTO, TrainSettings
 from .signals import StopRequest
 
 KEYS = ("base", "common", "seeds", "settings")
-# What the search itself says about every run.
+# Settings that the search itself makes for every run.
 OWN = ("run_dir", "train.measure_test", "train.resume", "train.seed")
-# What may differ between a run that is there and the same run today.
+# Settings that may differ between an existing run and the same run of the current search.
 FREE = ("data.root", "run_dir", "train.resume")
-# Seconds that an interrupted run has to leave: more than the 30 after which torchrun kills its own processes.
+# Seconds that an interrupted run has to exit: more than the 30 after which torchrun kills its own processes.
 PATIENCE = 40.0
 
 
 @dataclass(frozen=True)
 class Search:
-    """What to compare.
+    """Definition of a search.
 
     Args:
-        base: config that every run starts from.
-        settings: overrides by the name of the setting; the first is what the others are compared with.
-        seeds: every setting is trained with each of them.
+        base: the config that every run starts from.
+        settings: overrides by the name of the setting. The first setting is the baseline for the others.
+        seeds: seeds with which every setting is trained.
         common: overrides of every run.
     """
 
@@ -47,7 +47,7 @@ class Search:
     common: tuple[str, ...] = ()
 
     def runs(self, out: Path) -> list[Run]:
-        """Return the runs in their order, all settings at the first seed, then all at the next."""
+        """Return the runs in order: all settings with the first seed, then all with the next."""
         return [
             Run(
                 setting=name,
@@ -64,14 +64,14 @@ def read_search(path: str | Path, assignments: Sequence[str] = (), *, config_roo
     """Read the definition of a search.
 
     Args:
-        path: YAML file with ``base`` (a config of ``config_root`` by its name, or a path beside the file),
+        path: YAML file with ``base`` (the name of a config in ``config_root``, or a path relative to the file),
             ``seeds``, ``common`` (a list of overrides) and ``settings`` (lists of overrides by name).
         assignments: further overrides of every run.
         config_root: folder with the configs that the toolkit ships.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError, TypeError: a key, a name or an override that cannot be used.
+        FileNotFoundError: there is no such file.
+        ValueError, TypeError: a key, a name or an override is invalid.
     """
     path = Path(path)
     if not path.is_file():
@@ -95,7 +95,7 @@ def read_search(path: str | Path, assignments: Sequence[str] = (), *, config_roo
     same = [name for name, slug in zip(named, slugs, strict=True) if slugs.count(slug) > 1 or not slug]
     if same:
         raise ValueError(
-            f"{path}: settings: {' and '.join(map(repr, same))} make no folder names of their own (letters, digits, "
+            f"{path}: settings: {' and '.join(map(repr, same))} give no distinct folder names (only letters, digits, "
             "dots and minus signs count); rename them."
         )
     candidates = (config_root / f"{node['base']}.yaml", path.parent / str(node["base"]))
@@ -109,11 +109,11 @@ def read_search(path: str | Path, assignments: Sequence[str] = (), *, config_roo
 
 
 def check_search(search: Search, out: Path, *, config_root: Path) -> None:
-    """Compose the config of every run, so that what is wrong with the last is found before the first.
+    """Compose and check the config of every run, so that errors are found before the first run starts.
 
     Raises:
-        ValueError, TypeError: an override that does not fit the base config, a run that would select on
-            another split than ``val``, or a folder that holds a run of other settings.
+        ValueError, TypeError: an override does not fit the base config, a run would select on a split other than
+            ``val``, or a folder holds a run with other settings.
     """
     for run in search.runs(out):
         where = f"setting {run.setting!r}"
@@ -140,19 +140,19 @@ def check_search(search: Search, out: Path, *, config_root: Path) -> None:
 
 
 def run_search(search: Search, out: Path, *, script: Path) -> int:
-    """Train what is not trained yet, one run after the other, and write the tables after each.
+    """Train the runs that are not finished, one after the other, and write the tables after each.
 
-    A run that fails is listed with its reason, and the search goes on. Called again, finished runs are
-    passed over, a run that was broken off continues, and a failed one is tried again.
+    A run that fails is listed with the reason, and the search goes on. If called again, it skips finished runs,
+    continues an interrupted one and retries failed ones.
 
     Args:
-        search: what to run; see :func:`check_search`.
-        out: folder for the runs (a folder each, and beside it what the run printed), ``results.csv`` and
+        search: a search that passed :func:`check_search`.
+        out: folder for the runs (for each a folder, and beside it a ``.log`` with its output), ``results.csv`` and
             ``results.md``.
-        script: ``train_cls.py`` or its like, started as a process for each run.
+        script: the training script, such as ``train_cls.py``, started as a process for each run.
 
     Returns:
-        Exit status: 0, 1 where a run failed, ``128 + signal`` where the search was stopped.
+        Exit status: 0 on success, 1 if a run failed, ``128 + signal`` if the search was stopped.
     """
     out.mkdir(parents=True, exist_ok=True)
     runs = search.runs(out)
@@ -180,11 +180,11 @@ def run_search(search: Search, out: Path, *, script: Path) -> int:
 
 
 def _train(search: Search, run: Run, script: Path, stop: StopRequest) -> int:
-    """Start or continue a run, wait for it and mark it as finished; returns its exit status."""
+    """Start or continue a run, wait for it, mark it as finished if it succeeds, and return its exit status."""
     run.folder.mkdir(parents=True, exist_ok=True)
     arguments = [*run.overrides, f"run_dir={quoted(str(run.folder))}", f"train.resume={AUTO}"]
     with run.log.open("a", encoding="utf-8") as log:
-        # a session of its own: Ctrl-C reaches the run once, from here
+        # in a session of its own, so that Ctrl-C reaches the run only once, through this process
         process = subprocess.Popen(
             [sys.executable, str(script), str(search.base), *arguments],
             stdout=log,
@@ -200,32 +200,32 @@ def _train(search: Search, run: Run, script: Path, stop: StopRequest) -> int:
                     told = True
                 time.sleep(0.1)
         finally:
-            _end(process)  # a second Ctrl-C leaves the loop at once
+            _end(process)  # on a second Ctrl-C, which leaves the loop at once, the process still runs
     if process.returncode == 0:
         run.finish(load_checkpoint(run.folder / "last.pt")["progress"]["seconds"])
     return process.returncode
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Interrupt what still runs, and kill it only where it stays: killed, torchrun would leave its processes behind."""
+    """Interrupt a process if it still runs, and kill it only after that, since torchrun, if killed, leaves orphans."""
     try:
         if process.poll() is None:
             process.send_signal(_sendable(signal.SIGINT))
             process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         pass
-    finally:  # at a third Ctrl-C as well
+    finally:  # on a third Ctrl-C too
         process.kill()
         process.wait()
 
 
 def _sendable(number: int) -> int:
-    """Return what asks a process of another group to leave: on Windows Ctrl-Break, whatever came here."""
+    """Return the signal to pass on to another process group: on Windows always Ctrl-Break."""
     return getattr(signal, "CTRL_BREAK_EVENT", number)
 
 
 def _overrides(node: Any, where: str) -> tuple[str, ...]:
-    """Return a list of overrides, or say what is wrong with it."""
+    """Return a list of overrides as a tuple, after checking it."""
     node = [] if node is None else node
     if not isinstance(node, list):
         raise TypeError(f"{where}: expected a list of overrides such as train.epochs=3, got {node!r}.")
@@ -242,6 +242,6 @@ def _slug(name: str) -> str:
 
 
 def _last_line(path: Path) -> str:
-    # read as text, a carriage return is the end of a line as well
+    # read as text, which turns a carriage return into the end of a line
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

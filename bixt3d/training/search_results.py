@@ -1,4 +1,4 @@
-"""The runs of a search and what they came to: figures, a CSV file and a Markdown table."""
+"""Results of a search: the figures of its runs, as a CSV file and a Markdown table."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Run:
 
     Attributes:
         setting: name of the setting.
-        seed: of weights, order, augmentation, dropout and stochastic depth.
-        overrides: what makes the run out of the base config.
+        seed: seed of the run (``train.seed``).
+        overrides: overrides of the base config.
         folder: the run's folder.
     """
 
@@ -33,35 +33,35 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """The file with what the run printed."""
+        """File with the output of the run."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run has finished."""
         return (self.folder / FINISHED).is_file()
 
     def finish(self, seconds: float) -> None:
-        """Mark the run as finished, after so many seconds of training and selecting over all stretches."""
+        """Mark the run as finished, after this many seconds of training and selection, interruptions excluded."""
         write_json(self.folder / FINISHED, {"minutes": round(seconds / 60, 3)})
 
     @property
     def minutes(self) -> float:
-        """Minutes that a finished run spent training and selecting."""
+        """Minutes that a finished run spent on training and selection."""
         return json.loads((self.folder / FINISHED).read_text(encoding="utf-8"))["minutes"]
 
     def figures(self) -> dict[str, float]:
-        """Return what a finished run measured on the validation split at its end, in percent."""
+        """Return the last figures of the run on the validation split, in percent."""
         selection = read_columns(self.folder / "selection.csv")
         return {name: values[-1] for name, values in selection.items() if name not in NOT_FIGURES}
 
 
 def write_tables(runs: Sequence[Run], failures: Mapping[Run, str], out: Path) -> None:
-    """Write ``results.csv``, a row a run that has ended, and ``results.md``, a row a setting.
+    """Write ``results.csv``, with a row per finished or failed run, and ``results.md``, with a row per setting.
 
     Args:
-        runs: all runs of the search, see :func:`markdown_table`.
-        failures: reasons of those that failed.
+        runs: all runs of the search, as for :func:`markdown_table`.
+        failures: runs that failed, with the reason.
         out: existing folder for the two files.
     """
     done = {run: run.figures() for run in runs if run.finished}
@@ -78,14 +78,14 @@ def write_tables(runs: Sequence[Run], failures: Mapping[Run, str], out: Path) ->
 
 
 def markdown_table(runs: Sequence[Run], failures: Mapping[Run, str]) -> str:
-    """Return the table of a search: each figure by seed, mean and standard deviation, paired difference.
+    """Return the results of a search as a Markdown table with one row per setting.
 
-    The difference to the first setting is taken seed by seed, over the seeds that both have finished, so
-    that what a seed does to both cancels; mean and sample standard deviation of these differences.
+    For each figure it shows the values by seed, their mean, and the difference to the first setting, which is paired by
+    seed over the seeds that both have finished. Means come with the sample standard deviation.
 
     Args:
-        runs: every setting at every seed; the setting of the first run is what others are compared with.
-        failures: reasons of the runs that failed, listed below the table.
+        runs: all settings with all seeds. The setting of the first run is the baseline.
+        failures: runs that failed, with the reason, which is listed below the table.
     """
     done = {(run.setting, run.seed): run.figures() for run in runs if run.finished}
     if not done:

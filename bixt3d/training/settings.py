@@ -1,4 +1,4 @@
-"""Settings of a run: the ``train`` node of a config, checked before anything is built."""
+"""Settings of a run: the ``train`` node of a config."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from ..engine import LoopSettings
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 COMPILE_MODES = ("default", "max-autotune", "reduce-overhead")
-AUTO = "auto"  # train.resume: continue what is there, else start
+AUTO = "auto"  # of train.resume: continue the run in run_dir if there is one, else start it
 PRECISIONS = ("16-mixed", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
 class TrainSettings(LoopSettings):
-    """The ``train`` node of a config.
+    """The ``train`` node of a config. The settings of :class:`~bixt3d.engine.LoopSettings` are part of it.
 
     Args:
-        batch_size: clouds in a training batch, on each device; an incomplete last batch is left out.
-        eval_batch_size: clouds in an evaluation batch.
-        sampling: which of the stored points a training cloud keeps: ``"first"`` or ``"random"``.
-        eval_sampling: which of the stored points are measured: ``"first"``, the first ``data.num_points`` of
-            each cloud, or for parts ``"all"``: each stored point once, in pieces of that many.
-        ema_decay: decay of the running average of the weights, at least 0 and below 1; null for none.
-        compile: run the model through ``torch.compile``: true, or the name of one of its modes
-            (``"reduce-overhead"`` replays CUDA graphs). Evaluation always runs uncompiled.
+        batch_size: clouds per training batch on each device. An incomplete last batch is dropped.
+        eval_batch_size: clouds per evaluation batch.
+        sampling: which of its stored points a training cloud keeps: ``"first"`` or ``"random"``.
+        eval_sampling: which of the stored points are evaluated: ``"first"`` for the first ``data.num_points`` of each
+            cloud or, for part segmentation, ``"all"`` for each stored point once, in pieces of ``data.num_points``.
+        ema_decay: decay of the running average of the weights, at least 0 and below 1; null for no average.
+        compile: train with ``torch.compile``: true, or the name of one of its modes (``"reduce-overhead"`` replays
+            CUDA graphs). Evaluation is never compiled.
         precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        devices: devices on this machine; under ``torchrun`` its settings count.
-        select_on: the split that selects ``best.pt``: ``"val"``, or null to select nothing. ``"test"`` is
-            possible for comparison with papers that do so, and is said with every result.
-        targets: values of the figure that selects; ``results.json`` says in which minute each was first reached.
-        measure_test: measure on the test split at the end; false for searches, which must not look at it.
-        keep_freed_memory: see :func:`bixt3d.training.allocator.keep_freed_memory`, which holds for the whole process;
-            changes speed, never a result.
-        start_from: checkpoint or published weights that a new run takes as many of its weights from as fit; null for
-            none.
-        resume: run folder to continue; null to start anew; ``"auto"`` to continue the run in ``run_dir`` where there is
-            one and else to start it, so that a job that is queued again runs the very same command.
+        devices: number of devices on this machine. Under ``torchrun``, its settings are used instead.
+        select_on: the selection split, which decides on ``best.pt``: ``"val"``, or null to select nothing. ``"test"``
+            is allowed for comparison with papers that do so, and is stated with every result.
+        targets: values of the figure that selects. ``results.json`` records after how many minutes each was first
+            reached.
+        measure_test: evaluate on the test split at the end; false for searches, which must not use it.
+        keep_freed_memory: see :func:`bixt3d.training.allocator.keep_freed_memory`. It applies to the whole process, and
+            changes the speed but never a result.
+        start_from: checkpoint or published weights to initialise a new run from, as far as names and shapes match;
+            null for random initialisation.
+        resume: run folder to continue; null to start a new run; ``"auto"`` to continue the run in ``run_dir`` if there
+            is one, and else start it, so that a requeued job can run the same command again.
     """
 
     batch_size: int = 32
@@ -85,5 +86,5 @@ class TrainSettings(LoopSettings):
 
     @property
     def compile_mode(self) -> str | None:
-        """The mode of ``torch.compile``; None to run uncompiled."""
+        """The mode of ``torch.compile``; None to run in eager mode."""
         return self.compile if isinstance(self.compile, str) else "default" if self.compile else None

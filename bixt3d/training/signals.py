@@ -1,4 +1,4 @@
-"""Leave a training run cleanly when the user or the scheduler asks for it."""
+"""Stop a training run cleanly when the user or the scheduler asks for it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import threading
 import time
 from types import FrameType
 
-# Seconds. One Ctrl-C in a terminal comes twice where torchrun hands it on to processes that have got it already.
+# Seconds within which a second SIGINT is ignored: torchrun forwards Ctrl-C to processes that the terminal has already
+# sent it to.
 ONE_PRESS = 1.0
-# What asks a run to leave, where the platform has it: Ctrl-C, schedulers, SLURM's warning (--signal=USR1@60), the end
-# of a connection, and Ctrl-Break, the one that a process on Windows can send to another.
+# Signals that ask a run to stop, as far as the platform has them: Ctrl-C, schedulers, SLURM's warning
+# (--signal=USR1@60), a lost connection, and Ctrl-Break, which is what a process can send to another on Windows.
 STOPS = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
@@ -19,14 +20,15 @@ STOPS = tuple(
 
 
 class StopRequest:
-    """Note ``STOPS`` instead of dying of them; a second Ctrl-C, a second later, interrupts at once.
+    """Record the signals of ``STOPS`` instead of being ended by them.
 
-    SIGHUP stays without effect where it was so before, as under ``nohup``. Use as a context manager around the loop
-    and look at :attr:`requested` between steps. The handlers that were in place come back at the end. Outside the
-    main thread, where Python allows no handlers, it never asks to stop.
+    Use as a context manager around the loop, and check :attr:`requested` between steps. A second Ctrl-C, at least a
+    second after the first signal, raises KeyboardInterrupt at once. SIGHUP stays ignored if it was before, as under
+    ``nohup``. The previous handlers are restored at the end. Outside the main thread, where Python allows no signal
+    handlers, :attr:`requested` is always None.
 
     Attributes:
-        requested: number of the signal that came, or None.
+        requested: number of the first signal received, or None.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Weights of another run: which of them a model takes, and which settings make them compute something else there."""
+"""Start from the weights of another run, and find the settings with which they compute something else."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ from ..seams import Task
 from ..signatures import foreign_name
 from .assembly import build_model, build_task
 
-TOLERANCE = 1e-4  # of the largest output: far above rounding, far below what a setting changes
-NOISE = 0.02  # so that a head that starts from zeros hides nothing
-DEFAULT = "(its default)"  # stands for the value of a key that a config does not write
+TOLERANCE = 1e-4  # relative to the largest output: far above rounding, far below the effect of a setting
+NOISE = 0.02  # standard deviation of noise on the weights, so that zero-initialised ones hide no difference
+DEFAULT = "(its default)"  # stands for the value of a key that a config does not set
 
 
 def start_from(path: str, model: nn.Module, config: Mapping[str, Any], dataset: Any, fabric: Any) -> None:
-    """Give a new model the weights of a checkpoint that fit it; say how many, what starts anew and what else differs.
+    """Load the weights of a checkpoint into a new model as far as they fit, and print what does not.
+
+    Weights that depend on the classes or parts are loaded only if these are the same. Settings that make the weights
+    compute something else are printed too, see :func:`note_changes`.
 
     Args:
         path: see :func:`bixt3d.checkpoint.load_checkpoint`.
-        model: the model of ``config``, which is changed.
-        config: of the run.
-        dataset: of the run.
-        fabric: prints, on one rank.
+        model: the model of ``config``, changed in place.
+        config: config of the run.
+        dataset: data set of the run.
+        fabric: launched Lightning Fabric, which prints on rank 0.
 
     Raises:
-        ValueError: nothing fits; and whatever ``load_checkpoint`` raises.
+        ValueError: no tensor fits. ``load_checkpoint`` raises further errors.
     """
     given = load_checkpoint(path)
     same_classes = list(given["classes"]) == list(dataset.classes)
     same_parts = list(given["parts"]) == list(getattr(dataset, "parts", ()))
-    # of the same size, these would be taken and mean other things
+    # for other classes or parts, these may have the right shape but mean something else
     fits = {"category": same_classes, "head": same_classes and same_parts}
     state = {k: v for k, v in given["model"].items() if all(fits.get(word, True) for word in k.split("."))}
     anew = load_matching_weights(model, state, path)
@@ -58,7 +61,7 @@ def start_from(path: str, model: nn.Module, config: Mapping[str, Any], dataset: 
 
 
 def _by_part(names: Iterable[str], all_names: Iterable[str]) -> list[str]:
-    """Sum tensors up by the first two words of their names: ``encoder.blocks (84 of 96 tensors)``."""
+    """Count tensors by the first two components of their names: ``encoder.blocks (84 of 96 tensors)``."""
     counted, there = (Counter(".".join(name.split(".")[:2]) for name in some) for some in (names, all_names))
     return [f"{key} ({n} of {there[key]} tensors)" if there[key] > 1 else key for key, n in counted.items()]
 
@@ -71,9 +74,17 @@ def note_changes(
     dataset: Any,
     fabric: Any,
 ) -> None:
-    """Print the :func:`changed_settings` of a checkpoint, if any: they may be meant, but no shape tells of them.
+    """Print the :func:`changed_settings` of a checkpoint, if any.
 
-    Nothing is printed of what is ``given`` without a config.
+    They may be intended, but shapes do not show them. A checkpoint without a config is not checked.
+
+    Args:
+        path: file of the checkpoint, for the message.
+        given: the loaded checkpoint.
+        model: model of the run, on the CPU.
+        config: config of the run.
+        dataset: data set of the run.
+        fabric: launched Lightning Fabric, which prints on rank 0.
     """
     if not given.get("config"):
         return
@@ -88,20 +99,21 @@ def note_changes(
 def changed_settings(
     model: nn.Module, config: Mapping[str, Any], trained: Mapping[str, Any], dataset: Any
 ) -> list[str]:
-    """Say which settings make weights compute something else in evaluation than the model they were trained in.
+    """List the settings with which weights compute something else, in evaluation, than in the model of their training.
 
-    There is no list of such settings: each that differs is tried. The model is built once more with what the weights
-    were trained with, in that setting alone, gets the same weights and sees the same points. A setting that changes
-    the shape of tensors is left out, since these start anew, which is said; one that cannot be tried alone is named.
+    There is no fixed list of such settings. Instead, each setting that differs is tried: the model is built again with
+    the value from training in that setting alone, and given the same weights and points. If its output differs, the
+    setting is listed. So is a setting that cannot be tried alone. A setting that changes the shapes of tensors is left
+    out, since those tensors are newly initialised and already reported.
 
     Args:
-        model: of the run, on the CPU; left as it is, as is the state of torch's generator.
-        config: of the run.
+        model: model of the run, on the CPU. It is left unchanged, as is the state of torch's generator.
+        config: config of the run.
         trained: the ``model`` node of the config that the weights were trained with.
-        dataset: of the run.
+        dataset: data set of the run.
 
     Returns:
-        For each setting its key and both values.
+        One line per setting, with its key and both values.
     """
     swaps = list(_swaps(config["model"], trained))
     if not swaps:
@@ -119,7 +131,7 @@ def changed_settings(
         batch = Batch(points, zero, zero.expand(points.shape[:2]), zero)
         expected = _prediction(copy.deepcopy(model), state, task, batch)
         for key, now, before, node in swaps:
-            # what the config of the weights calls is not called here unless any checkpoint may name it
+            # a checkpoint's config may name any code; call only what needs no trust
             tried = foreign_name({key.rpartition(".")[2]: before}) is None
             if not (tried and _computes(expected, {**config, "model": node}, state, task, batch)):
                 changes.append(f"model.{key} was {_shown(before)}, is {_shown(now)}")
@@ -127,7 +139,7 @@ def changed_settings(
 
 
 def _swaps(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, dict]]:
-    """Yield each key in which two nodes differ, both values, and ``now`` with the other value in that place."""
+    """Yield each key in which two nodes differ, both values, and ``now`` with the value of ``before`` for that key."""
     for key in sorted(now.keys() | before.keys()):
         here, there = now.get(key, DEFAULT), before.get(key, DEFAULT)
         if isinstance(here, Mapping) and isinstance(there, Mapping):
@@ -145,14 +157,14 @@ def _computes(
     task: Task,
     batch: Batch,
 ) -> bool:
-    """Whether the model of a config makes this prediction too, or has tensors of other shapes, which start anew."""
+    """Whether the model of a config makes the expected prediction, or has tensors of other shapes."""
     try:
         model = build_model(config, task)
         own = model.state_dict()
         if any(name not in own or own[name].shape != value.shape for name, value in state.items()):
             return True
         difference = (_prediction(model, state, task, batch) - expected).abs().max()
-    except Exception:  # whatever it is, a trial must not end the run
+    except Exception:  # a trial must never end the run
         return False
     return bool(difference <= TOLERANCE * expected.abs().max())
 
