@@ -283,15 +283,7 @@ class Trainer:
         self.fabric.barrier()
 
     def load(self, content: Mapping[str, Any], origin: Path) -> None:
-        """Restore the state that :meth:`save` wrote, to resume the run.
-
-        Args:
-            content: the checkpoint.
-            origin: its file, for messages.
-
-        Raises:
-            ValueError: the weights belong to another architecture.
-        """
+        """Restore the state that :meth:`save` wrote, to resume; ``origin`` is the checkpoint's file, for messages."""
         resume = content["resume"]
         load_weights(self.model, resume["model"], origin)
         if self.ema is not None:

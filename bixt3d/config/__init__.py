@@ -1,8 +1,8 @@
-"""Configs: a YAML node is one call. The only part that touches Hydra and OmegaConf.
+"""Configs, in which a YAML node is one call. This is the only part of the package that uses Hydra and OmegaConf.
 
-A node with ``_target_`` names a callable, the other keys are that call's keywords, and
-``_partial_: true`` leaves the rest of the call to the code. Every node is checked against the signature
-and the annotations of what it calls before anything is built.
+``_target_`` of a node names a callable, and the other keys are its keyword arguments. With ``_partial_: true``, the
+remaining arguments are added in code. Every node is checked against the signature and annotations of its target before
+anything is built.
 """
 
 from .launching import compose, launch

@@ -1,4 +1,4 @@
-"""From a command line to the config of a run, or of several."""
+"""Compose the config of one or several runs from the command line."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None:
     """Run ``main(config)`` with the config that the command line names.
 
-    ``script.py CONFIG.yaml [key=value ...]``: the first argument is a path, the rest is Hydra's own
-    (overrides, ``--multirun``, ``--cfg job``, ``--help`` and so on). Groups are looked up beside the file
-    and in ``config_root``. Errors that a user can mend are printed as one line, and the exit status is 1;
-    with ``BIXT3D_TRACEBACK=1`` in the environment the traceback is shown instead. A combination of ``--multirun``
-    that fails does not end the others: those that failed are named at the end, and the exit status is 1.
+    The command line is ``script.py CONFIG.yaml [key=value ...]``: the path of a config, then overrides and options of
+    Hydra (``--multirun``, ``--cfg job``, ``--help`` and so on). Config groups are looked up beside the file and in
+    ``config_root``. An error that the user can fix is printed as one line, and the exit status is 1. With
+    ``BIXT3D_TRACEBACK=1`` in the environment the traceback is shown instead. If a combination of ``--multirun`` fails,
+    the others still run. Those that failed are listed at the end, and the exit status is 1.
 
     Args:
-        main: receives the composed, resolved config as plain containers.
+        main: called with the composed and resolved config, as plain containers.
         config_root: folder with the config groups that the toolkit ships.
     """
     program, *arguments = sys.argv
     yamls = [a for a in arguments if a.endswith((".yaml", ".yml"))]
-    # not an override that names a file; but a path may have a "=" too, as the folders of a sweep have
+    # skip overrides that end in a file name; but a path may contain "=" too, as the folders of a sweep do
     given = next((a for a in yamls if "=" not in a or Path(a).is_file()), None)
     if given is None:
         shipped = ", ".join(sorted(p.stem for p in config_root.glob("*.yaml")))
@@ -56,7 +56,7 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
-    # overrides in one piece and before the options, whose parser takes them in no other order; the last of two holds
+    # all overrides together and before the options, as the argument parser requires; the last of two wins
     overrides = [a for a in arguments if a.startswith("~") or ("=" in a and not a.startswith("-"))]
     options = [a for a in arguments if a not in overrides]
     sys.argv = [program, *defaults, *map(readable, overrides), *options]
@@ -71,7 +71,7 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
         else:
             _run_noted(lambda: report_errors(lambda: main(resolved(config))), notes)
 
-    # Hydra prints its own errors over many lines; told so, it raises them like anyone else
+    # by default Hydra prints its errors over many lines and exits; this makes it raise them
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     decorated = hydra.main(version_base="1.3", config_path=str(path.parent.resolve()), config_name=name)
     with contextlib.ExitStack() as stack:
@@ -79,20 +79,21 @@ def launch(main: Callable[[dict[str, Any]], None], *, config_root: Path) -> None
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             notes = scratch / "notes"
             notes.mkdir()
-            # where Hydra writes what it was told to run; every run has a folder of its own for what it made
+            # Hydra's own folder for a sweep is not needed, since every run has its run folder
             sys.argv.insert(1, f"hydra.sweep.dir={quoted(str(scratch / 'sweep'))}")
         report_errors(as_value_errors()(decorated(job)))
-        # of several processes the first alone says it: torchrun ends the others when one fails, while it still measures
+        # of several processes only rank 0 reports: when one exits with a failure, torchrun ends the others, and rank 0
+        # may still be evaluating
         first = os.environ.get("RANK", "0") == "0"
         if notes is not None and first and (failures := _failures(notes)):
             sys.exit(failures)
 
 
 def _run_noted(run: Callable[[], None], notes: Path) -> None:
-    """Run one combination of several; how it ended is noted in a file, since it may have a process of its own.
+    """Run one combination of ``--multirun``, and record in a file how it ended, as it may run in another process.
 
     Raises:
-        SystemExit: it ended otherwise than by an error, which ends the others as well.
+        SystemExit: it exited for a reason other than an error. This ends the other combinations as well.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -100,7 +101,7 @@ def _run_noted(run: Callable[[], None], notes: Path) -> None:
     try:
         run()
     except SystemExit as ended:
-        # a number is the status of a run that was stopped, or of other processes, which have done all combinations
+        # a number is the status of a run that was stopped, or of processes that have run all combinations
         if not isinstance(ended.code, str):
             raise
         failure = ended.code
@@ -114,7 +115,7 @@ def _run_noted(run: Callable[[], None], notes: Path) -> None:
 
 
 def _failures(folder: Path) -> str:
-    """Say which combinations failed, by the overrides that others did not have; empty where none did."""
+    """List the combinations that failed, by the overrides that not all of them share; empty if none failed."""
     notes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir())]
     shared = set.intersection(*(set(note["overrides"]) for note in notes)) if len(notes) > 1 else set()
     lines = [
@@ -130,12 +131,15 @@ def compose(path: str | Path, overrides: Sequence[str] = (), *, config_root: Pat
 
     Args:
         path: the YAML file.
-        overrides: Hydra's overrides.
+        overrides: Hydra overrides, such as ``"train.epochs=3"``.
         config_root: see :func:`launch`.
+
+    Returns:
+        The composed and resolved config, as plain containers.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file, an option or an override that cannot be used.
+        ValueError: the file, a config group option or an override is invalid.
     """
     import hydra
 
@@ -151,7 +155,7 @@ def _search_path(config_root: Path) -> str:
 
 
 def _name(path: Path) -> str:
-    """Return a config's name, for Hydra, which would look for another file beside one that does not end in .yaml."""
+    """Return the config name for Hydra, which would append .yaml to a file name that ends in anything else."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such config; expected the path of a YAML file.")
     if path.suffix != ".yaml":

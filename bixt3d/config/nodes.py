@@ -1,4 +1,4 @@
-"""From a node of a config to the call that it describes."""
+"""Build the objects that config nodes describe."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ T = typing.TypeVar("T")
 
 
 def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> Any:
-    """Make the call that a node describes.
+    """Make the call that a node describes, and return its result.
 
-    What a node with ``_partial_`` leaves to the code is a ``functools.partial``, and an error of that later call names
-    the node as well.
+    For a node with ``_partial_: true``, the result is a ``functools.partial``. If that is later called and fails, the
+    error names the node as well.
 
     Args:
-        node: mapping with ``_target_``; nested nodes are built first.
+        node: mapping with ``_target_``. Nested nodes are built first.
         where: name of the node in messages.
-        **keywords: further keywords of the outermost call.
+        **keywords: further keyword arguments of the outermost call.
 
     Raises:
-        ValueError: unknown target or key, or a value that the call refuses.
-        TypeError: a value of another type than the call's annotation.
+        ValueError: the target or a key is unknown, or the call rejects a value.
+        TypeError: the type of a value does not match the annotation.
     """
     import hydra.utils
     from hydra.errors import InstantiationException
@@ -41,7 +41,7 @@ def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> An
     try:
         made = hydra.utils.instantiate(dict(node), _convert_="all", **keywords)
     except InstantiationException as error:
-        # Hydra wraps what the call raised; the cause is what the user needs
+        # Hydra wraps the error of the call, which is what the user needs
         cause = error.__cause__
         if isinstance(cause, USER_ERRORS):
             raise placed(cause, f"{where}: ") from cause
@@ -54,7 +54,7 @@ def build(node: Mapping[str, Any], where: str = "config", **keywords: Any) -> An
 
 
 class _Partial(functools.partial):
-    """The rest of a node's call; an error of it names the node."""
+    """A partial call of a node, whose errors name the node."""
 
     where: str
 
@@ -66,7 +66,12 @@ class _Partial(functools.partial):
 
 
 def build_settings(cls: type[T], node: Mapping[str, Any], where: str) -> T:
-    """Make a settings dataclass from a mapping, checked like a node."""
+    """Build a settings dataclass from a mapping, which is checked like a node.
+
+    Raises:
+        ValueError: a key is unknown, or the class rejects a value.
+        TypeError: the type of a value does not match the annotation.
+    """
     check_keywords(cls, node, where)
     try:
         return cls(**node)

@@ -1,4 +1,4 @@
-"""Values on a command line: paths and names in any language, also where Hydra's grammar has no word for them."""
+"""Quote override values, such as paths with special characters, that Hydra's grammar does not accept as they are."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import re
 from typing import Any
 
 PAIRS = {"[": "]", "(": ")", "{": "}"}
-WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\")  # in which Hydra would take some backslashes for escapes
+WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\")  # Hydra would read some of its backslashes as escapes
 
 
 def readable(text: str) -> str:
-    r"""Return an override, ``key=value``, in a form that Hydra reads as it is meant.
+    r"""Return an override, ``key=value``, with its value quoted if Hydra could not read it otherwise.
 
-    A value that Hydra's grammar refuses, such as a path with an umlaut, a bracket, ``&``, ``=`` or ``'``, is put into
-    quotes, and so is a path of Windows (``C:\...``, ``\\server\share``). In a list, or between the commas of a sweep,
-    each entry is looked at by itself. What Hydra reads is left alone.
+    Quotes are added to values that Hydra's grammar rejects, such as a path with an umlaut, a bracket, ``&``, ``=`` or
+    ``'``, and to Windows paths (``C:\...``, ``\\server\share``). In lists and in the comma-separated values of a sweep,
+    each entry is treated separately. Other values are left unchanged.
     """
     key, equals, value = text.partition("=")
     return key + equals + _readable(value)
 
 
 def quoted(value: str) -> str:
-    """Put a value into quotes, in which Hydra takes all characters as they are, apart from ``${...}``."""
+    """Quote a value, so that Hydra reads all its characters literally, except ``${...}``."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(text=value, quote=Quote.single).with_quotes()
 
 
 def parsed_value(value: str) -> Any:
-    """Return what the value of an override stands for, by the grammar of the command line.
+    """Parse the value of an override by the grammar of the command line.
 
     Raises:
-        HydraException: it cannot be read.
+        HydraException: the value cannot be parsed.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -61,9 +61,9 @@ def _readable(value: str) -> str:
 
 
 def _entries(value: str) -> list[str]:
-    """Cut at the commas that stand in no brackets and in no entry that begins with a quote."""
+    """Split a value at the commas outside brackets and outside quotes that begin an entry."""
     entries = [""]
-    awaited = ""  # what closes the quotes and brackets that are open, the innermost last
+    awaited = ""  # closing characters of the open quotes and brackets, innermost last
     for i, letter in enumerate(value):
         if awaited in ("'", '"'):
             if letter == awaited and (i == 0 or value[i - 1] != "\\"):

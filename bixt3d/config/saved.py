@@ -1,4 +1,4 @@
-"""Configs that were resolved: written, read, compared and changed."""
+"""Write, read, compare and override resolved configs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from .sentences import as_value_errors, resolved, taker_of
 
 
 def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Return a saved config with ``key.key=value`` assignments.
+    """Return a copy of a saved config with ``key.key=value`` assignments applied.
 
-    They change keys that are there or that the call of their node takes; Hydra's ``+`` before a key does no harm.
+    A key must exist, or be a parameter of the callable that its node names. A leading ``+``, as Hydra has it, is
+    ignored.
 
     Raises:
-        ValueError: an argument is no assignment, names a key that there is not, or gives a node the name of a group.
+        ValueError: an argument is not an assignment, its key does not exist, or its value is the name of a config
+            group option where a node is expected.
     """
     from omegaconf import DictConfig, OmegaConf
 
@@ -44,9 +46,9 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], besides: Sequence[str] = ()
 ) -> list[tuple[str, Any, Any]]:
-    """List the keys whose values differ between two configs, dotted and in order, with both values.
+    """List the dotted keys whose values differ between two configs, in order, with both values.
 
-    ``besides`` are dotted keys that do not count; a key that a config lacks has the value None.
+    Keys in ``besides`` are ignored. A key that is missing in one config has the value None there.
     """
     old, new = _flatten(before), _flatten(now)
     keys = sorted((old.keys() | new.keys()) - set(besides))
@@ -79,7 +81,7 @@ def read_yaml(path: str | Path) -> Any:
     """Read a YAML file as plain containers.
 
     Raises:
-        ValueError: the file is no YAML.
+        ValueError: the file is not valid YAML.
     """
     import yaml
 

@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and the reader of YAML say over several lines, said in one sentence."""
+"""Turn the multi-line errors of Hydra, OmegaConf and PyYAML into one sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def resolved(config: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def as_value_errors(where: str = "") -> Iterator[None]:
-    """Turn errors of Hydra, OmegaConf and the reader of YAML into a ValueError of one sentence."""
+    """Turn errors of Hydra, OmegaConf and PyYAML into a ValueError of one sentence, which begins with ``where``."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -33,33 +33,33 @@ def as_value_errors(where: str = "") -> Iterator[None]:
 
 
 def taker_of(node: Any, key: str) -> str | None:
-    """Return the name of what a node calls, where that call takes the key; else None."""
+    """Return the name of the callable of a node if it has a parameter ``key``, else None."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         return None
     try:
         target = locate(node["_target_"], "")
-    except ValueError:  # said when the node is built
+    except ValueError:  # reported when the node is built
         return None
     return None if not_taken(target, [key]) else full_name(target)
 
 
 def _sentence(error: BaseException) -> str:
-    """Say in one line what an error of Hydra's or OmegaConf's says in several."""
-    cause = error.__cause__ or error  # Hydra wraps OmegaConf's, which know the key and its neighbours
+    """Return the message of an error of Hydra, OmegaConf or PyYAML as one line."""
+    cause = error.__cause__ or error  # Hydra wraps errors of OmegaConf, which know the key and its siblings
     key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
     if "not in struct" in str(cause) and isinstance(parent, Mapping):
         path = str(key).replace("[", ".").replace("]", "")
         hint = re.search(r"Could not override '(.*)'\.\s+To append .* use (\+.*)", str(error))
         taker = taker_of(parent, path.rpartition(".")[2])
-        if taker and hint and hint[1] == path:  # else a key further inside is meant
-            return f"{path}: the config does not write this key, but {taker} takes it; add it with a plus: {hint[2]}"
+        if taker and hint and hint[1] == path:  # else a nested key is meant
+            return f"{path}: the config does not set this key, but {taker} takes it; add it with a plus: {hint[2]}"
         known = ", ".join(sorted(str(k) for k in parent)) or "(none)"
         return f"{key}: unknown key; expected one of {known}."
     if "out of range" in str(cause) and isinstance(parent, Sequence):
         return f"{key}: there is no such entry; the list has {len(parent)}, counted from 0."
     if "Missing mandatory value" in str(cause):
         return f"{key}: has no value yet; give one with {key}=VALUE."
-    argument = getattr(error, "override", None)  # of Hydra's OverrideParseException
+    argument = getattr(error, "override", None)  # set by Hydra's OverrideParseException
     if argument:
         name, _, value = argument.partition("=")
         advice = "" if value[:1] in "'\"" else f", or quote the value: \"{name}='{value}'\""

@@ -155,7 +155,7 @@ def _train(config: Mapping[str, Any], settings: TrainSettings, fabric: Any, plac
         )
         if resumed is None and settings.epochs * steps_per_epoch < FEW_STEPS:
             print(
-                f"hint: {settings.epochs * steps_per_epoch} steps in all are very few; with few clouds use more epochs, "
+                f"hint: {settings.epochs * steps_per_epoch} steps in all are very few; few clouds need more epochs, "
                 f"such as train.epochs={-(-FEW_STEPS // steps_per_epoch)} (data/README.md, a few dozen files)",
                 flush=True,
             )

@@ -56,11 +56,11 @@ MISTAKES = {
         r"common: train\.measure_test=true: the",
     ),
     "continued": ({"common": ["train.resume=x"]}, ValueError, r"common: train\.resume=x: the search itself"),
-    "nameless": ({"settings": {"!?": []}}, ValueError, r"settings: '!\?' make no folder names"),
+    "nameless": ({"settings": {"!?": []}}, ValueError, r"settings: '!\?' give no distinct folder names"),
     "names": (
         {"settings": {"lr 1": [], "lr_1": []}},
         ValueError,
-        r"settings: 'lr 1' and 'lr_1' make no folder names",
+        r"settings: 'lr 1' and 'lr_1' give no distinct folder names",
     ),
     "unknown key": (
         {"settings": {"a": [], "b": ["train.epocs=3"]}},
