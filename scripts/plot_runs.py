@@ -1,11 +1,12 @@
-"""Draw the curves of one or more runs into one picture, also while they run, or write one table of them.
+"""Plot the curves of one or more finished or running runs in one picture, or compare the runs in a table.
 
 python scripts/plot_runs.py RUN [NAME=RUN ...] [--out curves.png] [--against step|epoch|minutes]
 python scripts/plot_runs.py RUN [NAME=RUN ...] --table runs.md
 
-RUN is the folder of a run; NAME is what legend and table call it (the folder's name by default). The table, .csv or
-.md, has a row for each run: seed, settings that differ, parameters, operations, minutes, speed, memory and figures; and
-for settings with several seeds their means, and what they differ by from the first run's settings.
+RUN is the folder of a run, and NAME its name in legend and table (by default that of the folder). The table, .csv or
+.md, has a row per run with its seed, the settings that differ, parameters, operations, minutes, speed, memory and
+figures. Settings with several seeds also get rows with their mean and their difference to the settings of the first
+run.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("runs", nargs="+", metavar="[NAME=]RUN")
     made.add_argument(
-        "--out", type=Path, help="the PNG to write (default: curves.png; none where a table is asked for)"
+        "--out", type=Path, help="PNG file to write (default: curves.png, or none if --table is given)"
     )
-    made.add_argument("--table", type=Path, metavar="FILE", help="the table to write, .csv or .md")
+    made.add_argument("--table", type=Path, metavar="FILE", help="table to write, .csv or .md")
     made.add_argument(
-        "--against", choices=("step", "epoch", "minutes"), default="epoch", help="default: epoch"
+        "--against",
+        choices=("step", "epoch", "minutes"),
+        default="epoch",
+        help="x-axis of the figures (default: epoch)",
     )
-    made.add_argument("--title", default="", help="line above")
+    made.add_argument("--title", default="", help="title of the picture")
     return made
 
 
@@ -38,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 def work(options: argparse.Namespace) -> int:
     folders = dict(map(named, options.runs))
     if len(folders) < len(options.runs):
-        raise ValueError("two runs have the same name; give them others with NAME=RUN.")
+        raise ValueError("two runs have the same name; give them different names with NAME=RUN.")
     if options.table is not None:
         from bixt3d.training.run_table import read_run, write_table
 
@@ -56,7 +60,7 @@ def work(options: argparse.Namespace) -> int:
 
 
 def named(given: str) -> tuple[str, Path]:
-    """Cut NAME=RUN at a sign before an existing folder, since names and folders may have one themselves."""
+    """Split NAME=RUN at an ``=`` before an existing folder, since names and folders may contain one themselves."""
     if not Path(given).is_dir():
         signs = [i for i, letter in enumerate(given) if letter == "="]
         for i in [i for i in signs if Path(given[i + 1 :]).is_dir()] or signs[:1]:

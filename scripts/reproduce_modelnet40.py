@@ -1,15 +1,16 @@
-"""Train the paper's ModelNet40 classifiers, measure them and gather the figures, in as many calls as it takes.
+"""Train and evaluate the paper's ModelNet40 classifiers, in one call or several, and collect the figures.
 
 python scripts/reproduce_modelnet40.py --data-root DIR                             # three variants, one seed
 python scripts/reproduce_modelnet40.py --data-root DIR --variant hierarchy --seeds 0 1 2
-python scripts/reproduce_modelnet40.py --data-root DIR --minutes 9                 # leave in time; call again to go on
+python scripts/reproduce_modelnet40.py --data-root DIR --minutes 9                 # stop in time; repeat to continue
 python scripts/reproduce_modelnet40.py --data-root DIR --dry-run                   # show what would run
 python scripts/reproduce_modelnet40.py --data-root DIR --train default train.batch_size=16   # without a GPU
 python scripts/reproduce_modelnet40.py --data-root DIR --variant cpu cpu_hierarchy  # sizes made for a CPU
 
-Of each run: train (cfgs/modelnet40_VARIANT.yaml), measure robustness, write weights and model card. What is done is
-not done again; what was cut is continued. OUT/results.md has the figures of all runs. Exit status: 0 when all is
-done, 143 (as after SIGTERM) when the time was up, else that of the command that failed.
+Each run has three steps: train (cfgs/modelnet40_VARIANT.yaml), measure the robustness, and write the weights and a
+model card. Steps that are done are skipped, and an interrupted training is continued. OUT/results.md has the figures of
+all runs. Exit status: 0 when all is done, 143 (as after SIGTERM) when the time is up, else that of the command that
+failed.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ ROOT = Path(__file__).parents[1]
 VARIANTS = ("naive", "grouping", "hierarchy", "speedrun", "cpu", "cpu_hierarchy")
 HEADS = "variant | seed | last OA / mAcc | selected OA / mAcc | epoch | minutes | minutes to | OA corrupted"
 CUT = tuple(128 + number for number in STOPS)
-SPARE = 1.0  # minutes that a stretch needs besides training: to start, to save, to measure
-LEAST = 1.0  # minutes of training below which no stretch is begun: compiling would take them all
+SPARE = 1.0  # minutes that a training command needs to start, save and evaluate, besides training
+LEAST = 1.0  # minutes of training below which none is started: compiling would take them all
 
 
 class Step(NamedTuple):
-    """One command, the file that shows that it is done, what it does, and whether the rest can do without it."""
+    """One command of a run."""
 
-    result: Path
+    result: Path  # this file exists once the command has succeeded
     command: list[str]
     trains: bool = False
-    optional: bool = False
+    optional: bool = False  # if it fails, the others still run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,19 +56,23 @@ def parser() -> argparse.ArgumentParser:
         "--variant", nargs="+", choices=VARIANTS, default=VARIANTS[:3], help="default: the first three"
     )
     made.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
-    made.add_argument("--minutes", type=float, help="leave after so many minutes (default: no limit)")
+    made.add_argument("--minutes", type=float, help="stop after this many minutes (default: no limit)")
     made.add_argument(
-        "--train", help="option of cfgs/train (default: gpu, but default for the sizes of a CPU)"
+        "--train", help="config group option of cfgs/train (default: gpu; for the variants cpu*: default)"
     )
-    made.add_argument("--max-mb", type=float, default=16.0, help="largest file of weights (default: 16)")
-    made.add_argument("--dry-run", action="store_true", help="print the commands that are left; run nothing")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every training")
+    made.add_argument(
+        "--max-mb", type=float, default=16.0, help="maximum size of a weights file (default: 16)"
+    )
+    made.add_argument(
+        "--dry-run", action="store_true", help="print the remaining commands without running them"
+    )
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides for training")
     return made
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    # overrides may stand anywhere, also after an option that takes several values
+    # allow overrides anywhere, also after an option that takes several values
     overrides = [a for a in given if "=" in a and not a.startswith("-")]
     options = parser().parse_args([*(a for a in given if a not in overrides), "--", *overrides])
     return report_errors(lambda: reproduce(options))
@@ -92,7 +97,7 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def run(variant: str, seed: int, options: argparse.Namespace, deadline: float | None) -> int:
-    """Do what is left of one run; 0 when nothing is."""
+    """Run the remaining steps of one run; return 0 when all are done, else an exit status."""
     for step in steps(variant, seed, options):
         if step.result.exists():
             continue
@@ -109,14 +114,14 @@ def run(variant: str, seed: int, options: argparse.Namespace, deadline: float | 
         if status in CUT:
             return time_is_up(options)
         if status and step.optional:
-            print(f"went on without {step.result}", flush=True)
+            print(f"continued without {step.result}", flush=True)
         elif status:
             return status
     return 0
 
 
 def steps(variant: str, seed: int, options: argparse.Namespace) -> list[Step]:
-    """List the commands of one run, in order."""
+    """List the steps of one run, in order."""
     name = f"modelnet40_{variant}"
     folder = options.out / f"{name}_seed{seed}"
     scripts = Path(os.path.relpath(ROOT / "scripts"))
@@ -144,9 +149,9 @@ def steps(variant: str, seed: int, options: argparse.Namespace) -> list[Step]:
 
 
 def call(command: list[str]) -> int:
-    """Run a script to its end; it saves and leaves by itself on Ctrl-C, and on another such signal that comes here."""
+    """Run a script and return its exit status. Signals that ask to stop are passed on to it, so that it can save."""
     process = subprocess.Popen([sys.executable, *command])
-    # Ctrl-C, and Ctrl-Break of Windows, reach the script as well
+    # Ctrl-C, and Ctrl-Break on Windows, reach the script without our help
     others = [number for number in STOPS if number.name not in ("SIGINT", "SIGBREAK")]
     before = {number: signal.signal(number, lambda n, _: process.send_signal(n)) for number in others}
     try:
@@ -162,12 +167,12 @@ def call(command: list[str]) -> int:
 
 def time_is_up(options: argparse.Namespace) -> int:
     write_table(options)
-    print("not all is done yet; the same command goes on from here", flush=True)
+    print("not all is done yet; run the same command again to continue", flush=True)
     return 128 + signal.SIGTERM
 
 
 def write_table(options: argparse.Namespace) -> None:
-    """Write ``results.md``: what the runs' files say, and nothing else."""
+    """Write ``results.md`` with the figures of all finished runs, and print it."""
     rows, means = [HEADS.split(" | ")], []
     for variant in VARIANTS:
         found = []

@@ -2,10 +2,10 @@
 
 python scripts/search.py SEARCH.yaml [key=value ...] [--out DIR]     # default: runs/search/NAME of the file
 
-Every setting is an ordinary training run at each of the seeds; the test split is not looked at. Hydra's own
-``--multirun`` runs a grid; this adds settings of several overrides with a name, the same seeds for all and
-differences paired by seed, going on where it was broken off, and one table (results.md, results.csv) that is
-written after every run. Stop it with Ctrl-C; the same command continues. Further key=value hold for every run.
+Every setting is trained with each of the seeds, in ordinary training runs. The test split is not used. Unlike Hydra's
+``--multirun``, which runs a grid, a setting is a named set of overrides, all settings have the same seeds, and
+differences are paired by seed. A table of the results (results.md, results.csv) is written after every run. Stop the
+search with Ctrl-C; the same command continues it. Overrides (key=value) apply to every run.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ CONFIG_ROOT = HERE.parent / "cfgs"
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("search", type=Path, help="YAML file with base, seeds, common and settings")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="of every run, such as data.root=DIR")
-    made.add_argument("--out", type=Path, help="folder of runs and tables (default: runs/search/NAME)")
+    made.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="overrides of every run, such as data.root=DIR"
+    )
+    made.add_argument("--out", type=Path, help="folder for runs and tables (default: runs/search/NAME)")
     return made
 
 
