@@ -63,7 +63,7 @@ def test_what_hydra_itself_reads_is_no_keyword_of_the_call():
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("name", 3, "a text"),
+        ("name", 3, "a string"),
         ("switch", 1, "true or false"),
         ("switch", "yes", "true or false"),
         ("size", 2.5, "a whole number or null"),
