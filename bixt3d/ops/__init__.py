@@ -1,7 +1,7 @@
 """Point-cloud operations and bi-directional attention, each with one contract and several backends.
 
-Clouds are (B, N, 3), features (B, N, C), channels last; an index is int64. ``available_backends`` says what
-runs here; ``backend=None`` takes the first that does and a named backend never gives way to another.
+Clouds are (B, N, 3) and features (B, N, C), channels last. Indices are int64. ``available_backends`` lists what can
+run on this machine. ``backend=None`` picks the first that can. A named backend never falls back to another.
 """
 
 from .ball_query import ball_query

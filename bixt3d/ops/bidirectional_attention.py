@@ -23,15 +23,16 @@ def bidirectional_attention(
     return_logsumexp: bool = False,
     backend: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """Let latents attend to tokens and tokens to latents by one and the same similarity.
+    """Let latents attend to tokens and tokens to latents with one shared similarity matrix.
 
     For every cloud and head, with ``S = scale * latent_ref token_refᵀ`` of shape (M, N):
     ``latents = softmax over tokens(S) token_val`` and ``tokens = softmax over latents(Sᵀ) latent_val``.
 
-    The backend "sdpa" calls torch's fused attention once in each direction; where torch has a fused kernel
-    for the shapes and dtypes, nothing of size M × N is kept for the backward pass. It differentiates once.
-    The backends "cpu" and "triton" compute S tile by tile in one pass over the tokens, take no dropout, and
-    differentiate once. The backend "reference" computes S once, keeps both maps and differentiates any number of times.
+    - "cpu" and "triton" compute S tile by tile in one pass over the tokens. They support neither dropout nor second
+      derivatives.
+    - "sdpa" calls torch's fused attention once per direction. If torch has a fused kernel for the shapes and dtypes,
+      nothing of size M × N is kept for the backward pass. There are no second derivatives.
+    - "reference" computes S once, keeps both attention maps and has derivatives of any order.
 
     Args:
         latent_ref: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all clouds.
@@ -39,15 +40,14 @@ def bidirectional_attention(
         token_ref: (B, H, N, D).
         token_val: (B, H, N, D'').
         scale: factor of the similarity, 1/sqrt(D) by default.
-        dropout_p: probability, below 1, of dropping a weight, for each direction on its own.
+        dropout_p: probability, below 1, of dropping an attention weight, drawn independently in each direction.
         training: whether dropout applies.
-        return_logsumexp: also return what :func:`join_latents` needs to join results over parts of the tokens;
-            "sdpa" computes the similarities once more for it.
-        backend: a name that ``available_backends("bidirectional_attention")`` lists; None takes the first
-            that runs.
+        return_logsumexp: also return the log-sums that :func:`join_latents` needs to join results over parts of the
+            tokens. "sdpa" computes the similarities once more for them.
+        backend: one of ``available_backends("bidirectional_attention")``; None picks the first that can run.
 
     Returns:
-        latents (B, H, M, D'') and tokens (B, H, N, D'), dtype of the values, differentiable in all four
+        latents (B, H, M, D'') and tokens (B, H, N, D'), in the dtype of the values, differentiable in all four
         inputs. All inputs share one dtype unless autocast is on. The softmax is computed in float32 or wider.
         With ``return_logsumexp`` also log(sum over tokens(exp(S))), (B, H, M), float32 (float64 for float64
         inputs), without gradient.
@@ -88,7 +88,7 @@ def latent_attention(
     return_logsumexp: Literal[False] = ...,
     backend: str | None = ...,
 ) -> Tensor:
-    """Return what the latents get."""
+    """Return the updated latents."""
 
 
 @overload
@@ -103,7 +103,7 @@ def latent_attention(
     return_logsumexp: Literal[True],
     backend: str | None = ...,
 ) -> tuple[Tensor, Tensor]:
-    """Return it and its log-sums."""
+    """Return the updated latents and their log-sums."""
 
 
 def latent_attention(
@@ -117,24 +117,24 @@ def latent_attention(
     return_logsumexp: bool = False,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Let the latents alone attend: the one-sided form of :func:`bidirectional_attention`.
+    """Let latents attend to tokens: the one-sided form of :func:`bidirectional_attention`.
 
-    ``latents = softmax over tokens(scale * latent_ref token_refᵀ) token_val`` for every cloud and head; in other
-    words cross-attention, with the latents as queries.
+    ``latents = softmax over tokens(scale * latent_ref token_refᵀ) token_val`` for every cloud and head. This is
+    cross-attention with the latents as queries.
 
     Args:
         latent_ref: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all clouds.
         token_ref: (B, H, N, D).
         token_val: (B, H, N, D').
         scale: factor of the similarity, 1/sqrt(D) by default.
-        dropout_p: probability, below 1, of dropping a weight.
+        dropout_p: probability, below 1, of dropping an attention weight.
         training: whether dropout applies.
         return_logsumexp: as in :func:`bidirectional_attention`.
-        backend: a name that ``available_backends("latent_attention")`` lists; None takes the first that runs.
+        backend: one of ``available_backends("latent_attention")``; None picks the first that can run.
 
     Returns:
-        (B, H, M, D'), dtype of the values, differentiable in all three inputs; the softmax is computed in float32
-        or wider. With ``return_logsumexp`` also the log-sum, as :func:`bidirectional_attention` returns it.
+        (B, H, M, D'), in the dtype of the values, differentiable in all three inputs. The softmax is computed in
+        float32 or wider. With ``return_logsumexp`` also the log-sums, as :func:`bidirectional_attention` returns them.
 
     Raises:
         ValueError: wrong shape or value, different devices, unknown backend.
@@ -159,20 +159,20 @@ def latent_attention(
 
 
 def join_latents(parts: Sequence[Tensor], logsumexps: Sequence[Tensor]) -> Tensor:
-    """Join what latents got from parts of the tokens into what they get from all of them, exactly.
+    """Combine latents that attended to parts of the tokens into the exact result over all tokens.
 
     With weights ``w = softmax over parts(logsumexp)``: ``latents = sum over parts(w * part)``. The log-sums carry no
     gradient, so this is not for training.
 
     Args:
-        parts: results (B, H, M, D) of :func:`bidirectional_attention` or :func:`latent_attention`, one for each part.
+        parts: latents (B, H, M, D) from :func:`bidirectional_attention` or :func:`latent_attention`, one per part.
         logsumexps: their log-sums (B, H, M).
 
     Returns:
-        (B, H, M, D), dtype of the parts; computed in float32 or wider.
+        (B, H, M, D), in the dtype of the parts, computed in float32 or wider.
 
     Raises:
-        ValueError: no part, or not one log-sum for each.
+        ValueError: there is no part, or the two lists differ in length.
 
     Source: Rabe and Staats, "Self-attention Does Not Need O(n²) Memory", 2021, section 2.
     """
@@ -187,10 +187,10 @@ def join_latents(parts: Sequence[Tensor], logsumexps: Sequence[Tensor]) -> Tenso
 def attention_weights(
     latent_ref: Tensor, token_ref: Tensor, *, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the two attention maps that :func:`bidirectional_attention` multiplies with the values.
+    """Compute the two attention maps that :func:`bidirectional_attention` multiplies with the values.
 
     With ``S = scale * latent_ref token_refᵀ``: ``latents_from_tokens = softmax over tokens(S)`` and
-    ``tokens_from_latents = softmax over latents(Sᵀ)``; the rows of both add up to one.
+    ``tokens_from_latents = softmax over latents(Sᵀ)``. The rows of both sum to one.
 
     Args:
         latent_ref: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all clouds.
@@ -199,7 +199,7 @@ def attention_weights(
 
     Returns:
         latents_from_tokens (B, H, M, N) and tokens_from_latents (B, H, N, M), float64 for float64 input and
-        float32 otherwise, differentiable any number of times.
+        float32 otherwise, with derivatives of any order.
 
     Raises:
         ValueError: wrong shape or different devices.

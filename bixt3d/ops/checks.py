@@ -1,7 +1,7 @@
-"""The only wording of input errors in :mod:`bixt3d.ops`.
+"""Check the inputs of ops. All wording of input errors in :mod:`bixt3d.ops` is here.
 
-Every public op calls these before anything else, so that backends may assume valid input. None of them looks
-at the values of a tensor on an accelerator: that would wait for the device.
+Every public op calls these checks first, so backends may assume valid input. No check reads the values of a tensor on
+an accelerator, since that would synchronise with the device.
 """
 
 import math
@@ -15,22 +15,22 @@ FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def shape_of(x: Tensor) -> str:
-    """Return the shape of ``x`` the way messages print it."""
+    """Format the shape of ``x`` for messages."""
     return "(" + ", ".join(str(size) for size in x.shape) + ("," if x.ndim == 1 else "") + ")"
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return ``float32`` for ``torch.float32``."""
+    """Format a dtype for messages, such as ``float32``."""
     return str(dtype).removeprefix("torch.")
 
 
 def tensors_among(inputs: Iterable[Any], options: Mapping[str, Any]) -> list[Tensor]:
-    """Return the tensors that a backend is asked about, given by place or by name."""
+    """Return the tensors among the positional and keyword arguments of an op."""
     return [value for value in (*inputs, *options.values()) if isinstance(value, Tensor)]
 
 
 def unknown_option(what: str, got: object, valid: Iterable[str]) -> NoReturn:
-    """Raise for an option outside its list."""
+    """Raise ValueError for an unknown option and list the valid ones."""
     raise ValueError(f"unknown {what} {got!r}; choose one of: {', '.join(sorted(valid))}")
 
 
@@ -53,7 +53,7 @@ def floating(name: str, value: Tensor) -> None:
 
 
 def cloud(name: str, value: Tensor, letters: str = "B, N, 3") -> None:
-    """Require a batch of clouds, channels last; ``letters`` ends in 3 where the axes are x, y, z."""
+    """Require a batch of clouds, channels last. If ``letters`` ends in 3, the channels have to be x, y, z."""
     floating(name, value)
     xyz = letters.endswith("3")
     if value.ndim != 3 or (xyz and value.shape[2] != 3) or value.shape[2] == 0:
@@ -62,39 +62,39 @@ def cloud(name: str, value: Tensor, letters: str = "B, N, 3") -> None:
 
 
 def same_kind(first_name: str, first: Tensor, name: str, value: Tensor) -> None:
-    """Require two tensors of one dtype on one device."""
+    """Require two tensors of the same dtype on the same device."""
     if value.dtype != first.dtype:
         raise TypeError(
-            f"{name} has dtype {dtype_name(value.dtype)}, expected {dtype_name(first.dtype)} as {first_name} "
-            f"has; convert one of the two"
+            f"{name} has dtype {dtype_name(value.dtype)}, expected {dtype_name(first.dtype)}, the dtype of "
+            f"{first_name}; convert one of the two"
         )
     same_device(first_name, first, name, value)
 
 
 def same_kind_or_autocast(first_name: str, first: Tensor, name: str, value: Tensor) -> None:
-    """Require two tensors on one device, and of one dtype unless autocast brings both to one."""
+    """Require two tensors on the same device, and of the same dtype unless autocast converts both."""
     same_device(first_name, first, name, value)
     if value.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
         same_kind(first_name, first, name, value)
 
 
 def same_device(first_name: str, first: Tensor, name: str, value: Tensor) -> None:
-    """Require two tensors on one device."""
+    """Require two tensors on the same device."""
     if value.device != first.device:
         raise ValueError(
-            f"{name} is on {value.device}, expected {first.device} where {first_name} is; move it with .to()"
+            f"{name} is on {value.device}, expected {first.device}, the device of {first_name}; move it with .to()"
         )
 
 
 def query_and_points(query: Tensor, points: Tensor, axes: str = "3") -> None:
-    """Require queries and points that can be compared with one another."""
+    """Require queries and points of the same dtype, device, batch size and number of axes."""
     cloud("query", query, f"B, M, {axes}")
     cloud("points", points, f"B, N, {axes}")
     same_kind("points", points, "query", query)
     if query.shape[0] != points.shape[0] or query.shape[2] != points.shape[2]:
         raise ValueError(
             f"query has shape {shape_of(query)} and points has shape {shape_of(points)}, "
-            f"expected (B, M, {axes}) and (B, N, {axes}) of one batch size B and the same number of axes"
+            f"expected (B, M, {axes}) and (B, N, {axes}) with the same batch size B and number of axes"
         )
 
 
@@ -107,20 +107,20 @@ def count(name: str, value: int) -> None:
 
 
 def enough_points(name: str, asked: int, points: Tensor) -> None:
-    """Require that a cloud has as many points as are asked for."""
+    """Require that each cloud has at least as many points as are requested."""
     if asked > points.shape[1]:
         raise ValueError(
-            f"{name} is {asked}, but points holds {points.shape[1]} points a cloud, expected {name} <= N; "
+            f"{name} is {asked}, but points holds {points.shape[1]} points per cloud, expected {name} <= N; "
             f"ask for fewer or give larger clouds"
         )
 
 
 def not_empty(points: Tensor) -> None:
-    """Require at least one point a cloud."""
+    """Require at least one point per cloud."""
     if points.shape[1] == 0:
         raise ValueError(
-            f"points has shape {shape_of(points)}, expected at least one point a cloud; "
-            f"leave empty clouds out"
+            f"points has shape {shape_of(points)}, expected at least one point per cloud; "
+            f"leave out empty clouds"
         )
 
 
@@ -133,7 +133,7 @@ def radius(value: float) -> None:
 
 
 def start(value: int | Tensor, points: Tensor) -> None:
-    """Require a start index for every cloud; the values of a tensor are checked by :func:`start_in_range`."""
+    """Require a start index for every cloud. :func:`start_in_range` checks the values of a tensor."""
     if isinstance(value, Tensor):
         if value.dtype != torch.int64:
             raise TypeError(
@@ -141,7 +141,7 @@ def start(value: int | Tensor, points: Tensor) -> None:
             )
         if value.ndim != 1 or value.shape[0] != points.shape[0]:
             raise ValueError(
-                f"start has shape {shape_of(value)}, expected ({points.shape[0]},): one index for every cloud"
+                f"start has shape {shape_of(value)}, expected ({points.shape[0]},): one index per cloud"
             )
         same_device("points", points, "start", value)
         return
@@ -152,7 +152,7 @@ def start(value: int | Tensor, points: Tensor) -> None:
 
 
 def start_in_range(value: Tensor, points: Tensor) -> None:
-    """Require start indices that exist; on the CPU only, since looking costs a wait elsewhere."""
+    """Require start indices within range. Only checked on the CPU: elsewhere, reading them would synchronise."""
     if value.device.type != "cpu":
         return
     wrong = value[(value < 0) | (value >= points.shape[1])]
@@ -163,7 +163,7 @@ def start_in_range(value: Tensor, points: Tensor) -> None:
 
 
 def index_in_range(value: Tensor, num_points: int) -> None:
-    """Require an index of rows that exist."""
+    """Require indices within range."""
     wrong = value[(value < 0) | (value >= num_points)]
     if wrong.numel():
         raise ValueError(
@@ -173,19 +173,19 @@ def index_in_range(value: Tensor, num_points: int) -> None:
 
 
 def generator(value: object, start: int | Tensor) -> None:
-    """Require a generator that is not contradicted by a start index."""
+    """Require a generator, given without a start index."""
     if not isinstance(value, torch.Generator):
         raise TypeError(f"generator has type {type(value).__name__}, expected a torch.Generator")
     if isinstance(start, Tensor) or start != 0:
         given = f"a tensor of shape {shape_of(start)}" if isinstance(start, Tensor) else start
         raise ValueError(
             f"start is {given} and a generator is given too, expected one of the two; "
-            f"leave start out, the generator draws it"
+            f"leave out start to let the generator draw it"
         )
 
 
 def features_and_index(features: Tensor, index: Tensor, letters: str) -> None:
-    """Require features of clouds and an index into them of the shape that ``letters`` spell out."""
+    """Require features of clouds and an index into them whose axes are those in ``letters``."""
     tensor("features", features)
     tensor("index", index)
     if features.ndim != 3:
@@ -199,7 +199,7 @@ def features_and_index(features: Tensor, index: Tensor, letters: str) -> None:
     if index.shape[0] != features.shape[0]:
         raise ValueError(
             f"index has shape {shape_of(index)} and features has shape {shape_of(features)}, "
-            f"expected ({letters}) and (B, N, C) of one batch size B"
+            f"expected ({letters}) and (B, N, C) with the same batch size B"
         )
 
 
@@ -213,7 +213,7 @@ def groups(value: Tensor) -> None:
 
 
 def neighborhoods(features: Tensor, index: Tensor) -> None:
-    """Require features of clouds and groups of at least one neighbour."""
+    """Require features of clouds and an index of groups with at least one neighbour each."""
     floating("features", features)
     features_and_index(features, index, "B, M, K")
     if index.shape[2] == 0:
@@ -221,16 +221,18 @@ def neighborhoods(features: Tensor, index: Tensor) -> None:
 
 
 def interpolation_weights(weights: Tensor, features: Tensor, index: Tensor) -> None:
-    """Require one float weight for every index, and features that can be weighted."""
+    """Require floating-point features and one floating-point weight per index."""
     floating("features", features)
     floating("weights", weights)
     if weights.shape != index.shape:
-        raise ValueError(f"weights has shape {shape_of(weights)}, expected {shape_of(index)} as index has")
+        raise ValueError(
+            f"weights has shape {shape_of(weights)}, expected {shape_of(index)}, the shape of index"
+        )
     same_device("features", features, "weights", weights)
 
 
 def references(latent_ref: Tensor, token_ref: Tensor) -> None:
-    """Require references that can be compared: (B or 1, H, M, D) against (B, H, N, D), none of them empty."""
+    """Require non-empty references that can be compared: (B or 1, H, M, D) and (B, H, N, D)."""
     for name, value, letters in (("latent_ref", latent_ref, "M"), ("token_ref", token_ref, "N")):
         floating(name, value)
         if value.ndim != 4:
@@ -250,12 +252,12 @@ def references(latent_ref: Tensor, token_ref: Tensor) -> None:
 
 
 def values(side: str, ref: Tensor, val: Tensor) -> None:
-    """Require values of one ``side`` that belong to its references: the same sizes up to the last."""
+    """Require values of one ``side`` with the sizes of its references in all axes but the last."""
     floating(f"{side}_val", val)
     if val.ndim != 4 or val.shape[:3] != ref.shape[:3] or val.shape[3] == 0:
         raise ValueError(
-            f"{side}_val has shape {shape_of(val)}, expected {shape_of(ref)} as {side}_ref has, "
-            f"or another width in the last place"
+            f"{side}_val has shape {shape_of(val)}, expected {shape_of(ref)}, the shape of {side}_ref, "
+            f"where only the last size may differ"
         )
     same_kind_or_autocast(f"{side}_ref", ref, f"{side}_val", val)
 

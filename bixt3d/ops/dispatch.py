@@ -1,7 +1,7 @@
-"""The one table from an op to the backends that compute it.
+"""Choose the backend of each op from one table.
 
-A backend is a row: its name, the function that runs, and a function that says why it cannot. The order of the
-rows is the priority; nothing else chooses. Availability is looked up when an op is called, never on import.
+Each row of the table is a backend: its name, the function that computes the op, and a function that returns why it
+cannot run. The order of the rows is their priority. Availability is checked when an op is called, never on import.
 """
 
 import os
@@ -35,10 +35,9 @@ from .backends import (
 )
 from .backends.tracing import constant_when_traced, in_transform
 
-# Passed over unless they are named. Packages that others maintain are used on request: torch-cluster takes longer than
-# ours in every case of docs/benchmarks.md, and pointnet2_ops has not been timed. So are the Triton kernels, whose
-# results have been checked under the interpreter and whose speed on a device nobody has measured yet (tests marked
-# gpu, benchmarks/ops.py).
+# backend=None skips these. torch-cluster is slower than this toolkit in every case of docs/benchmarks.md, and
+# pointnet2_ops has not been timed. The results of the Triton kernels have been checked under the interpreter, but their
+# speed on a device has not been measured yet (tests marked gpu, benchmarks/ops.py).
 BY_NAME_ONLY = ("pointnet2_ops", "torch_cluster", "triton")
 
 
@@ -48,16 +47,16 @@ def _always(*inputs: object, **options: object) -> str | None:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to compute an op.
+    """One implementation of an op.
 
     Args:
-        name: what ``backend=`` calls it.
-        run: takes the arguments of the op, checked, and returns its result.
-        why_not: takes the same arguments and the keywords of the op, and returns None if ``run`` would work, else
-            the reason, a clause such as "needs a CUDA device". Called without arguments, it answers for this machine.
-        traced: False where ``backend=None`` passes this row over while torch.compile or torch.export traces.
-        reverse_only: it differentiates by ``backward`` and ``torch.autograd.grad`` alone, and cannot run under the
-            transforms of torch.func or forward-mode AD.
+        name: value of ``backend=`` that selects it.
+        run: takes the checked arguments of the op and returns its result.
+        why_not: takes the same arguments and the keywords of the op. Returns None if ``run`` would work, else the
+            reason as a clause, such as "needs a CUDA device". Called without arguments, it answers for this machine.
+        traced: if False, ``backend=None`` skips this row while torch.compile or torch.export traces.
+        reverse_only: supports only ``backward`` and ``torch.autograd.grad``, and cannot run under the transforms of
+            torch.func or forward-mode AD.
     """
 
     name: str
@@ -67,13 +66,13 @@ class Backend:
     reverse_only: bool = False
 
     def chosen_unnamed(self) -> bool:
-        """Whether ``backend=None`` considers this row now."""
+        """Return whether ``backend=None`` considers this row now."""
         return self.name not in BY_NAME_ONLY and (self.traced or not torch.compiler.is_compiling())
 
     def reason(self, *inputs: Any, **options: Any) -> str | None:
         """Return why this row cannot run now, or None."""
         if self.reverse_only and in_transform():
-            return "differentiates in reverse mode alone, and cannot run under torch.func or forward-mode AD"
+            return "supports only reverse-mode AD, and cannot run under torch.func or forward-mode AD"
         return self.why_not(*inputs, **options)
 
 
@@ -173,21 +172,21 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
 
 
 def run(op: str, backend: str | None, *args: Any, **options: Any) -> Any:
-    """Compute ``op`` by the backend that is asked for, or by the first that can.
+    """Compute ``op`` with the named backend, or with the first that can run.
 
     Args:
         op: a name in :data:`BACKENDS`.
-        backend: a name in its row, or None or "" for the first that can run, the one that the environment
-            prefers before all (``BIXT3D_PREFER=farthest_point_sample=triton,knn=triton``). A warning says once where
-            that one cannot run.
-        args, options: what the backend gets, checked.
+        backend: name of a backend, or None or "" for the first that can run. A backend that the environment prefers
+            (``BIXT3D_PREFER=farthest_point_sample=triton,knn=triton``) is tried before all others. If it cannot run,
+            a warning says why, once per message.
+        args, options: checked arguments for the backend.
 
     Returns:
-        What the backend does.
+        The result of the backend.
 
     Raises:
         ValueError: no backend of this op has that name.
-        NotImplementedError: the named backend cannot run. There is no falling back to another one.
+        NotImplementedError: the named backend cannot run. It never falls back to another one.
     """
     rows = BACKENDS[op]
     preferred = None if backend else _preferred(op)
@@ -196,7 +195,7 @@ def run(op: str, backend: str | None, *args: Any, **options: Any) -> Any:
             reason = row.reason(*args, **options)
             if reason is None:
                 return row.run(*args, **options)
-            _warn_once(f"BIXT3D_PREFER: {op} runs without backend {preferred!r}, which {reason}")
+            _warn_once(f"BIXT3D_PREFER: {op} cannot use backend {preferred!r}, which {reason}")
     candidates = [row for row in rows if (row.name == backend if backend else row.chosen_unnamed())]
     if not candidates:
         checks.unknown_option(f"backend of {op}", backend, [row.name for row in rows])
@@ -208,13 +207,13 @@ def run(op: str, backend: str | None, *args: Any, **options: Any) -> Any:
         reasons.append(f"backend {row.name!r} {reason}")
     raise NotImplementedError(
         f"{op} cannot run: {'; '.join(reasons)}; got {_describe(args)}; "
-        f"leave backend=None to take whichever runs, or see available_backends({op!r})"
+        f"use backend=None for one that can, or see available_backends({op!r})"
     )
 
 
 @constant_when_traced
 def _preferred(op: str) -> str | None:
-    """Return the backend that the environment wants first for ``op``: ``BIXT3D_PREFER=knn=triton,...``."""
+    """Return the backend that the environment prefers for ``op``: ``BIXT3D_PREFER=knn=triton,...``."""
     named = dict(pair.split("=", 1) for pair in os.environ.get("BIXT3D_PREFER", "").split(",") if "=" in pair)
     for name, wanted in named.items():
         if name not in BACKENDS:
@@ -241,13 +240,13 @@ def available_backends(op_name: str, /, *inputs: Any, **options: Any) -> dict[st
 
     Args:
         op_name: the name of a public op, such as "knn".
-        inputs: the arguments the op would be called with. Called without arguments, it answers for this machine.
-        options: further ones by keyword, such as ``k=24``. Dropout counts as that of training unless
-            ``training=False`` is among them.
+        inputs: the arguments of the call to check. Without any, the result holds for this machine in general.
+        options: keyword arguments of that call, such as ``k=24``. A ``dropout_p`` above 0 counts unless
+            ``training=False`` is given too.
 
     Returns:
-        ``{name: None}`` for a backend that would run and ``{name: reason}`` for one that would not. With
-        ``backend=None`` the op takes the first whose reason is None and that does not wait to be named.
+        ``{name: None}`` for a backend that can run and ``{name: reason}`` for one that cannot. ``backend=None`` picks
+        the first that can run and is not in ``dispatch.BY_NAME_ONLY``.
 
     Raises:
         ValueError: there is no op of that name.

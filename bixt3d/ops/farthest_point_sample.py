@@ -15,29 +15,28 @@ def farthest_point_sample(
     generator: torch.Generator | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Sample points that cover each cloud: every pick is as far as possible from all picks before it.
+    """Sample points that cover each cloud: every pick is as far as possible from all earlier picks.
 
     ``index[b, 0] = start[b]`` and, for s > 0,
     ``index[b, s] = argmax_i min_{t < s} ||points[b, i] - points[b, index[b, t]]||²``,
-    the lowest i where several are equally far. Every point is a candidate, wherever it lies. A cloud with
-    fewer distinct positions than ``num_samples`` repeats indices once all positions are taken.
+    with the lowest i among equally far points. Every point is a candidate, even at the origin. A cloud with fewer
+    distinct positions than ``num_samples`` repeats indices once all positions are taken.
 
     Args:
-        points: (B, N, 3) float16, bfloat16, float32 or float64, finite. Distances are computed in float32,
-            for float64 in float64.
+        points: (B, N, 3) float16, bfloat16, float32 or float64, finite. Distances are computed in float32, or in
+            float64 for float64 input.
         num_samples: S, from 1 to N.
-        start: index of the first pick, one for all clouds or an int64 tensor (B,) with one for each. A tensor
-            that is not on the CPU is not checked for its range.
-        generator: draws the first pick of every cloud at random; ``start`` is then left alone. Inside
-            ``torch.compile`` draw a tensor ``start`` outside instead.
-        backend: a name that ``available_backends("farthest_point_sample")`` lists; None takes the first that
-            runs.
+        start: index of the first pick, one for all clouds or an int64 tensor (B,) with one per cloud. The range of a
+            tensor is checked only on the CPU.
+        generator: draws the first pick of every cloud at random. ``start`` must then keep its default. With
+            ``torch.compile``, draw a tensor ``start`` outside the compiled function instead.
+        backend: one of ``available_backends("farthest_point_sample")``; None picks the first that can run.
 
     Returns:
         index (B, S) int64 on the device of ``points``. Nothing is differentiable.
 
     Raises:
-        ValueError: wrong shape, ``num_samples`` above N, ``start`` out of range or beside a generator,
+        ValueError: wrong shape, ``num_samples`` above N, ``start`` out of range or given with a generator,
             unknown backend.
         TypeError: wrong type or dtype.
         NotImplementedError: the named backend cannot run on these inputs.

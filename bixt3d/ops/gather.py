@@ -7,15 +7,15 @@ from .dispatch import run
 
 
 def gather_points(features: Tensor, index: Tensor, *, backend: str | None = None) -> Tensor:
-    """Pick rows from each cloud: ``out[b, m] = features[b, index[b, m]]``.
+    """Gather rows of each cloud: ``out[b, m] = features[b, index[b, m]]``.
 
     Args:
-        features: (B, N, C) of any dtype; coordinates serve as well.
-        index: (B, M) int64, from 0 to N-1; not checked on an accelerator.
-        backend: a name that ``available_backends("gather_points")`` lists; None takes the first that runs.
+        features: (B, N, C) of any dtype, coordinates included.
+        index: (B, M) int64, from 0 to N-1. The range is not checked on an accelerator.
+        backend: one of ``available_backends("gather_points")``; None picks the first that can run.
 
     Returns:
-        (B, M, C), dtype and device of ``features``, differentiable in them any number of times.
+        (B, M, C), with the dtype and device of ``features``, and derivatives of any order in them.
 
     Raises:
         ValueError: wrong shape, different devices, an index out of range on the CPU (from the torch backend a
@@ -30,16 +30,16 @@ def gather_points(features: Tensor, index: Tensor, *, backend: str | None = None
 
 
 def group_points(features: Tensor, index: Tensor, *, backend: str | None = None) -> Tensor:
-    """Pick the rows of each group of neighbours: ``out[b, m, j] = features[b, index[b, m, j]]``.
+    """Gather the rows of each group of neighbours: ``out[b, m, j] = features[b, index[b, m, j]]``.
 
     Args:
-        features: (B, N, C) of any dtype; coordinates serve as well.
-        index: (B, M, K) int64, from 0 to N-1, as ``knn`` and ``ball_query`` return it; not checked on an
-            accelerator.
-        backend: a name that ``available_backends("group_points")`` lists; None takes the first that runs.
+        features: (B, N, C) of any dtype, coordinates included.
+        index: (B, M, K) int64, from 0 to N-1, as returned by ``knn`` and ``ball_query``. The range is not checked on
+            an accelerator.
+        backend: one of ``available_backends("group_points")``; None picks the first that can run.
 
     Returns:
-        (B, M, K, C), dtype and device of ``features``, differentiable in them any number of times.
+        (B, M, K, C), with the dtype and device of ``features``, and derivatives of any order in them.
 
     Raises:
         ValueError: wrong shape, different devices, an index out of range on the CPU (from the torch backend a

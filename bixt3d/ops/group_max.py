@@ -7,16 +7,16 @@ from .dispatch import run
 
 
 def group_max(grouped: Tensor, *, backend: str | None = None) -> Tensor:
-    """Take the largest number over the neighbours of each group, channel by channel: ``grouped.amax(dim=2)``.
+    """Max-pool each channel over the neighbours of each group: ``grouped.amax(dim=2)``.
 
     Args:
         grouped: (B, M, K, C) floating point, K at least 1.
-        backend: a name that ``available_backends("group_max")`` lists; None takes the first that runs.
+        backend: one of ``available_backends("group_max")``; None picks the first that can run.
 
     Returns:
-        (B, M, C), dtype and device of ``grouped``; NaN where a neighbour is NaN. Differentiable any number of times.
-        The gradient goes to the neighbours that hold the maximum: "cpu" and "torch" give it to the first of several
-        equal ones, "reference" deals it out among them.
+        (B, M, C), with the dtype and device of ``grouped``, NaN where a neighbour is NaN. There are derivatives of any
+        order. Where several neighbours hold the maximum, "cpu" and "torch" pass the gradient to the first of them, and
+        "reference" divides it equally among them.
 
     Raises:
         ValueError: wrong shape, no neighbours, unknown backend.

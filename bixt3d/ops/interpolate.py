@@ -1,4 +1,4 @@
-"""Carry features from a coarse set of points to a finer one."""
+"""Interpolate features from a coarse set of points to a finer one."""
 
 import torch
 from torch import Tensor
@@ -11,19 +11,18 @@ from .precision import accumulation_dtype
 def three_nn(query: Tensor, points: Tensor, *, backend: str | None = None) -> tuple[Tensor, Tensor]:
     """Find the three nearest points of each query, nearest first.
 
-    The order and the distances are those of ``knn(query, points, 3)``. A cloud of one or two points has no
-    third neighbour; its last one is then repeated, so that the shapes stay and weights that add up to one
-    still make an average.
+    The order and the distances are those of ``knn(query, points, 3)``. In a cloud of one or two points the last
+    neighbour is repeated, so that shapes stay the same and weights that sum to one still give an average.
 
     Args:
         query: (B, M, 3) float16, bfloat16, float32 or float64, finite.
         points: (B, N, 3) of the same dtype and device, N at least 1.
-        backend: a name that ``available_backends("three_nn")`` lists; None takes the first that runs.
+        backend: one of ``available_backends("three_nn")``; None picks the first that can run.
 
     Returns:
         sq_dist (B, M, 3), float64 for float64 input and float32 otherwise, in the squared unit of the points,
-        and index (B, M, 3) int64. Neither is differentiable: weights made of ``sq_dist`` carry no gradient to the
-        points. Where one is wanted, compute the distances again as
+        and index (B, M, 3) int64. Neither is differentiable, so weights computed from ``sq_dist`` carry no gradient to
+        the points. For a gradient, compute the distances again as
         ``(query[:, :, None] - group_points(points, index)).square().sum(-1)``, as FeaturePropagation does.
 
     Raises:
@@ -55,20 +54,18 @@ def _(query: Tensor, points: Tensor, backend: str) -> tuple[Tensor, Tensor]:
 def three_interpolate(
     features: Tensor, index: Tensor, weights: Tensor, *, backend: str | None = None
 ) -> Tensor:
-    """Add up three weighted rows: ``out[b, m] = sum_j weights[b, m, j] * features[b, index[b, m, j]]``.
+    """Sum three weighted rows: ``out[b, m] = sum_j weights[b, m, j] * features[b, index[b, m, j]]``.
 
     Args:
         features: (B, N, C) float16, bfloat16, float32 or float64.
-        index: (B, M, 3) int64, from 0 to N-1, as ``three_nn`` returns it; not checked on an accelerator.
-        weights: (B, M, 3) of any of these dtypes. They are used as they are: whoever wants an average makes
-            them add up to one.
-        backend: a name that ``available_backends("three_interpolate")`` lists; None takes the first that
-            runs.
+        index: (B, M, 3) int64, from 0 to N-1, as returned by ``three_nn``. The range is not checked on an accelerator.
+        weights: (B, M, 3) of any of these dtypes. They are not normalised: for an average, make them sum to one.
+        backend: one of ``available_backends("three_interpolate")``; None picks the first that can run.
 
     Returns:
-        (B, M, C), dtype and device of ``features``, computed in the wider of the two dtypes, differentiable
-        in ``features`` and ``weights`` any number of times. Points do not enter: their gradient comes through
-        the weights alone, where these were computed from them differentiably (see :func:`three_nn`).
+        (B, M, C), with the dtype and device of ``features``, computed in the wider of the two dtypes, and derivatives
+        of any order in ``features`` and ``weights``. Points get a gradient only through weights that were computed
+        from them differentiably (see :func:`three_nn`).
 
     Raises:
         ValueError: wrong shape, different devices, an index out of range on the CPU (from the torch backend a

@@ -13,26 +13,25 @@ def knn(query: Tensor, points: Tensor, k: int, *, backend: str | None = None) ->
 
     ``index[b, m, j] = i`` means that ``points[b, i]`` is the j-th nearest to ``query[b, m]``, and
     ``sq_dist[b, m, j] = ||query[b, m] - points[b, i]||²``, the sum of the squared differences axis by axis.
-    Equally near points come in the order of their indices. A query that is itself one of the points finds
-    itself, at distance zero.
+    Equally near points are ordered by index. A query that is itself one of the points finds itself, at distance zero.
 
     Args:
-        query: (B, M, D) float16, bfloat16, float32 or float64, finite; D axes, three for xyz.
+        query: (B, M, D) float16, bfloat16, float32 or float64, finite. D is 3 for xyz.
         points: (B, N, D) of the same dtype and device.
         k: K, from 1 to N.
-        backend: a name that ``available_backends("knn")`` lists; None takes the first that runs.
+        backend: one of ``available_backends("knn")``; None picks the first that can run.
 
     Returns:
         sq_dist (B, M, K), float64 for float64 input and float32 otherwise, in the squared unit of the points,
-        and index (B, M, K) int64. Neither is differentiable: where a gradient through distances is wanted,
-        compute them again as ``(query[:, :, None] - group_points(points, index)).square().sum(-1)``.
+        and index (B, M, K) int64. Neither is differentiable. For a gradient through the distances, compute them again
+        as ``(query[:, :, None] - group_points(points, index)).square().sum(-1)``.
 
     Raises:
         ValueError: wrong shape, ``k`` above N, different devices, unknown backend.
         TypeError: wrong type or dtype.
         NotImplementedError: the named backend cannot run on these inputs.
 
-    Source: its use on point clouds, Qi et al., "PointNet++", 2017, section 3.2.
+    Source: for its use on point clouds, Qi et al., "PointNet++", 2017, section 3.2.
     """
     checks.query_and_points(query, points, axes="D")
     checks.count("k", k)

@@ -1,4 +1,4 @@
-"""Checks of ops that are a part of a layer, with its parameters."""
+"""Check the inputs of ops that fuse a part of a layer and take its parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from .checks import floating, same_device, same_kind, same_kind_or_autocast, sha
 def _parameters(
     x_name: str, x: Tensor, values: Sequence[Any], shapes: dict[str, tuple[int, ...]], why: str
 ) -> None:
-    """Require parameters of the given names and shapes beside ``x``."""
+    """Require parameters of the given names and shapes, on the device of ``x`` and of a dtype that fits it."""
     for value, (name, shape) in zip(values, shapes.items(), strict=True):
         floating(name, value)
         if tuple(value.shape) != shape:
-            raise ValueError(f"{name} has shape {shape_of(value)}, expected {shape} beside {why}")
+            raise ValueError(f"{name} has shape {shape_of(value)}, expected {shape} for {why}")
         same_kind_or_autocast(x_name, x, name, value)
 
 
@@ -27,7 +27,7 @@ def mlp(
     scale: Tensor | None,
     out: Tensor | None,
 ) -> None:
-    """Require parameters of a norm and two linear maps, and what is given besides, that fit the rows ``x``."""
+    """Require parameters of a norm and two linear maps, and optional tensors, that fit the rows ``x``."""
     floating("x", x)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"x has shape {shape_of(x)}, expected (..., C) with at least one channel")
@@ -48,28 +48,29 @@ def mlp(
             continue
         floating(name, value)
         if value.shape != x.shape:
-            raise ValueError(f"{name} has shape {shape_of(value)}, expected {shape_of(x)} as x has")
+            raise ValueError(f"{name} has shape {shape_of(value)}, expected {shape_of(x)}, the shape of x")
         same_kind_or_autocast("x", x, name, value)
     if out is not None:
         same_kind("x", x, "out", out)
         if not out.is_contiguous():
-            raise ValueError(
-                "out is not contiguous; pass out=None, or memory whose rows lie one after the other"
-            )
+            raise ValueError("out is not contiguous, expected a contiguous tensor; pass one, or out=None")
         given = [value for value in (x, update, *parameters) if value is not None]
         if torch.is_grad_enabled() and any(value.requires_grad for value in given):
-            raise ValueError("out records no gradient, and one is wanted here (see torch.inference_mode)")
+            raise ValueError(
+                "out is given and an input requires a gradient, expected one of the two; "
+                "pass out=None, or use torch.inference_mode()"
+            )
     if scale is None:
         return
     floating("scale", scale)
     if x.ndim < 2 or tuple(scale.shape) != (x.shape[0],):
         raise ValueError(
-            f"scale has shape {shape_of(scale)}, expected (B,) with the first size of x, which has shape {shape_of(x)}"
+            f"scale has shape {shape_of(scale)}, expected (B,), where B is the first size of x, of shape {shape_of(x)}"
         )
     same_device("x", x, "scale", scale)
     if scale.requires_grad:
         raise ValueError(
-            "scale requires a gradient, and none flows to it; detach it, or multiply outside the op"
+            "scale requires a gradient, but the op computes none for it; detach it, or multiply outside the op"
         )
 
 
@@ -85,7 +86,7 @@ def stream(latent_ref: Tensor, latent_val: Tensor | None, tokens: Tensor, *param
     if latent_ref.ndim != 4 or latent_ref.shape[0] not in (1, batch) or 0 in latent_ref.shape[1:]:
         raise ValueError(
             f"latent_ref has shape {shape_of(latent_ref)}, expected (B, H, M, D) or (1, H, M, D), none of them 0, "
-            f"beside tokens of shape {shape_of(tokens)}"
+            f"for tokens of shape {shape_of(tokens)}"
         )
     same_kind_or_autocast("tokens", tokens, "latent_ref", latent_ref)
     wide = latent_ref.shape[1] * latent_ref.shape[3]

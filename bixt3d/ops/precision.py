@@ -1,4 +1,4 @@
-"""The precision in which distances and softmaxes are computed, whatever the precision of the input."""
+"""Precision in which distances and softmaxes are computed."""
 
 import torch
 from torch import Tensor
@@ -10,15 +10,15 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return ``x`` in the dtype its distances are computed in."""
+    """Convert ``x`` to the dtype in which its distances are computed."""
     return x.to(accumulation_dtype(x.dtype))
 
 
 def squared_radius(radius: float, dtype: torch.dtype) -> float:
-    """Return ``radius`` squared as a distance of the same dtype would be.
+    """Square ``radius`` with the rounding of a distance of the given dtype.
 
-    The radius is rounded first and squared second, exactly what happens to a coordinate difference: a point
-    that lies ``radius`` away along an axis is then inside the ball in every precision.
+    Like a coordinate difference, the radius is rounded first and then squared. A point at distance ``radius`` along an
+    axis is therefore inside the ball in every precision.
     """
     rounded = torch.tensor(radius, dtype=dtype, device="cpu")
     return float(rounded * rounded)

@@ -21,28 +21,30 @@ def residual_mlp(
     out: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Return ``y + scale (weight2 gelu(weight1 norm(y) + bias1) + bias2)`` with ``y = x + update``, row by row.
+    """Apply a residual MLP to each row.
 
-    ``norm`` is layer normalisation with its own weight and bias, ``gelu`` the exact one, ``x Φ(x)``.
+    ``y + scale (weight2 gelu(weight1 norm(y) + bias1) + bias2)`` with ``y = x + update``, where ``norm`` is layer
+    normalisation with ``norm_weight`` and ``norm_bias``, and ``gelu`` is the exact form ``x Φ(x)``.
 
-    The backend "cpu" computes in float32 without ever writing a whole hidden layer; its gradient computes that again,
-    adds up those of the parameters over as many ranges of rows as there are threads, and has no gradient itself.
+    The backend "cpu" computes in float32 and never stores the whole hidden layer. Its backward pass recomputes the
+    hidden layer, sums the gradients of the parameters over as many ranges of rows as there are threads, and is not
+    differentiable itself.
 
     Args:
         x: (..., C) float16, bfloat16, float32 or float64.
-        norm_weight, norm_bias: (C,), of the normalisation.
-        weight1, bias1: (C', C) and (C',), as :class:`torch.nn.Linear` holds them.
+        norm_weight, norm_bias: (C,), parameters of the layer normalisation.
+        weight1, bias1: (C', C) and (C',), as in :class:`torch.nn.Linear`.
         weight2, bias2: (C, C') and (C,).
-        update: (..., C) as ``x``, what the branch before this one adds to it; None for nothing.
-        scale: (B,), B the first size of ``x``: what the branch of each sample is multiplied by, as stochastic depth
-            does. No gradient flows to it, and where it is zero nothing need be computed. None for 1.
-        eps: what the normalisation adds to the variance.
-        out: where to write, without gradient: contiguous, of the shape and dtype of ``x``, which it may be. None for
-            new memory.
-        backend: a name that ``available_backends("residual_mlp")`` lists; None takes the first that runs.
+        update: output of the preceding branch, of the shape of ``x``, added to ``x`` first. None for none.
+        scale: (B,), where B is the first size of ``x``: factor of each sample's branch, for stochastic depth. It gets
+            no gradient, and backends may skip samples where it is zero. None for 1.
+        eps: added to the variance by the normalisation.
+        out: contiguous tensor of the shape and dtype of ``x`` to write the result to, without gradient. May be ``x``
+            itself. None allocates a new one.
+        backend: one of ``available_backends("residual_mlp")``; None picks the first that can run.
 
     Returns:
-        (..., C), in the dtype of ``x``, or the wider one of the residual where autocast narrows the products.
+        (..., C), in the dtype of ``x + update``, even where autocast narrows the matrix products.
 
     Raises:
         ValueError: wrong shape, different devices, unknown backend.

@@ -1,4 +1,4 @@
-"""Bi-directional attention between latents and tokens that are normalised and mapped on the way."""
+"""Bi-directional attention fused with the layer norm and linear maps of the tokens."""
 
 from torch import Tensor
 
@@ -21,28 +21,29 @@ def stream_attention(
     eps: float = 1e-6,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Let latents attend to a stream of tokens, from its norm to its update.
+    """Normalise and map tokens, attend in both directions, and map the result to the tokens' update.
 
-    References and values of the tokens are ``norm(tokens) weightᵀ + bias``, cut into heads; then
-    :func:`bixt3d.ops.bidirectional_attention`; then ``update = what the tokens get out_weightᵀ + out_bias``.
+    References and values of the tokens are ``norm(tokens) weightᵀ + bias``, split into heads. After
+    :func:`bixt3d.ops.bidirectional_attention`, ``update = attended out_weightᵀ + out_bias``, where ``attended`` is the
+    attention output of the tokens with its heads merged.
 
-    The backend "cpu" does so for a tile of tokens at a time, in float32 and without gradient: nothing but the tokens
-    and their update goes through memory.
+    The backend "cpu" processes a tile of tokens at a time, in float32 and without gradient. Only the tokens and their
+    update are read from and written to main memory.
 
     Args:
         latent_ref, latent_val: (B, H, M, D) float16, bfloat16, float32 or float64; or (1, H, M, D), shared by all
-            clouds. Without latent values the latents alone attend, as in :func:`bixt3d.ops.latent_attention`.
+            clouds. If ``latent_val`` is None, only the latents attend, as in :func:`bixt3d.ops.latent_attention`.
         tokens: (B, N, C).
-        norm_weight, norm_bias: (C,), of the layer normalisation.
-        weight, bias: (2 H D, C) and (2 H D,), as :class:`torch.nn.Linear` holds them: references, then values.
-        out_weight, out_bias: (C, H D) and (C,); None without latent values.
+        norm_weight, norm_bias: (C,), parameters of the layer normalisation.
+        weight, bias: (2 H D, C) and (2 H D,), as in :class:`torch.nn.Linear`: references, then values.
+        out_weight, out_bias: (C, H D) and (C,); None without ``latent_val``.
         scale: factor of the similarity, 1/sqrt(D) by default.
-        eps: what the normalisation adds to the variance.
-        backend: a name that ``available_backends("stream_attention")`` lists; None takes the first that runs.
+        eps: added to the variance by the normalisation.
+        backend: one of ``available_backends("stream_attention")``; None picks the first that can run.
 
     Returns:
-        latents (B, H, M, D); the update (B, N, C), not yet added, or None without latent values; and the log-sums
-        (B, H, M) of :func:`bixt3d.ops.bidirectional_attention`.
+        latents (B, H, M, D); the update (B, N, C), to be added by the caller, or None without ``latent_val``; and the
+        log-sums (B, H, M) of :func:`bixt3d.ops.bidirectional_attention`.
 
     Raises:
         ValueError: wrong shape, different devices, unknown backend.

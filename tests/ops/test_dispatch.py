@@ -85,7 +85,7 @@ def test_a_preference_that_cannot_run_is_warned_of_once(picky, monkeypatch):
     monkeypatch.setenv("BIXT3D_PREFER", "knn=picky")
     points = grid(1, 5, 3)
     with pytest.warns(
-        UserWarning, match="BIXT3D_PREFER: knn runs without backend 'picky', which needs float64"
+        UserWarning, match="BIXT3D_PREFER: knn cannot use backend 'picky', which needs float64"
     ):
         knn(points, points, 2)
     with warnings.catch_warnings():

@@ -154,7 +154,7 @@ def test_the_order_of_the_points_does_not_matter(seed):
         (
             lambda p: farthest_point_sample(p, 2, start=torch.tensor([0, 1]).to("meta")),
             ValueError,
-            "start is on meta, expected cpu where points is",
+            "start is on meta, expected cpu, the device of points",
         ),
         (lambda p: farthest_point_sample(p, 2, start=True), TypeError, "start has type bool"),
         (

@@ -134,7 +134,7 @@ def test_gradients_equal_those_of_the_reference(backend, name):
         (
             lambda f, i, w: three_interpolate(f, i, w[:, :4]),
             ValueError,
-            r"weights has shape \(2, 4, 3\), expected \(2, 5, 3\) as index has",
+            r"weights has shape \(2, 4, 3\), expected \(2, 5, 3\), the shape of index",
         ),
         (lambda f, i, w: three_interpolate(f, i, w.long()), TypeError, "weights has dtype int64, expected"),
         (lambda f, i, w: three_interpolate(f.long(), i, w), TypeError, "features has dtype int64, expected"),

@@ -136,19 +136,23 @@ def test_the_order_of_the_points_does_not_matter(seed):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda q, p: knn(q, p, 9), ValueError, "k is 9, but points holds 8 points a cloud"),
+        (lambda q, p: knn(q, p, 9), ValueError, "k is 9, but points holds 8 points per cloud"),
         (lambda q, p: knn(q, p, 0), ValueError, "k is 0, expected at least 1"),
         (lambda q, p: knn(q, p, True), TypeError, "k has type bool, expected an int"),
         (lambda q, p: knn(q[0], p, 2), ValueError, r"query has shape \(4, 3\), expected \(B, M, D\)"),
         (lambda q, p: knn(q[:1], p, 2), ValueError, r"\(1, 4, 3\) and points has shape \(2, 8, 3\)"),
-        (lambda q, p: knn(q[..., :2], p, 2), ValueError, "same number of axes"),
+        (lambda q, p: knn(q[..., :2], p, 2), ValueError, "number of axes"),
         (lambda q, p: knn(q[..., :0], p[..., :0], 2), ValueError, r"query has shape \(2, 4, 0\), expected"),
         (
             lambda q, p: knn(q.double(), p, 2),
             TypeError,
-            "query has dtype float64, expected float32 as points",
+            "query has dtype float64, expected float32, the dtype of points",
         ),
-        (lambda q, p: knn(q.to("meta"), p, 2), ValueError, "query is on meta, expected cpu where points is"),
+        (
+            lambda q, p: knn(q.to("meta"), p, 2),
+            ValueError,
+            "query is on meta, expected cpu, the device of points",
+        ),
         (lambda q, p: knn(q, p, 2, backend="kd"), ValueError, "backend of knn 'kd'; choose one of: .*torch"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Implementations of the ops; :mod:`bixt3d.ops.dispatch` lists them. They assume checked input."""
+"""Implementations of the ops, listed in :mod:`bixt3d.ops.dispatch`. They assume checked input."""

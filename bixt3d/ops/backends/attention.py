@@ -1,7 +1,7 @@
-"""Backends of bi-directional attention: ``reference`` keeps both maps, ``sdpa`` keeps none.
+"""Backends of attention in torch: ``reference`` stores the attention maps, ``sdpa`` does not.
 
-Every function takes ``scale`` as a number and ``dropout_p`` as the probability that applies now, and returns the
-log-sums of the rows of S last, or None unless ``return_logsumexp``.
+Every backend takes ``scale`` as a number and ``dropout_p`` as the probability to apply (0 in evaluation). Its last
+result is the log-sums of the rows of S, or None without ``return_logsumexp``.
 """
 
 import torch
@@ -13,7 +13,7 @@ from .tracing import in_forward_mode
 
 
 def attention_weights(latent_ref: Tensor, token_ref: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Compute the similarities once and normalise them along either axis."""
+    """Compute the similarities once and apply a softmax along either axis."""
     # Scaling before the product keeps float16 in range.
     similarity = torch.matmul(latent_ref * scale, token_ref.mT)
     dtype = accumulation_dtype(similarity.dtype)
@@ -21,7 +21,7 @@ def attention_weights(latent_ref: Tensor, token_ref: Tensor, scale: float) -> tu
 
 
 def _logsumexp(latent_ref: Tensor, token_ref: Tensor, scale: float, wanted: bool) -> Tensor | None:
-    """Return the log-sums over tokens (B, H, M), or None where nobody wants them."""
+    """Return the log-sums over tokens (B, H, M), or None if not ``wanted``."""
     if not wanted:
         return None
     similarity = torch.matmul(latent_ref.detach() * scale, token_ref.detach().mT)
@@ -37,7 +37,7 @@ def reference(
     dropout_p: float,
     return_logsumexp: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Multiply the two maps with the values of the other side."""
+    """Multiply each of the two attention maps with the values of the other side."""
     latents_from_tokens, tokens_from_latents = attention_weights(latent_ref, token_ref, scale)
     if dropout_p > 0:
         latents_from_tokens = F.dropout(latents_from_tokens, dropout_p)
@@ -48,7 +48,7 @@ def reference(
 
 
 def sdpa_why_not(*inputs: object, **options: object) -> str | None:
-    """Say what torch's fused attention lacks."""
+    """Return why torch's fused attention cannot run now, or None."""
     return "has no forward-mode derivative" if in_forward_mode() else None
 
 
@@ -79,7 +79,7 @@ def reference_latents(
     dropout_p: float,
     return_logsumexp: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Multiply one map with the values of the tokens."""
+    """Multiply the latents' attention map with the values of the tokens."""
     weights = attention_weights(latent_ref, token_ref, scale)[0]
     if dropout_p > 0:
         weights = F.dropout(weights, dropout_p)
@@ -95,7 +95,7 @@ def sdpa_latents(
     dropout_p: float,
     return_logsumexp: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend with torch's fused attention."""
+    """Attend one way with torch's fused attention."""
     latent_ref = latent_ref.expand(token_ref.shape[0], -1, -1, -1)
     latents = F.scaled_dot_product_attention(
         latent_ref, token_ref, token_val, dropout_p=dropout_p, scale=scale

@@ -1,7 +1,7 @@
-"""Backend ``cpu``: the compiled library in ``csrc/``, called on the memory of the tensors.
+"""Backend ``cpu`` of the ops on coordinates: the compiled library in ``csrc/``, called on the memory of the tensors.
 
-It needs neither torch's headers nor its version. Distances, order and ties are those of the reference, bit for
-bit, on any number of threads and any instruction set. Calls release the interpreter lock.
+The library is independent of torch's headers and version. Distances, order and ties match the reference bit for bit,
+with any number of threads and any instruction set. Calls release the GIL.
 """
 
 import ctypes
@@ -14,29 +14,29 @@ from .. import checks
 from ..precision import squared_radius, widen
 from . import cpu_library, vectorized
 
-# The instruction sets: 0 portable, 1 AVX2, 2 AVX-512. The library lowers what the machine does not have.
+# Highest instruction set to use: 0 portable, 1 AVX2, 2 AVX-512. The library lowers it to what the machine supports.
 LEVEL = 2
-MAX_POINTS = 2**31 - 1  # indices are 32 bits wide inside the library
+MAX_POINTS = 2**31 - 1  # the library uses 32-bit indices
 
 
 def why_not(*inputs: Any, **options: Any) -> str | None:
-    """Return why these tensors, or without any why this machine, cannot be served; None where they can."""
+    """Return why the library cannot take these tensors (or run on this machine, if none are given), or None."""
     for value in checks.tensors_among(inputs, options):
         if value.device.type != "cpu":
             return "needs tensors on the CPU"
         if value.dtype == torch.float64:
             return "takes float16, bfloat16 and float32, not float64"
         if value.ndim == 3 and value.shape[1] >= MAX_POINTS:
-            return f"takes at most {MAX_POINTS - 1} points a cloud"
+            return f"takes at most {MAX_POINTS - 1} points per cloud"
     return cpu_library.load()[1]
 
 
 def call(name: str, *args: Any) -> int:
-    """Call a function of the library, tensors by the address of their memory, and return what it returns.
+    """Call a function of the library and return its result. Tensors are passed as the address of their memory.
 
     Raises:
         NotImplementedError: there is no library.
-        MemoryError: the function returned 1.
+        MemoryError: the function returned 1, since it could not allocate its work space.
     """
     library, reason = cpu_library.load()
     if library is None:
@@ -44,7 +44,9 @@ def call(name: str, *args: Any) -> int:
     plain = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in args]
     answer = getattr(library, name)(*plain, torch.get_num_threads(), LEVEL)
     if answer == 1:
-        raise MemoryError(f"{name}: no memory left for its work space; take fewer clouds or points at a time")
+        raise MemoryError(
+            f"{name}: not enough memory for its work space; pass fewer clouds or points at a time"
+        )
     return int(answer)
 
 
@@ -53,7 +55,7 @@ def _float32(x: Tensor) -> Tensor:
 
 
 def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
-    """Pass over all points for every pick, or in a large cloud over the boxes that the pick may change."""
+    """Scan all points for every pick, or in a large cloud only the boxes whose distances the pick may change."""
     points, start = _float32(points), start.contiguous()
     index = torch.empty(points.shape[0], num_samples, dtype=torch.int64)
     call("bixt3d_farthest_point_sample", points, *points.shape[:2], num_samples, start, index)
@@ -61,7 +63,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
 
 
 def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Pass over all points, or in a large cloud over the boxes that may hold a neighbour."""
+    """Scan all points, or in a large cloud only the boxes that may hold a neighbour."""
     query, points = _float32(query), _float32(points)
     sq_dist = torch.empty(query.shape[0], query.shape[1], k)
     index = torch.empty(sq_dist.shape, dtype=torch.int64)
@@ -72,7 +74,7 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int) -> Tensor:
-    """Walk through the cloud in order until the ball is full, in a large one then through the boxes it meets."""
+    """Scan the points in order until there are enough hits. In a large cloud, scan a prefix, then the nearby boxes."""
     query, points = _float32(query), _float32(points)
     index = torch.empty(query.shape[0], query.shape[1], max_neighbors, dtype=torch.int64)
     limit = squared_radius(radius, query.dtype)
@@ -83,5 +85,5 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
 
 
 def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the three nearest, and repeat the last one where the cloud has fewer."""
+    """Find the three nearest, and repeat the last one if the cloud has fewer points."""
     return vectorized.three_of(*knn(query, points, min(3, points.shape[1])))

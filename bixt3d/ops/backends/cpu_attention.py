@@ -1,7 +1,7 @@
-"""Backend ``cpu`` of bi-directional attention: one pass over the tokens each way, in the compiled library.
+"""Backend ``cpu`` of attention, in the compiled library: one pass over the tokens forward and one backward.
 
 Similarities are computed tile by tile and never written to memory, which holds O(N + M) numbers besides the inputs.
-The work is cut by cloud, head and range of tokens, never by the number of threads, so that this changes no bit.
+The work is split by cloud, head and range of tokens, never by the number of threads, so results do not depend on it.
 """
 
 import ctypes
@@ -17,14 +17,14 @@ from . import cpu, cpu_library
 from .once import differentiates_once
 
 DTYPES = (torch.bfloat16, torch.float32)
-# In the one-sided form. Above this many latents torch's attention is faster.
+# For the one-sided form: with more latents, torch's attention is faster.
 MAX_LATENTS = 256
 
 
 def why_not(*inputs: Any, dropout_p: float = 0.0, training: bool = True, **options: Any) -> str | None:
-    """Say what the library needs, or why there is none."""
+    """Return why the library cannot run on these inputs, or None."""
     if training and dropout_p > 0:
-        return "cannot drop weights (dropout_p): it holds no map"
+        return "does not support dropout (dropout_p), since it stores no attention maps"
     for x in checks.tensors_among(inputs, options):
         if x.device.type != "cpu":
             return "needs tensors on the CPU"
@@ -43,7 +43,7 @@ def attend(
     dropout_p: float,
     return_logsumexp: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Attend in both directions at once; differentiates once."""
+    """Attend in both directions at once, without second derivatives."""
     inputs = [latent_ref, latent_val, token_ref, token_val]
     if torch.is_autocast_enabled("cpu"):
         inputs = [x.to(torch.get_autocast_dtype("cpu")) for x in inputs]
@@ -54,13 +54,13 @@ def attend(
 
 
 def logsumexp(latent_sums: Tensor) -> Tensor:
-    """Return the log-sums of what the library writes: numbers r and sums over tokens of 2^(S / ln 2 - r)."""
+    """Return the log-sums, given what the library writes: a reference r and the sum over tokens of 2^(S / ln 2 - r)."""
     reference, total = latent_sums.unbind(-1)
     return (reference + total.log2()) * math.log(2)
 
 
 def latents_why_not(latent_ref: Tensor | None = None, *others: Any, **options: Any) -> str | None:
-    """Say what the library needs: besides, few latents, since a tile of tokens meets all of them."""
+    """Return why the one-sided form cannot run, or None. It limits the latents, since each tile of tokens meets all."""
     if latent_ref is not None and latent_ref.shape[2] > MAX_LATENTS:
         return f"takes at most {MAX_LATENTS} latents here, got {latent_ref.shape[2]}"
     return why_not(latent_ref, *others, **options)
@@ -74,7 +74,7 @@ def attend_latents(
     dropout_p: float,
     return_logsumexp: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Let the latents alone attend: they have values of no width to give."""
+    """Let only the latents attend, by giving them values of width zero."""
     nothing = latent_ref[..., :0]
     latents, _, logsumexp = attend(
         latent_ref, nothing, token_ref, token_val, scale, dropout_p, return_logsumexp
@@ -83,15 +83,15 @@ def attend_latents(
 
 
 def heads_inside(x: Tensor, rows: int, width: int) -> Tensor:
-    """Return an empty (B, H, rows, width) beside ``x`` (B, H, ...) that lies in memory as (B, rows, H, width).
+    """Return an empty (B, H, rows, width) tensor like ``x`` (B, H, ...), stored as (B, rows, H, width).
 
-    Whoever merges the heads afterwards then gets a view and not a copy.
+    Merging the heads afterwards then gives a view, not a copy.
     """
     return x.new_empty(x.shape[0], rows, x.shape[1], width).transpose(1, 2)
 
 
 def places(tensors: Sequence[Tensor | None]) -> tuple[Any, Any]:
-    """Return the addresses and strides of up to twelve tensors (B, H, rows, width) as the library takes them."""
+    """Return the addresses and strides of up to twelve tensors (B, H, rows, width), as the library expects them."""
     addresses, strides = [], []
     for x in tensors:
         addresses.append(None if x is None else x.data_ptr())
@@ -104,7 +104,7 @@ def places(tensors: Sequence[Tensor | None]) -> tuple[Any, Any]:
 def _call(name: str, inputs: list[Tensor], others: list[Tensor], scale: float, latent_sums: Tensor) -> None:
     """Call a function of the library with the addresses, strides and sizes of up to twelve tensors.
 
-    They are the four inputs, the two results, the gradients of these and the gradients of the inputs.
+    These are, in order, the four inputs, the two results, their gradients and the gradients of the inputs.
     """
     latent_ref, latent_val, token_ref, token_val = inputs
     batch, heads, num_tokens, width = token_ref.shape
@@ -121,7 +121,7 @@ def _call(name: str, inputs: list[Tensor], others: list[Tensor], scale: float, l
 
 
 def in_rows(x: Tensor) -> Tensor:
-    """Return ``x`` readable by the library: any strides but in the last axis."""
+    """Return ``x`` with a last axis of stride 1, as the library requires. Other strides are free."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
@@ -129,7 +129,7 @@ def in_rows(x: Tensor) -> Tensor:
 def _attend(
     latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return latents, tokens and (B, H, M, 2) numbers r and sum over tokens of 2^(S / ln 2 - r)."""
+    """Return latents, tokens and (B, H, M, 2): a reference r and the sum over tokens of 2^(S / ln 2 - r)."""
     inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
     latents, tokens, latent_sums = _empty_results(*inputs)
     _call("bixt3d_attention", inputs, [latents, tokens], scale, latent_sums)
@@ -158,18 +158,18 @@ def _attend_backward(
     latent_sums: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of the latents' references and values, and of the tokens'."""
+    """Return the gradients of the four inputs."""
     inputs = [in_rows(x) for x in (latent_ref, latent_val, token_ref, token_val)]
     results = [in_rows(x) for x in (latents, tokens, latent_grad, token_grad)]
     grads = [_rows_like(x) for x in (latent_ref, latent_val, token_ref, token_val)]
-    if token_ref.shape[0] * token_ref.shape[1] == 0:  # shared latents have entries even then
+    if token_ref.shape[0] * token_ref.shape[1] == 0:  # shared latents are not empty even then
         return grads[0].zero_(), grads[1].zero_(), grads[2], grads[3]
     _call("bixt3d_attention_backward", inputs, [*results, *grads], scale, latent_sums)
     return grads[0], grads[1], grads[2], grads[3]
 
 
 def _rows_like(x: Tensor) -> Tensor:
-    """Return memory for the gradient of ``x``, in its layout unless that does not keep rows in one piece."""
+    """Return memory for the gradient of ``x``, in the layout of ``x`` if its rows are contiguous."""
     return in_rows(torch.empty_like(in_rows(x)))
 
 

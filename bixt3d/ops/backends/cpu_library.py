@@ -1,4 +1,4 @@
-"""Load the compiled library of the CPU backend and say why it cannot be loaded."""
+"""Load the compiled library of the CPU backend, or report why it cannot be loaded."""
 
 import ctypes
 import functools
@@ -11,7 +11,7 @@ PATH = Path(__file__).with_name("_cpu.so")
 INTERFACE = 7  # bixt3d_interface() in csrc/api.cpp
 IMPORTED_IN = os.getpid()
 
-# What the functions take, a letter each: a pointer, an int64, a float, an int. Those that compute take the number of
+# Argument types of the functions, one letter each: pointer, int64, float, int. Those that compute take the number of
 # threads and the instruction set last.
 _TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 _ARGUMENTS = {
@@ -37,7 +37,7 @@ _ARGUMENTS = {
 
 @functools.cache
 def load() -> tuple[ctypes.CDLL | None, str | None]:
-    """Return the library and None, or None and the reason why there is none, a clause."""
+    """Return the library and None, or None and the reason why there is none, as a clause."""
     if not PATH.exists():
         return None, (
             "was not compiled when bixt3d was installed; install a wheel, or a C++ compiler "
@@ -52,12 +52,12 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
         return None, f"cannot be loaded ({error}); install bixt3d again"
     if library.bixt3d_interface() != INTERFACE:
         return None, "was compiled for another version of bixt3d; install bixt3d again"
-    # A process that was forked since the import has none of the threads of torch's pool.
+    # A process that was forked after the import does not have the threads of torch's pool.
     library.bixt3d_pool_of(IMPORTED_IN)
     return library, None
 
 
 @constant_when_traced
 def why_not() -> str | None:
-    """Return the reason why there is no library, a clause, or None."""
+    """Return the reason why there is no library, as a clause, or None."""
     return load()[1]

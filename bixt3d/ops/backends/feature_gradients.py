@@ -1,8 +1,8 @@
-"""Custom ops on features with gradients of any order, which every backend that has them makes here.
+"""Register a backend's functions on features as custom ops with gradients of any order.
 
-A backend gives four functions: ``gather(features, index)``, its transpose
+A backend provides four functions: ``gather(features, index)``, its transpose
 ``scatter_sum(rows, index, num_points)``, ``interpolate(features, index, weights)`` and its transpose
-``spread(rows, index, weights, num_points)``. Each is the gradient of another one of them.
+``spread(rows, index, weights, num_points)``. The gradient of each is its transpose.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,18 @@ def register(
     *,
     row_products: Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor] | None = None,
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., Tensor]]:
-    """Make the custom ops ``bixt3d::<prefix>_gather`` and so on of four functions.
+    """Register four functions as custom ops ``bixt3d::<prefix>_gather`` and so on.
 
     Args:
-        prefix: what the names of the four begin with.
+        prefix: prefix of the names of the custom ops.
         gather, scatter_sum, interpolate, spread: the functions.
-        row_products: ``(rows (B, M, C), features (B, N, C), index (B, M, 3), dtype)`` to (B, M, 3) of this dtype,
-            the product of each row with the three that the index names: the gradient of the weights.
-            Differentiable itself. None for torch's operations on gathered rows, which do since weights need a
-            gradient only where one to the points is asked for.
+        row_products: gradient of the weights, ``(rows (B, M, C), features (B, N, C), index (B, M, 3), dtype)`` to
+            (B, M, 3) of this dtype: the dot product of each row with its three indexed features. Has to be
+            differentiable itself. None uses torch operations on gathered rows, which is fast enough, since weights
+            need a gradient only if the points do.
 
     Returns:
-        What a backend runs for the ops ``gather_points``, ``group_points`` and ``three_interpolate``.
+        The functions for the ops ``gather_points``, ``group_points`` and ``three_interpolate``.
     """
 
     def op(name: str) -> Any:
@@ -66,7 +66,7 @@ def register(
     def keep_weighted(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         values, index, weights = inputs[:3]
         _, _, to_weights, *_ = ctx.needs_input_grad
-        # The values are needed for the gradient of the weights alone.
+        # Only the gradient of the weights needs the values.
         ctx.save_for_backward(values if to_weights else None, index, weights)
         ctx.num_points = values.shape[1]
 

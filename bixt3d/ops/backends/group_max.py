@@ -1,10 +1,10 @@
-"""Backends of max-pooling over groups: ``reference`` and ``torch`` in torch; ``cpu``, which keeps the winner in a byte.
+"""Backends of max-pooling over groups: ``reference`` and ``torch`` in torch, ``cpu`` in the compiled library.
 
-The gradient of ``amax`` compares all of the input with the result, counts the equal ones and divides by their number,
-in several passes over memory; the other two remember where each maximum was. Forward and backward together, on one core
-of a busy machine, 32 x 256 groups of 24 x 64 numbers: ``cpu`` is 5 to 9 times faster than ``amax`` in float32 and over
-20 times in bfloat16; 1.2 to 1.5 and 3 times faster than ``torch`` (``OMP_NUM_THREADS=1 python benchmarks/pooling.py
---rounds 5``).
+The gradient of ``amax`` (``reference``) compares the whole input with the result, counts the equal entries and divides
+by their number, in several passes over memory. The other two store the position of each maximum, ``cpu`` in one byte.
+On 32 x 256 groups of 24 x 64 numbers, forward and backward together on one core of a busy machine, ``cpu`` is 5 to 9
+times faster than ``amax`` in float32 and over 20 times in bfloat16, and 1.2 to 1.5 and 3 times faster than ``torch``
+(``OMP_NUM_THREADS=1 python benchmarks/pooling.py --rounds 5``).
 """
 
 from typing import Any
@@ -22,25 +22,25 @@ MAX_NEIGHBORS = 256
 
 
 def reference(grouped: Tensor) -> Tensor:
-    """Reduce with torch."""
+    """Pool with torch's ``amax``."""
     return grouped.amax(dim=2)
 
 
 def pooled_why_not(*inputs: Any, **options: Any) -> str | None:
-    """Say that this way is for the CPU: elsewhere, and where torch compiles, nobody has timed it against amax."""
+    """Return why this backend cannot run. It is for the CPU only, since it has not been timed elsewhere."""
     tensors = checks.tensors_among(inputs, options)
     return "needs CPU tensors" if any(x.device.type != "cpu" for x in tensors) else None
 
 
 def pooled(grouped: Tensor) -> Tensor:
-    """Pool as PointMLP's code does, with channels first."""
+    """Pool with channels first, like PointMLP's code."""
     if not grouped.numel():
-        return reference(grouped)  # torch's pooling takes no empty windows
+        return reference(grouped)  # torch's pooling rejects empty windows
     return F.adaptive_max_pool1d(grouped.flatten(0, 1).mT, 1).view(*grouped.shape[:2], -1)
 
 
 def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
-    """Say what the library needs, or why there is none."""
+    """Return why the library cannot run on these inputs, or None."""
     tensors = checks.tensors_among(inputs, options)
     if any(x.ndim == 4 and x.shape[2] > MAX_NEIGHBORS for x in tensors):
         return f"takes at most {MAX_NEIGHBORS} neighbours"
@@ -48,14 +48,14 @@ def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
 
 
 def cpu(grouped: Tensor) -> Tensor:
-    """Pass once over memory in either direction; amax is faster where no gradient will ask for the winner."""
+    """Pool in one pass over memory forward and one backward. Without a gradient, ``amax`` is faster and is used."""
     wanted = torch.is_grad_enabled() and grouped.requires_grad
     return _largest(grouped)[0] if wanted else reference(grouped)
 
 
 @torch.library.custom_op("bixt3d::cpu_group_max", mutates_args=(), device_types="cpu")
 def _largest(grouped: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest numbers (B, M, C), and as uint8 the number of the first neighbour that holds each."""
+    """Return the maxima (B, M, C) and, as uint8, the position in its group of the first neighbour that holds each."""
     num_clouds, num_groups, k, channels = grouped.shape
     rows = computed(grouped)
     out, winner = rows.new_empty(num_clouds, num_groups, channels), _winners(grouped)
@@ -76,7 +76,7 @@ def _(grouped: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("bixt3d::cpu_group_place", mutates_args=(), device_types="cpu")
 def _place(rows: Tensor, winner: Tensor, k: int) -> Tensor:
-    """Put each number of (B, M, C) back where it came from in (B, M, K, C), among zeros: the transpose."""
+    """Scatter (B, M, C) to the positions of the maxima in (B, M, K, C), zero elsewhere: the transpose of pooling."""
     num_clouds, num_groups, channels = rows.shape
     given = computed(rows)
     out = given.new_empty(num_clouds, num_groups, k, channels)

@@ -1,4 +1,4 @@
-"""Backends of the residual MLP: ``reference`` in torch, ``cpu`` in the compiled library, without a hidden layer."""
+"""Backends of the residual MLP: ``reference`` in torch, and ``cpu`` in the compiled library, without a hidden layer."""
 
 import ctypes
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ def reference(
     eps: float,
     out: Tensor | None,
 ) -> Tensor:
-    """Apply one function of torch after the other."""
+    """Apply one torch function after the other."""
     if update is not None:
         x = x + update
     normal = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
     hidden = F.linear(normal, weight1, bias1)
-    # in place where that can be: the hidden layer is what the most memory goes to
+    # in place without a gradient, since the hidden layer takes the most memory
     hidden = F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden)
     branch = F.linear(hidden, weight2, bias2)
     if scale is not None:
@@ -41,7 +41,7 @@ def reference(
 
 
 def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
-    """Say what the library needs, or why there is none."""
+    """Return why the library cannot run on these inputs, or None."""
     tensors = checks.tensors_among(inputs, options)
     if any(value.device.type != "cpu" for value in tensors):
         return "needs tensors on the CPU"
@@ -54,7 +54,7 @@ def cpu_why_not(*inputs: Any, **options: Any) -> str | None:
 
 
 def cpu(*args: Any) -> Tensor:
-    """Work on a tile of rows from the norm to the sum; differentiates once."""
+    """Compute one tile of rows at a time, from the norm to the sum, without second derivatives."""
     *inputs, out = args
     if out is None:
         return _forward(*inputs)
@@ -62,7 +62,7 @@ def cpu(*args: Any) -> Tensor:
     return out
 
 
-# What all three custom ops take, in this order.
+# Arguments that all three custom ops share, in this order.
 _INPUTS = (
     "Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, "
     "Tensor? update, Tensor? scale, float eps"
@@ -70,7 +70,7 @@ _INPUTS = (
 
 
 def _call(name: str, inputs: Sequence[Any], *others: Any) -> None:
-    """Call a function of the library with the addresses of the inputs, in the order of the op, and their sizes."""
+    """Call a function of the library with the addresses of the op's inputs, in order, and their sizes."""
     *given, eps = inputs
     tensors = [value if value is None else value.contiguous() for value in given]
     addresses = [None if value is None else value.data_ptr() for value in tensors]
@@ -108,7 +108,7 @@ _forward.register_fake(_empty_like)
     schema=f"(Tensor grad, {_INPUTS}) -> ({', '.join(['Tensor'] * 7)})",
 )
 def _backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    """Return the gradients by x, which is that by the update, and the parameters; hidden layers are computed again."""
+    """Return the gradients of x (also that of the update) and the parameters. Recomputes the hidden layer."""
     grads = _empty_grads(grad, *inputs)
     addresses = (ctypes.c_void_p * 7)(*(value.data_ptr() for value in grads))
     _call("bixt3d_residual_mlp_backward", inputs, grad.contiguous(), addresses)
@@ -124,7 +124,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    inputs = ctx.saved_tensors  # to be asked for once: a checkpoint computes them then
+    inputs = ctx.saved_tensors  # read once only: activation checkpointing recomputes them on access
     grads = _backward(grad, *inputs, ctx.eps)
     return (*grads, None if inputs[7] is None else grads[0], None, None)
 

@@ -1,7 +1,7 @@
-"""Backends of the reductions over neighbours: ``reference`` in torch, which groups first, and ``cpu``, which does not.
+"""Backends of the reductions over neighbours: ``reference`` in torch groups first, ``cpu`` does not.
 
-A compiler may fuse the reference into one kernel; eager it holds all (B, M, K, C) rows for a moment. The library reads
-every row where it lies and keeps, for the maximum, which neighbour it was in a byte.
+In eager mode the reference holds all (B, M, K, C) rows for a moment, but a compiler may fuse it into one kernel. The
+library reads every row in place and, for the maximum, stores which neighbour held it in one byte.
 """
 
 from typing import Any
@@ -16,27 +16,27 @@ from .vectorized import group_points
 
 
 def reference_sum(features: Tensor, index: Tensor) -> Tensor:
-    """Group, then add up."""
+    """Group, then sum."""
     return group_points(features, index).sum(dim=2)
 
 
 def reference_max(features: Tensor, index: Tensor) -> Tensor:
-    """Group to find the winners, then gather these alone, so that the groups are not kept for the gradient."""
-    if not (features.numel() and index.numel()):  # argmax refuses to look for a winner in nothing
+    """Group to find the maxima, then gather only these, so that the gradient does not keep the groups."""
+    if not (features.numel() and index.numel()):  # argmax rejects empty input
         return reference_sum(features, index)
     winner = group_points(features.detach(), index).argmax(dim=2)
     return features.gather(1, index.gather(2, winner))
 
 
 def max_why_not(features: Tensor | None = None, index: Tensor | None = None, **options: Any) -> str | None:
-    """Say what the library needs, or why there is none."""
+    """Return why the library cannot run on these inputs, or None."""
     if index is not None and index.shape[-1] > MAX_NEIGHBORS:
         return f"takes at most {MAX_NEIGHBORS} neighbours"
     return cpu_features.why_not(features, index)
 
 
 def cpu_max(features: Tensor, index: Tensor) -> Tensor:
-    """Read every neighbour once and write its group's maximum."""
+    """Read every neighbour once and write the maximum of each group."""
     return _largest(features, index)[0]
 
 
@@ -58,7 +58,7 @@ def _like_groups(features: Tensor, index: Tensor, dtype: torch.dtype | None = No
 
 @torch.library.custom_op("bixt3d::cpu_neighbor_sum", mutates_args=(), device_types="cpu")
 def cpu_sum(features: Tensor, index: Tensor) -> Tensor:
-    """Read every neighbour once and write its group's sum."""
+    """Read every neighbour once and write the sum of each group."""
     return _reduce(features, index, None)
 
 
@@ -67,7 +67,7 @@ cpu_sum.register_fake(_like_groups)
 
 @torch.library.custom_op("bixt3d::cpu_neighbor_max", mutates_args=(), device_types="cpu")
 def _largest(features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest numbers (B, M, C), and as uint8 the number of the first neighbour that holds each."""
+    """Return the maxima (B, M, C) and, as uint8, the position in its group of the first neighbour that holds each."""
     winner = _like_groups(features, index, torch.uint8)
     return _reduce(features, index, winner), winner
 
@@ -79,9 +79,9 @@ def _(features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("bixt3d::cpu_neighbor_scatter", mutates_args=(), device_types="cpu")
 def _scatter(rows: Tensor, index: Tensor, winner: Tensor | None, num_points: int) -> Tensor:
-    """Hand (B, M, C) rows to the neighbours of their group, (B, N, C): the transpose of the sum.
+    """Add (B, M, C) rows to all neighbours of their group, (B, N, C): the transpose of the sum.
 
-    With ``winner`` each number goes to the neighbour it came from alone: the transpose of the maximum.
+    With ``winner``, each entry goes only to the neighbour it came from: the transpose of the maximum.
     """
     return sum_uses(rows, index, None, num_points, winner)
 

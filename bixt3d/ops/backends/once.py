@@ -1,4 +1,4 @@
-"""The end of custom ops whose gradient has no gradient itself: one sentence that says what to do."""
+"""Error for second derivatives of custom ops that have only first ones."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import torch
 
 
 def differentiates_once(name: str, op: str, backend: str) -> None:
-    """Have the custom op ``bixt3d::<name>``, the gradient of ``op`` in ``backend``, refuse to be differentiated."""
+    """Make ``bixt3d::<name>``, the backward pass of ``op`` in ``backend``, raise when it is differentiated itself."""
 
     def refuse(ctx: Any, *grads: Any) -> None:
         raise NotImplementedError(
-            f"{op}: backend {backend!r} differentiates once, expected one that does so twice; set "
+            f"{op}: backend {backend!r} has no second derivatives, expected one that has; set "
             'backend="reference" on the layers before the forward pass (docs/python.md, "Second derivatives").'
         )
 

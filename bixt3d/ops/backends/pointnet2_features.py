@@ -1,10 +1,10 @@
-"""Backend ``pointnet2_ops`` of the ops on features, on request by name.
+"""Backend ``pointnet2_ops`` of the ops on features. It runs only when named.
 
-The package wants channels first, float32 and 32-bit indices, which costs two transposes, and differentiates once.
-Here its functions and what it calls in its backward passes are custom ops, each the gradient of another, of any
-order. The sums of the backward passes are atomic: their last bits change from run to run.
+The package takes channels first (at the cost of two transposes), float32 and 32-bit indices, and has only first
+derivatives. Here its forward and backward functions are custom ops, each the gradient of another, so that gradients of
+any order exist. Its backward passes use atomic sums, so their last bits vary from run to run.
 
-``group_points`` copies with ``gather_operation`` as well; ``grouping_operation`` is the same copy.
+``group_points`` uses ``gather_operation`` too, since ``grouping_operation`` makes the same copy.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def why_not(*inputs: Any, **options: Any) -> str | None:
-    """Say what the ops on features need."""
+    """Return why the ops on features cannot run, or None."""
     tensors = checks.tensors_among(inputs, options)
     for x in (*tensors[:1], *tensors[2:]):  # all but the index
         if x.dtype not in DTYPES:

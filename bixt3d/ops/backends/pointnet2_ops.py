@@ -1,10 +1,10 @@
-"""Backend ``pointnet2_ops``: the CUDA kernels of that package, where it is installed, on request by name.
+"""Backend ``pointnet2_ops``: the CUDA kernels of that package, if installed. It runs only when named.
 
-The package is unmaintained and its answers are not ours: sampling is blind around the origin, its ball is open and
-its distances fuse multiplication and addition, and it does not promise the lowest index of equally far points. What
-differs is made up for here, except for the choice between equally far points; that costs more than its kernels
-save, so nothing chooses them by itself. Here are farthest points, balls and three nearest neighbours; the ops on
-features are in :mod:`.pointnet2_features`.
+The package is unmaintained and does not follow the contract of the ops: sampling ignores points around the origin, its
+ball is open, its distances use fused multiply-adds, and it does not promise the lowest index among equally far points.
+This module corrects all but the last. The corrections cost more than the kernels save, so ``backend=None`` never
+chooses them. It covers farthest points, ball queries and three nearest neighbours. The ops on features are in
+:mod:`.pointnet2_features`.
 """
 
 import importlib.util
@@ -20,16 +20,16 @@ from . import vectorized
 from .torch_cluster import in_given_order, sq_distances_to, start_first
 
 PACKAGE = "pointnet2_ops"
-# The package leaves out points with x² + y² + z² <= 1e-3 and starts from distances of 1e10. Clouds are scaled
-# to coordinates below SCALED_EXTENT, squares of distances below 4e9, and kept beyond twice that square.
+# The package ignores points with x² + y² + z² <= 1e-3 and initialises squared distances to 1e10. So clouds are scaled
+# to coordinates below SCALED_EXTENT, with squared distances below 4e9, and kept outside of SQ_CLEARANCE, twice 1e-3.
 SCALED_EXTENT = 2.0**14
 SQ_CLEARANCE = 2e-3
-# Its distances round differently from ours, by a few units of 2⁻²⁴: a ball larger by this misses no hit of ours.
+# Its distances differ in rounding by a few units of 2⁻²⁴. A ball larger by this factor contains every hit of the op.
 WIDER_RADIUS = 1 + 2.0**-18
 
 
 def why_not(*inputs: Any, **options: Any) -> str | None:
-    """Say what every op of the package needs: itself, a CUDA device and no float64."""
+    """Return why no op of the package can run on these inputs, or None."""
     tensors = checks.tensors_among(inputs, options)
     for x in tensors:
         if x.device.type != "cuda":
@@ -47,15 +47,15 @@ def why_not(*inputs: Any, **options: Any) -> str | None:
 
 
 def clear_of_origin(points: Tensor) -> Tensor:
-    """Return (B, N, 3) float32 clouds whose points the package all accepts, congruent up to scale.
+    """Scale and shift (B, N, 3) float32 clouds so that the package ignores none of their points.
 
-    Scaling by a power of two is exact and alone carries every point beyond the forbidden ball that is more
-    than a few millionths of the cloud's extent away from the origin. A cloud with a point still nearer is
-    moved along x as well, which rounds its coordinates to 2⁻²² of the extent: picks may then differ where two
-    candidates are equally far to that precision. Nothing waits for the device.
+    Scaling by a power of two is exact. It is enough for every point that is further from the origin than a few
+    millionths of the cloud's extent. A cloud with a nearer point is also shifted along x, which rounds its coordinates
+    to 2⁻²² of the extent. Picks may then differ where two candidates are equally far to that precision. Does not
+    synchronise with the device.
     """
     extent = points.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(points.dtype).tiny)
-    # Exponents within float32's own; a cloud smaller than that is one point.
+    # Keep the exponent in the range of float32. A cloud smaller than that is one point.
     exponent = torch.floor(torch.log2(SCALED_EXTENT / extent).clamp(-120, 120)).int()
     scaled = torch.ldexp(points, exponent)
     near = (scaled.square().sum(dim=2, keepdim=True) <= SQ_CLEARANCE).any(dim=1, keepdim=True)
@@ -65,7 +65,7 @@ def clear_of_origin(points: Tensor) -> Tensor:
 
 
 def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
-    """Sample clouds that are clear of the origin and begin with their start."""
+    """Sample clouds that are clear of the origin and have their start as the first point."""
     from pointnet2_ops import pointnet2_utils
 
     if len(points) == 0:
@@ -77,7 +77,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
 
 
 def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Take its indices and compute the squares anew, which its square roots have rounded."""
+    """Take the package's indices and recompute the squared distances, which it rounds by taking square roots."""
     from pointnet2_ops import pointnet2_utils
 
     query, points = widen(query).contiguous(), widen(points).contiguous()
@@ -85,16 +85,16 @@ def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         shape = (*query.shape[:2], 3)
         return query.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=query.device)
     index = pointnet2_utils.three_nn(query, points)[1].long()
-    # It answers 0 where a cloud has no third point; ours is the last that was found.
+    # The package returns 0 where a cloud has no third point. Repeat the last one found instead.
     index = index[:, :, torch.arange(3, device=index.device).clamp(max=points.shape[1] - 1)]
     return sq_distances_to(query, points, index), index
 
 
 def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int) -> Tensor:
-    """Query a slightly larger open ball and keep what lies in the closed one.
+    """Query a slightly larger open ball and keep the points in the closed one.
 
-    The backend "torch" answers the queries without a hit, and those for which a point beyond the radius took the
-    place of a hit. Waits for the device.
+    The backend "torch" repeats the queries without a hit, and those where a point beyond the radius took the place of a
+    hit. Synchronises with the device.
     """
     from pointnet2_ops import pointnet2_utils
 
@@ -104,12 +104,12 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
         return torch.empty(shape, dtype=torch.int64, device=query.device)
     limit = squared_radius(radius, query.dtype)
     index = pointnet2_utils.ball_query(radius * WIDER_RADIUS, max_neighbors, points, query).long()
-    # It goes on with the first hit where there are no more, and its hits ascend.
+    # Hits are in ascending order, and the first one fills up the rest.
     found = torch.ones_like(index, dtype=torch.bool)
     found[:, :, 1:] = index[:, :, 1:] > index[:, :, :-1]
     hit = found & (sq_distances_to(query, points, index) <= limit)
     again = ~hit.any(dim=-1) | (found.all(dim=-1) & ~hit.all(dim=-1))
-    # The hits to the front, in order, and the first of them behind.
+    # Move the hits to the front, in order, and fill up with the first.
     index = index.masked_fill(~hit, points.shape[1]).sort(dim=-1).values
     index = torch.where(index == points.shape[1], index[:, :, :1], index)
     for b in again.any(dim=1).nonzero()[:, 0].tolist():

@@ -1,6 +1,6 @@
-"""Backend ``reference``: one point after the other, so that each line can be held against the contract.
+"""Backend ``reference``: one point after the other, so that each line can be checked against the contract.
 
-These functions define what is correct and are slow. They run on any device, on the host side of it.
+These functions define the correct result and are slow. They accept tensors on any device, but loop in Python.
 """
 
 import math
@@ -12,7 +12,7 @@ from ..precision import squared_radius, widen
 
 
 def _sq_distances(point: Tensor, points: Tensor) -> list[float]:
-    """Return the squared distance of one point (D,) to each of ``points`` (N, D), axis after axis."""
+    """Return the squared distance of one point (D,) to each of ``points`` (N, D), summed axis by axis."""
     total = torch.zeros_like(points[:, 0])
     for axis in range(points.shape[1]):
         difference = point[axis] - points[:, axis]
@@ -31,7 +31,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
             index[b, s] = picked
             to_picked = _sq_distances(cloud[picked], cloud)
             nearest = [min(pair) for pair in zip(nearest, to_picked, strict=True)]
-            picked = nearest.index(max(nearest))  # index() finds the first, the lowest of equally far ones
+            picked = nearest.index(max(nearest))  # index() returns the lowest among equally far ones
     return index
 
 
@@ -51,7 +51,7 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int) -> Tensor:
-    """Walk through the cloud in order and keep the first points inside the ball."""
+    """Scan the cloud in order and keep the first points inside the ball."""
     query, points = widen(query), widen(points)
     limit = squared_radius(radius, query.dtype)
     index = torch.empty(query.shape[0], query.shape[1], max_neighbors, dtype=torch.int64, device=query.device)
@@ -67,7 +67,7 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
 
 
 def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the three nearest, and repeat the last one where the cloud has fewer."""
+    """Find the three nearest, and repeat the last one if the cloud has fewer points."""
     sq_dist, index = knn(query, points, min(3, points.shape[1]))
     while index.shape[2] < 3:
         sq_dist = torch.cat([sq_dist, sq_dist[:, :, -1:]], dim=2)
@@ -95,7 +95,7 @@ def group_points(features: Tensor, index: Tensor) -> Tensor:
 
 
 def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Add up three weighted rows for every query."""
+    """Sum three weighted rows for every query."""
     dtype = torch.promote_types(features.dtype, weights.dtype)
     out = torch.zeros(*index.shape[:2], features.shape[2], dtype=dtype, device=features.device)
     for b in range(index.shape[0]):

@@ -1,6 +1,6 @@
-"""Backends of attention to a stream of tokens: ``reference`` in torch, ``cpu`` in the compiled library.
+"""Backends of :func:`bixt3d.ops.stream_attention`: ``reference`` in torch, ``cpu`` in the compiled library.
 
-The latter keeps neither normalised tokens nor references, values and results: see ``csrc/attention_tokens.h``.
+``cpu`` stores neither the normalised tokens nor their references, values and results (``csrc/attention_tokens.h``).
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import checks
 from . import attention, cpu, cpu_attention, cpu_library
 
-LANES = 16  # channels of the tokens and widths of the heads are multiples of it
+LANES = 16  # token channels and head widths have to be multiples of this
 
 
 def reference(
@@ -29,7 +29,7 @@ def reference(
     scale: float,
     eps: float,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Apply one function of torch after the other."""
+    """Apply one torch function after the other."""
     normal = F.layer_norm(tokens, tokens.shape[-1:], norm_weight, norm_bias, eps)
     sides = F.linear(normal, weight, bias).unflatten(-1, (2, latent_ref.shape[1], -1)).permute(2, 0, 3, 1, 4)
     ref, val = sides.unbind(0)
@@ -47,23 +47,23 @@ def cpu_why_not(
     *others: Any,
     **options: Any,
 ) -> str | None:
-    """Say what the library needs, or why there is none."""
+    """Return why the library cannot run on these inputs, or None."""
     tensors = checks.tensors_among((latent_ref, latent_val, tokens, *others), options)
     if any(value.device.type != "cpu" for value in tensors):
         return "needs tensors on the CPU"
     if any(value.dtype != torch.float32 for value in tensors) or torch.is_autocast_enabled("cpu"):
-        return "takes float32 alone, and no autocast"
+        return "takes only float32, without autocast"
     if torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
-        return "records no gradient, and one is wanted here (see torch.inference_mode)"
+        return "computes no gradient, but an input requires one (see torch.inference_mode)"
     if any(x is not None and x.shape[-1] % LANES for x in (latent_ref, tokens)):
-        return f"takes heads and tokens of a multiple of {LANES} channels"
+        return f"takes heads and tokens whose channels are a multiple of {LANES}"
     if latent_ref is not None and latent_ref.shape[2] > cpu_attention.MAX_LATENTS:
         return f"takes at most {cpu_attention.MAX_LATENTS} latents, got {latent_ref.shape[2]}"
     return cpu_library.why_not()
 
 
 def cpu_stream(*inputs: Any) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Normalise, map, attend and map again, a tile of tokens after the other."""
+    """Normalise, map, attend and map again, one tile of tokens at a time."""
     latents, update, logsumexp = _stream(*inputs)
     return latents, None if inputs[1] is None else update, logsumexp
 
@@ -82,7 +82,7 @@ def _stream(
     scale: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return latents, the update (without elements where the latents alone attend) and the log-sums."""
+    """Return latents, the update (empty if only the latents attend) and the log-sums."""
     nothing = latent_ref[..., :0]
     sides = [cpu_attention.in_rows(x) for x in (latent_ref, nothing if latent_val is None else latent_val)]
     inputs = (tokens, norm_weight, norm_bias, weight, bias, out_weight, out_bias)
@@ -104,7 +104,7 @@ def _stream(
 
 
 def _results(latent_ref: Tensor, latent_val: Tensor | None, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return memory for what the latents get, the sums of the library, and the update."""
+    """Allocate the latents' results, the sums that the library writes for them, and the tokens' update."""
     batch, (_, heads, count, width) = tokens.shape[0], latent_ref.shape
     latents = tokens.new_empty(batch, count, heads, width).transpose(1, 2)  # heads merge as a view
     update = tokens.new_empty(0 if latent_val is None else tokens.shape)

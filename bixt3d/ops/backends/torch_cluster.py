@@ -1,10 +1,9 @@
-"""Backend ``torch_cluster``: sampling and neighbours of that package, where it is installed, on request by name.
+"""Backend ``torch_cluster``: sampling and neighbours from that package, if installed. It runs only when named.
 
-It is exact, on CPU and CUDA, and never the fastest, so that nothing chooses it by itself; it is here to be
-compared with. It promises no order between equally near points, so neighbours are put in order here, and a
-query with a tie at its last neighbour is answered again by the backend "torch". Sampling takes the first of
-equally far points on the CPU; on CUDA the package leaves open which. Its ``radius`` is left out: of more hits
-than asked for it returns any, so that the lowest could be had only by asking for all, N for each query.
+It is exact on CPU and CUDA but never the fastest, and serves as a comparison. The package leaves the order of equally
+near points open, so neighbours are sorted here, and the backend "torch" repeats queries with a tie at their last
+neighbour. Among equally far points, sampling picks the first on the CPU, and an unspecified one on CUDA. Its ``radius``
+is not used: it returns an arbitrary subset of the hits, so the lowest indices would require asking for all N points.
 """
 
 import importlib.util
@@ -19,11 +18,11 @@ from ..precision import widen
 from . import vectorized
 
 PACKAGE = "torch_cluster"
-MAX_CUDA_NEIGHBORS = 99  # the package's CUDA kernel finds 100, and one more than asked for shows a tie
+MAX_CUDA_NEIGHBORS = 99  # the package's CUDA kernel finds up to 100, and one extra is needed to detect a tie
 
 
 def why_not(*inputs: Any, **options: Any) -> str | None:
-    """Say what every op of the package needs: itself, and tensors that it takes."""
+    """Return why no op of the package can run on these inputs, or None."""
     for x in checks.tensors_among(inputs, options):
         if x.device.type not in ("cpu", "cuda"):
             return f"needs tensors on the CPU or a CUDA device, got {x.device.type}"
@@ -38,31 +37,31 @@ def why_not(*inputs: Any, **options: Any) -> str | None:
 def knn_why_not(
     query: Tensor | None = None, points: Tensor | None = None, k: int | None = None, **options: object
 ) -> str | None:
-    """Say what nearest neighbours need."""
+    """Return why nearest neighbours cannot run, or None."""
     if points is not None and k is not None and points.device.type == "cuda" and k > MAX_CUDA_NEIGHBORS:
         return f"finds at most {MAX_CUDA_NEIGHBORS} neighbours on a CUDA device"
     return why_not(points)
 
 
 def _clouds_of_rows(batch: int, rows: int, device: torch.device) -> Tensor:
-    """Return which cloud each of the concatenated rows belongs to."""
+    """Return the index of the cloud that each of the concatenated rows belongs to."""
     return torch.arange(batch, device=device).repeat_interleave(rows)
 
 
 def start_first(num_points: int, start: Tensor) -> Tensor:
-    """Return (B, N) indices that bring point ``start`` to the front and leave the others in order.
+    """Return (B, N) indices that move point ``start`` to the front and keep the others in order.
 
-    The packages start at index 0; with the others in order, the lowest index stays the first of equals.
+    The packages start at index 0. Since the others stay in order, the lowest index still wins among equals.
     """
     place = torch.arange(num_points, device=start.device)
     return torch.where(place == 0, start[:, None], place - (place <= start[:, None]).long())
 
 
 def in_given_order(order: Tensor, picked: Tensor) -> Tensor:
-    """Return picks from clouds in ``order`` as indices into the clouds as they were given.
+    """Map picks from clouds reordered by ``order`` back to indices into the original clouds.
 
-    The start is picked again only when no position is left and all points are equally far, at distance zero;
-    the lowest index is then 0.
+    The start is picked again only when no position is left and all points are at distance zero. The lowest index is
+    then 0.
     """
     index = order.gather(1, picked)
     index[:, 1:].masked_fill_(picked[:, 1:] == 0, 0)
@@ -70,13 +69,13 @@ def in_given_order(order: Tensor, picked: Tensor) -> Tensor:
 
 
 def sq_distances_to(query: Tensor, points: Tensor, index: Tensor) -> Tensor:
-    """Return (B, M, K): the squared distances to the points that the index names, as every backend rounds them."""
+    """Return (B, M, K): squared distances to the indexed points, with the rounding that all backends share."""
     squares = (query[:, :, None] - vectorized.group_points(points, index)).square()
     return sum(squares.unbind(dim=-1)[1:], start=squares[..., 0])
 
 
 def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
-    """Sample the concatenated clouds, each with its start brought to the front."""
+    """Sample the concatenated clouds, each with its start moved to the front."""
     import torch_cluster
 
     batch, num_points, _ = points.shape
@@ -85,7 +84,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
     points = widen(points)
     order = start_first(num_points, start)
     turned = vectorized.gather_points(points, order).reshape(-1, 3)
-    # It takes the ceiling of N times a rounded ratio: aim at the middle below, not at the whole number.
+    # The package samples ceil(N * ratio) points. Subtracting a half keeps rounding from adding one.
     ratio = (num_samples - 0.5) / num_points
     clouds = _clouds_of_rows(batch, num_points, points.device)
     picked = torch_cluster.fps(turned, clouds, ratio, random_start=False)
@@ -93,7 +92,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
 
 
 def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Take its neighbours, compute their distances anew and put equally near ones in order."""
+    """Take the package's neighbours, recompute their distances and sort equally near ones by index."""
     import torch_cluster
 
     batch, num_queries, num_axes = query.shape

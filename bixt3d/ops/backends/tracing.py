@@ -1,4 +1,4 @@
-"""What the choice of a backend asks and tells the transforms of torch: compile, export, torch.func, forward mode."""
+"""Support for torch.compile, torch.export, torch.func and forward-mode AD in the choice of a backend."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,23 +10,23 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def constant_when_traced(function: Function) -> Function:
-    """Have torch.compile and torch.export call ``function`` while they trace and keep its result as a constant.
+    """Make torch.compile and torch.export call ``function`` while tracing and keep its result as a constant.
 
-    They trace the ops that have no custom op around them, the choice of the backend included. This is all that
-    torch.compiler.assume_constant_result does, apart from importing the compiler, and triton with it, on the spot.
+    Ops that are not wrapped in a custom op are traced together with the choice of their backend. This does the same as
+    torch.compiler.assume_constant_result, which would import the compiler, and triton with it, right away.
     """
     vars(function)["_dynamo_marked_constant"] = True
     return function
 
 
-# Neither question has a public form; torch 2.6 to 2.13 answer both.
+# There is no public API for these two checks. Both work with torch 2.6 to 2.13.
 @constant_when_traced
 def in_forward_mode() -> bool:
-    """Tell whether a level of forward-mode AD is active, as under torch.func.jvp."""
+    """Return whether a level of forward-mode AD is active, as under torch.func.jvp."""
     return forward_ad._current_level >= 0
 
 
 @constant_when_traced
 def in_transform() -> bool:
-    """Tell whether forward-mode AD or a transform of torch.func (vmap, grad, jvp, ...) is active."""
+    """Return whether forward-mode AD or a transform of torch.func (vmap, grad, jvp, ...) is active."""
     return in_forward_mode() or torch._C._are_functorch_transforms_active()

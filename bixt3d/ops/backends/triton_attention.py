@@ -1,8 +1,8 @@
-"""Backend ``triton`` of bi-directional attention: forward and backward in one pass over the tokens each.
+"""Backend ``triton`` of bi-directional attention: one pass over the tokens forward and one backward.
 
 Similarities are computed tile by tile and never written to memory, which holds O(N + M) numbers besides the
-inputs: the results, a log-sum for every row and column, and partial sums over token ranges. The kernels lie
-in :mod:`.triton_attention_kernels`, which is imported, with triton, when the op runs.
+inputs: the results, a log-sum for every row and column, and partial sums over token ranges. The kernels are in
+:mod:`.triton_attention_kernels`, which imports triton and is itself imported when the op runs.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ from .triton_runtime import ceil_div, launch, power_of_2, readable
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MAX_LATENTS = 256
 MAX_WIDTH = 128
-# Bytes of a chunk of latents, so that three of them, their gradients and the tiles of tokens stay in registers and
-# shared memory. Products of float32 are unrolled: at twice the size the backward kernel took two minutes to compile.
+# Size in bytes of a chunk of latents, such that three chunks, their gradients and the tiles of tokens fit registers and
+# shared memory. Float32 products are unrolled: at twice the size, the backward kernel took two minutes to compile.
 CHUNK_BYTES = 16384
 CHUNK_BYTES_FLOAT32 = 8192
 MAX_CHUNK = 128
@@ -33,15 +33,13 @@ def why_not(
     training: bool = True,
     **options: Any,
 ) -> str | None:
-    """Say what the kernels need: their tiles have an upper size, and dropout is not among what they do."""
+    """Return why the kernels cannot run on these inputs, or None."""
     if training and dropout_p > 0:
-        return (
-            "cannot drop weights (dropout_p): it never holds a whole map, and draws no mask again in backward"
-        )
+        return "does not support dropout (dropout_p), since it stores no attention maps"
     tensors = checks.tensors_among((latent_ref, *others), options)
     for x in tensors:
         if x.dtype == torch.float64:
-            return "computes in float32 and refuses float64"
+            return "takes float16, bfloat16 and float32, not float64"
         if x.shape[3] > MAX_WIDTH:
             return f"takes heads of at most {MAX_WIDTH} channels, got {x.shape[3]}"
     if latent_ref is not None and latent_ref.shape[2] > MAX_LATENTS:
@@ -58,7 +56,7 @@ def attend(
     dropout_p: float,
     return_logsumexp: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Attend in both directions at once; differentiates once."""
+    """Attend in both directions at once, without second derivatives."""
     kind = token_ref.device.type
     inputs = [latent_ref, latent_val, token_ref, token_val]
     if torch.is_autocast_enabled(kind):
@@ -68,17 +66,17 @@ def attend(
 
 
 def _rows_in_one_piece(x: Tensor) -> Tensor:
-    """Return ``x`` readable by the kernels: any strides but in the last axis."""
+    """Return ``x`` with a last axis of stride 1, as the kernels require. Other strides are free."""
     return in_rows(readable(x))
 
 
 def _strides(x: Tensor) -> tuple[int, int, int]:
-    """Return the strides of batch, head and row; of the batch zero where all clouds share one entry."""
+    """Return the strides of batch, head and row. That of the batch is zero if all clouds share one entry."""
     return (0 if x.shape[0] == 1 else x.stride(0)), x.stride(1), x.stride(2)
 
 
 class _Plan:
-    """How the work is cut: sizes, chunks of latents, ranges of tokens."""
+    """How the work is split: sizes, chunks of latents, ranges of tokens."""
 
     def __init__(self, latent_ref: Tensor, latent_val: Tensor, token_ref: Tensor, token_val: Tensor):
         self.batch, self.heads, self.num_tokens, self.ref_width = token_ref.shape
@@ -93,7 +91,8 @@ class _Plan:
         fitting = min(MAX_CHUNK if size < 4 else MAX_CHUNK // 2, chunk_bytes // (widest * size))
         self.latents = min(power_of_2(self.num_latents, at_least=16), fitting)
         self.chunks = ceil_div(self.num_latents, self.latents)
-        # With these tiles and warps no kernel spills at the sizes of the configs (tests/ops/test_triton_compiles.py).
+        # With these tiles and warps, no kernel spills registers at the sizes of the configs
+        # (tests/ops/test_triton_compiles.py).
         roomy = widest <= 64 and triton_runtime.multiplies_from_shared_memory(token_ref.device)
         self.tokens = 16 if size == 4 else 64 if roomy else 32
         self.num_warps = 8 if size == 4 or self.latents * widest >= 4096 else 4
@@ -101,12 +100,12 @@ class _Plan:
         programs = self.batch * self.heads * self.chunks
         wanted = min(tiles, ceil_div(triton_runtime.programs_to_fill(token_ref.device), max(1, programs)))
         tiles_each = ceil_div(tiles, wanted)
-        self.splits = ceil_div(tiles, tiles_each)  # none of them is empty
+        self.splits = ceil_div(tiles, tiles_each)  # so that no range is empty
         self.tokens_each = tiles_each * self.tokens
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        return self.batch * self.heads, self.splits, self.chunks  # only the first axis goes beyond 65,535
+        return self.batch * self.heads, self.splits, self.chunks  # only the first axis may exceed 65,535
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -157,7 +156,7 @@ def _attend(
     latents, tokens, latent_lse, token_lse = _empty_results(*inputs)
     if plan.batch * plan.heads == 0:
         return latents.to(dtype), tokens.to(dtype), latent_lse, token_lse
-    # What one program finishes is written in place, the rest as float32 parts.
+    # Results that one program completes are written in place, others as float32 parts to be joined.
     latent_parts, latent_part_lse = latents[None], latent_lse[None]
     if plan.splits > 1:
         latent_parts = _parts(token_ref, plan.splits, plan.num_latents, plan.token_width, torch.float32)
@@ -238,7 +237,7 @@ def _attend_backward(
 
 
 def _added_up(parts: Tensor, like: Tensor) -> Tensor:
-    """Add (P, B, H, R, D) parts up, over the clouds too where they share one entry."""
+    """Sum (P, B, H, R, D) parts, also over the clouds if they share one entry."""
     if parts.shape[0] == 1 and parts.shape[1] == like.shape[0]:
         return parts[0].to(like.dtype)
     return parts.sum(dim=(0, 1) if like.shape[0] == 1 else 0).reshape(like.shape).to(like.dtype)

@@ -1,14 +1,14 @@
-"""Triton kernels of bi-directional attention; :mod:`.triton_attention` alone imports this file.
+"""Triton kernels of bi-directional attention. Only :mod:`.triton_attention` imports this file.
 
-One program holds a chunk of the latents of one cloud and head and walks once through a range of its tokens.
-A tile of tokens meets the whole chunk, so that the softmax over latents is complete within the tile, while
-the softmax over tokens is rescaled as the walk goes on. Two things may be in parts afterwards: latent results
-of several token ranges, and token results of several chunks where there are more latents than one chunk
-holds. Parts are joined in a fixed order; no kernel uses atomics.
+One program holds a chunk of the latents of one cloud and head and iterates once over a range of its tokens. Each tile
+of tokens meets the whole chunk, so the softmax over latents is complete within the tile, while the softmax over tokens
+is rescaled from tile to tile (online softmax). Two results may be partial afterwards: those of the latents, for
+several token ranges, and those of the tokens, for several chunks of latents. Parts are joined in a fixed order, and no
+kernel uses atomics.
 
-Products are in float32 throughout for float32 inputs ("ieee": tf32 would cost ten bits of the result) and
-have float32 sums for half ones; softmax statistics are float32. Every tensor comes with strides of batch,
-head and row, and its last axis in one piece; a batch stride of zero shares latents among all clouds.
+Products of float32 inputs are full float32 ("ieee": tf32 would cost ten bits of the result). Products of half-precision
+inputs accumulate in float32, and softmax statistics are float32. Every tensor comes with strides of batch, head and
+row, and a contiguous last axis. A batch stride of zero shares latents among all clouds.
 """
 
 import triton
@@ -17,7 +17,7 @@ import triton.language as tl
 
 @triton.jit
 def _load(base, rows, num_rows, row_stride, width, BLOCK: tl.constexpr):
-    """Load (rows, width) of a matrix, zeros outside of it."""
+    """Load a (rows, width) block of a matrix, with zeros outside of it."""
     columns = tl.arange(0, BLOCK)
     inside = (rows < num_rows)[:, None] & (columns < width)[None, :]
     return tl.load(base + rows[:, None].to(tl.int64) * row_stride + columns[None, :], mask=inside, other=0.0)
@@ -25,7 +25,7 @@ def _load(base, rows, num_rows, row_stride, width, BLOCK: tl.constexpr):
 
 @triton.jit
 def _store(base, value, rows, num_rows, row_stride, width, BLOCK: tl.constexpr):
-    """Store what of a (rows, width) block lies inside the matrix."""
+    """Store the part of a (rows, width) block that lies inside the matrix."""
     columns = tl.arange(0, BLOCK)
     inside = (rows < num_rows)[:, None] & (columns < width)[None, :]
     target = base + rows[:, None].to(tl.int64) * row_stride + columns[None, :]
@@ -43,10 +43,10 @@ def attend(
 ):  # fmt: skip
     """Attend in both directions between a chunk of latents and a range of tokens.
 
-    Grid: (B·H, token ranges S, latent chunks C). Reads the chunk's references and values once and those of the
-    range's tokens once; writes latent results (S, B, H, M, D'') with log-sums (S, B, H, M) and token results
-    (C, B, H, N, D') with log-sums (C, B, H, N). Tokens outside the cloud are zeros, hence of similarity zero:
-    they take part in the softmax over latents, whose result is not stored, and not in the one over tokens.
+    Grid: (B·H, token ranges S, latent chunks C). Reads the references and values of the chunk and of the range's tokens
+    once. Writes latent results (S, B, H, M, D'') with log-sums (S, B, H, M) and token results (C, B, H, N, D') with
+    log-sums (C, B, H, N). Tokens outside the cloud are loaded as zeros, so their similarity is zero. Their softmax over
+    latents is not stored, and they are masked in the softmax over tokens.
     """
     split, chunk = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     num_pairs = tl.num_programs(0).to(tl.int64)
@@ -98,8 +98,8 @@ def join(
 ):  # fmt: skip
     """Join results over parts of a softmax: ``out = sum_p exp(part_lse[p] - lse) parts[p]``.
 
-    Grid: (B·H times blocks of rows). Reads (P, B, H, R, D) parts and (P, B, H, R) log-sums twice, writes the
-    (B, H, R, D) result and ``lse = log sum_p exp(part_lse[p])``, parts in order.
+    Grid: (B·H times blocks of rows). Reads the parts (P, B, H, R, D) once and their log-sums (P, B, H, R) twice, in
+    order. Writes the result (B, H, R, D) and ``lse = log sum_p exp(part_lse[p])``.
     """
     blocks = tl.cdiv(num_rows, ROWS)
     pair = (tl.program_id(0) // blocks).to(tl.int64)
@@ -136,10 +136,10 @@ def attend_backward(
     LATENTS: tl.constexpr, TOKENS: tl.constexpr,
     REF: tl.constexpr, LATENT_VAL: tl.constexpr, TOKEN_VAL: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Differentiate both directions in one walk through a range of tokens.
+    """Differentiate both directions in one pass over a range of tokens.
 
-    With ``P = exp(S - latent_lse)``, the weights of the tokens, and ``Q = exp(S - token_lse)``, those of the
-    latents, both computed again from the saved log-sums::
+    With ``P = exp(S - latent_lse)``, the softmax over tokens, and ``Q = exp(S - token_lse)``, the softmax over latents,
+    both recomputed from the saved log-sums::
 
         dP = latent_grad token_valᵀ        D_row = sum over D'' of latent_grad * latent_out  (latent_delta)
         dQ = latent_val token_gradᵀ        D_col = sum over M of Q * dQ = sum over D' of token_grad * token_out
@@ -147,11 +147,11 @@ def attend_backward(
         d token_val = Pᵀ latent_grad       d latent_val = Q token_grad
         d token_ref = scale dSᵀ latent_ref d latent_ref = scale dS token_ref
 
-    Grid: (B·H, token ranges S, latent chunks C). Reads everything on the side of the latents once a program
-    and on the side of the tokens once a chunk; writes latent gradients (S, B, H, M, ·) and token gradients
-    (C, B, H, N, ·), to be added up over S and C. With all latents in one chunk (WHOLE) a tile knows D_col by
-    itself, to the bit that cancels against dQ, and token_out is not read. P and Q are zero outside, unlike in
-    the forward pass, since sums over tokens run through them.
+    Grid: (B·H, token ranges S, latent chunks C). Reads the tensors of the latents once per program and those of the
+    tokens once per chunk. Writes latent gradients (S, B, H, M, ·) and token gradients (C, B, H, N, ·), to be summed
+    over S and C. With all latents in one chunk (WHOLE), each tile computes D_col itself, with rounding that cancels
+    exactly against dQ, and token_out is not read. Unlike in the forward pass, P and Q are masked to zero outside of the
+    cloud, since sums over tokens run over them.
     """
     split, chunk = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     pair = tl.program_id(0).to(tl.int64)

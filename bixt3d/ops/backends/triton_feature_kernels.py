@@ -1,6 +1,6 @@
-"""Triton kernels that look rows up and add rows up; :mod:`.triton_features` alone imports this file.
+"""Triton kernels that gather and sum rows. Only :mod:`.triton_features` imports this file.
 
-Sums are in float32, in float64 where an input is, and in one fixed order: no kernel uses atomics.
+Sums are in float32 (float64 if an input is) and in a fixed order. No kernel uses atomics.
 """
 
 import triton
@@ -11,9 +11,9 @@ import triton.language as tl
 def copy_rows(
     features, index, out, num_points, num_rows, num_channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Copy ``out[b, r] = features[b, index[b, r]]``, a block of rows and channels a program.
+    """Copy ``out[b, r] = features[b, index[b, r]]``, one block of rows and channels per program.
 
-    Reads (B, R) indices once for every block of channels and R rows of C numbers, writes (B, R, C).
+    Reads the (B, R) indices once per block of channels, and R rows of C numbers per cloud. Writes (B, R, C).
     """
     blocks = tl.cdiv(num_rows, ROWS)
     cloud = (tl.program_id(0) // blocks).to(tl.int64)
@@ -31,9 +31,9 @@ def interpolate_rows(
     features, index, weights, out, num_points, num_rows, num_channels,
     DTYPE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Add up three weighted rows of (B, N, C) features for each of (B, R) rows, in ``DTYPE``.
+    """Sum three weighted rows of (B, N, C) features for each of (B, R) rows, in ``DTYPE``.
 
-    Reads three indices, weights and rows for every row, writes it once.
+    Reads three indices, weights and rows for every row, and writes the row once.
     """
     blocks = tl.cdiv(num_rows, ROWS)
     cloud = (tl.program_id(0) // blocks).to(tl.int64)
@@ -56,12 +56,12 @@ def sum_uses(
     rows, weights, order, first, out, num_channels,
     NEIGHBORS: tl.constexpr, WEIGHTED: tl.constexpr, DTYPE: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Add up what every use of a point hands back to it, in ``DTYPE``; one program a point.
+    """Sum the rows of all uses of a point, in ``DTYPE``, one program per point and block of channels.
 
-    ``order`` holds the places of the flattened index sorted by the point they name, and those of point p are
-    ``order[first[p]:first[p + 1]]``, so that a program walks through its own uses in a fixed order and nobody
-    else writes to its row. Place e belongs to row ``e // NEIGHBORS``. Reads each row of ``rows`` NEIGHBORS
-    times, writes (B, N, C) once.
+    ``order`` holds the positions in the flattened index, sorted by the point they refer to. Those of point p are
+    ``order[first[p]:first[p + 1]]``, so each program iterates over the uses of its point in a fixed order and is the
+    only one to write that row. Position e belongs to row ``e // NEIGHBORS``. Reads each row of ``rows`` NEIGHBORS
+    times, and writes (B, N, C) once.
     """
     point = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -82,9 +82,10 @@ def multiply_rows(
     rows, features, index, out, num_points, num_rows, num_channels,
     DTYPE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Compute ``out[b, r, j] = rows[b, r] · features[b, index[b, r, j]]``, j of three, in ``DTYPE``.
+    """Compute ``out[b, r, j] = rows[b, r] · features[b, index[b, r, j]]`` for j = 0, 1, 2, in ``DTYPE``.
 
-    Reads each row three times (twice of them from the cache) and three looked-up ones, writes three numbers.
+    For each row, reads the row three times (two of them from the cache) and the three indexed rows, and writes three
+    numbers.
     """
     blocks = tl.cdiv(num_rows, ROWS)
     cloud = (tl.program_id(0) // blocks).to(tl.int64)

@@ -1,9 +1,9 @@
-"""Backend ``triton`` of the ops on features, each with a backward pass that is one of them again.
+"""Backend ``triton`` of the ops on features. The backward pass of each is again one of them.
 
-Gathering and adding up are each other's transpose, so that every gradient, of whatever order, runs through
-the same few custom ops. Nothing is atomic: an index is sorted once in the backward pass and the uses of each
-point are added up in order, so results are the same in every run. The kernels are in
-:mod:`.triton_feature_kernels`, which loads triton and is imported when an op runs.
+Gathering and summing are each other's transpose, so gradients of any order use the same few custom ops. Instead of
+atomic sums, the backward pass sorts the index once and sums the uses of each point in order, so results are the same in
+every run. The kernels are in :mod:`.triton_feature_kernels`, which imports triton and is itself imported when an op
+runs.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ COPIED = (*FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32
 def rows_why_not(
     features: Tensor | None = None, index: Tensor | None = None, **options: object
 ) -> str | None:
-    """Say what looking up rows needs."""
+    """Return why gathering rows cannot run on these inputs, or None."""
     if features is not None and features.dtype not in COPIED:
         return f"copies floats, integers and bools, not {checks.dtype_name(features.dtype)}"
     return triton_runtime.why_not(features)
@@ -44,7 +44,7 @@ def _sum_dtype(*inputs: Tensor) -> Any:
 
 
 def _launch_sum_uses(rows: Tensor, index: Tensor, weights: Tensor | None, num_points: int) -> Tensor:
-    """Return (B, N, C): what the (B, R, C) rows hand to the points that (B, R·K) ``index`` names."""
+    """Sum the (B, R, C) rows into (B, N, C), each into the K points that (B, R·K) ``index`` lists for it."""
     from . import triton_feature_kernels as kernels
 
     num_clouds, num_rows, num_channels = rows.shape
@@ -53,7 +53,7 @@ def _launch_sum_uses(rows: Tensor, index: Tensor, weights: Tensor | None, num_po
     out = rows.new_empty(num_clouds, num_points, num_channels)
     if out.numel() == 0:
         return out.to(dtype)
-    # Clouds one after the other; 32 bits where they do, since sorting takes its time by the bit.
+    # Number the points of all clouds consecutively, in 32 bits if possible, since a radix sort takes time per bit.
     total = num_clouds * num_points
     key_dtype = torch.int32 if total < 2**31 else torch.int64
     clouds = torch.arange(num_clouds, device=index.device)[:, None] * num_points
@@ -111,7 +111,7 @@ def _interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 
 
 def _spread(rows: Tensor, index: Tensor, weights: Tensor, num_points: int) -> Tensor:
-    """Hand each row to the three points it was made of, by their weights: the transpose of interpolation."""
+    """Add each row, weighted, to the three points it was interpolated from: the transpose of interpolation."""
     return _launch_sum_uses(rows, index.flatten(1), weights, num_points)
 
 

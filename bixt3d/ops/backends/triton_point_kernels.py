@@ -1,8 +1,8 @@
-"""Triton kernels of the ops on coordinates; :mod:`.triton_points` launches them and alone imports this file.
+"""Triton kernels of the ops on coordinates. Only :mod:`.triton_points` imports this file.
 
-Coordinates come one axis after the other, (B, D, N), so that neighbouring threads read neighbouring numbers.
-All kernels are launched without the fusing of multiplications and additions: a fused one rounds differently,
-and with it which of two equally near points counts as the nearer. No kernel uses atomics.
+Coordinates are stored axes first, (B, D, N), so that neighbouring threads read neighbouring numbers. All kernels are
+launched without fused multiply-adds, which round differently and could change which of two equally near points counts
+as the nearer. No kernel uses atomics.
 """
 
 import triton
@@ -11,17 +11,17 @@ import triton.language as tl
 
 @triton.jit
 def _lowest_index_of_largest(value, index):
-    """Return the largest of ``value`` and the lowest index that has it, whatever the order of reduction."""
+    """Return the lowest index that has the largest ``value``, whatever the order of the reduction."""
     largest = tl.max(value, axis=0)
     return tl.min(tl.where(value == largest, index, 2147483647), axis=0)
 
 
 @triton.jit
 def farthest_in_registers(points, start, index, num_points, num_samples, BLOCK: tl.constexpr):
-    """Pick the samples of one cloud; one program a cloud, the cloud held in registers.
+    """Pick the samples of one cloud that fits in registers, one program per cloud.
 
-    Reads (B, 3, N) points once and three numbers for every pick, writes (B, S) int64. BLOCK covers all points,
-    so that a pick costs one reduction over the program's threads and no traffic beyond the pick itself.
+    Reads (B, 3, N) points once and three numbers for every pick, and writes (B, S) int64. BLOCK covers all points, so a
+    pick costs one reduction over the program's threads and no memory traffic beyond the pick itself.
     """
     cloud = tl.program_id(0).to(tl.int64)
     points += cloud * 3 * num_points
@@ -46,11 +46,11 @@ def farthest_in_registers(points, start, index, num_points, num_samples, BLOCK: 
 
 @triton.jit
 def farthest_in_memory(points, start, nearest, index, num_points, num_samples, BLOCK: tl.constexpr):
-    """Pick the samples of one cloud that registers cannot hold; one program a cloud.
+    """Pick the samples of one cloud that does not fit in registers, one program per cloud.
 
-    Reads (B, 3, N) points and reads and writes (B, N) distances, which start as infinity, once for every pick,
-    mostly out of the cache; writes (B, S) int64. Every thread keeps the best of its own points while it walks
-    through the tiles, so that a pick costs one reduction and not one for each tile.
+    For every pick, reads (B, 3, N) points and reads and writes (B, N) distances, which start at infinity, mostly in the
+    cache. Writes (B, S) int64. Every thread keeps the best of its own points over all tiles, so a pick costs one
+    reduction in total and not one per tile.
     """
     cloud = tl.program_id(0).to(tl.int64)
     points += cloud * 3 * num_points
@@ -83,7 +83,7 @@ def farthest_in_memory(points, start, nearest, index, num_points, num_samples, B
 
 @triton.jit
 def _sq_distances(query, points, rows, columns, num_queries, num_points, num_axes):
-    """Return the (rows, columns) squared distances, summed axis after axis; out of range they mean nothing."""
+    """Return the (rows, columns) squared distances, summed axis by axis. Values out of range are undefined."""
     row_inside, column_inside = rows < num_queries, columns < num_points
     difference = (
         tl.load(query + rows, mask=row_inside, other=0.0)[:, None]
@@ -104,13 +104,13 @@ def nearest_k(
     query, points, sq_dist, index, num_queries, num_points, num_axes, k,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Keep the ``k`` nearest of ROWS queries while walking through the points of their cloud.
+    """Keep the ``k`` nearest points of ROWS queries while iterating over the points of their cloud.
 
-    Reads (B, D, M) queries and (B, D, N) points in float32, writes (B, M, K) distances and indices; the
-    distances in between never leave the registers. WIDTH, a power of two, covers ``k``: a tile of as many
-    points is sorted one way and the list of the best the other way, and the smaller of each pair are the best
-    of both. A tile without a point nearer than the last of every list is left out, most of them later on.
-    Distance and index make one 64-bit key, so that no two are equal and ties fall to the lowest index.
+    Reads (B, D, M) queries and (B, D, N) points in float32, and writes (B, M, K) distances and indices. All other
+    distances stay in registers. WIDTH is a power of two, at least ``k``. Each tile of WIDTH points is sorted in
+    descending order and the list of the nearest in ascending order, so that the elementwise minimum gives the nearest
+    of both. A tile is skipped if none of its points is nearer than the last in the list of its query, as most are later
+    on. Distance and index form one 64-bit key, so no two keys are equal and ties go to the lowest index.
     """
     blocks = tl.cdiv(num_queries, ROWS)
     cloud = (tl.program_id(0) // blocks).to(tl.int64)
@@ -124,7 +124,7 @@ def nearest_k(
     for first in range(0, num_points, WIDTH):
         columns = first + rank
         total = _sq_distances(query, points, rows, columns, num_queries, num_points, num_axes)
-        # The bits of a float that is not negative sort like an integer.
+        # The bits of a non-negative float sort like an integer.
         key = (total.to(tl.int32, bitcast=True).to(tl.int64) << 32) | columns[None, :].to(tl.int64)
         key = tl.where((columns < num_points)[None, :] & (rows < num_queries)[:, None], key, none)
         if tl.max((tl.min(key, axis=1) < last).to(tl.int32), axis=0) > 0:
@@ -141,10 +141,10 @@ def nearest_k(
 def nearest_three(
     query, points, sq_dist, index, num_queries, num_points, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    """Keep the three nearest of ROWS queries while walking through the points of their cloud.
+    """Keep the three nearest points of ROWS queries while iterating over the points of their cloud.
 
-    Reads (B, 3, M) queries and (B, 3, N) points, writes (B, M, 3) distances and indices. Three is few enough
-    to take the smallest out of a tile three times and to insert it by comparing; that works in float64 too.
+    Reads (B, 3, M) queries and (B, 3, N) points, and writes (B, M, 3) distances and indices. For three, it is cheap to
+    extract the smallest of a tile three times and insert each by comparison, which also works in float64.
     """
     blocks = tl.cdiv(num_queries, ROWS)
     cloud = (tl.program_id(0) // blocks).to(tl.int64)
@@ -166,7 +166,7 @@ def nearest_three(
             d = tl.min(tl.where(left, total, float("inf")), axis=1)
             i = tl.min(tl.where(left & (total == d[:, None]), columns[None, :], none), axis=1)
             left = left & (columns[None, :] != i[:, None])
-            # Indices only rise from here on: an equal distance goes behind. None at all goes nowhere.
+            # Indices only increase, so an equal distance is inserted behind. If none is left, nothing is inserted.
             found = i != none
             b0 = found & ((d < d0) | (i0 == none))
             b1 = found & ((d < d1) | (i1 == none))
@@ -177,7 +177,7 @@ def nearest_three(
             i1 = tl.where(b0, i0, tl.where(b1, i, i1))
             d0 = tl.where(b0, d, d0)
             i0 = tl.where(b0, i, i0)
-    # A cloud of one or two points: what was found last is repeated.
+    # In a cloud of one or two points, repeat the last one found.
     d1 = tl.where(i1 == none, d0, d1)
     i1 = tl.where(i1 == none, i0, i1)
     d2 = tl.where(i2 == none, d1, d2)
@@ -197,11 +197,11 @@ def first_in_ball(
     query, points, limit, index, num_queries, num_points, num_neighbors,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write the first points within the radius of ROWS queries, then fill up what is missing.
+    """Write the first points within the radius of ROWS queries, then fill up the remaining places.
 
-    Reads (B, 3, M) queries, (B, 3, N) points and the squared radius, as a tensor because a number would come
-    as float32; writes (B, M, K) int64. A running count gives each hit its place, and the walk ends as soon as
-    every query has its ``num_neighbors``.
+    Reads (B, 3, M) queries, (B, 3, N) points and the squared radius, which is a tensor because Triton passes numbers as
+    float32. Writes (B, M, K) int64. A running count gives each hit its place, and the loop ends as soon as every query
+    has ``num_neighbors`` hits.
     """
     blocks = tl.cdiv(num_queries, ROWS)
     cloud = (tl.program_id(0) // blocks).to(tl.int64)
@@ -212,7 +212,7 @@ def first_in_ball(
     target = (cloud * num_queries + rows) * num_neighbors
     sq_radius = tl.load(limit)
     none: tl.constexpr = 2147483647
-    # Rows that do not exist count as served.
+    # Rows out of range count as complete.
     count = tl.where(row_inside, 0, num_neighbors)
     first_hit = tl.full((ROWS,), none, tl.int32)
     nearest = tl.full((ROWS,), float("inf"), query.dtype.element_ty)

@@ -1,6 +1,6 @@
-"""Backend ``triton`` of the ops on coordinates: one launch each, no matrix of distances in memory.
+"""Backend ``triton`` of the ops on coordinates: one launch each, without a distance matrix in memory.
 
-The kernels are in :mod:`.triton_point_kernels`, which loads triton and is imported when an op runs.
+The kernels are in :mod:`.triton_point_kernels`, which imports triton and is itself imported when an op runs.
 """
 
 import math
@@ -12,22 +12,22 @@ from ..precision import squared_radius, widen
 from . import triton_runtime
 from .triton_runtime import ceil_div, launch, power_of_2
 
-# Up to here a float32 cloud stays in the registers of one program: four numbers a point, 8 points a thread. With more,
-# or more than half as many in float64, they spill.
+# Largest float32 cloud that fits in the registers of one program: four numbers per point, 8 points per thread. With
+# more points, or more than half as many in float64, registers spill.
 REGISTER_POINTS = 8192
 TILE_POINTS = 4096
-MAX_NEIGHBORS = 128  # the lists of nearest_k live in registers
-LIST_ELEMENTS = 1024  # of one program of nearest_k, over all its queries
+MAX_NEIGHBORS = 128  # nearest_k keeps its lists in registers
+LIST_ELEMENTS = 1024  # list entries per program of nearest_k, over all its queries
 ROWS, COLUMNS = 16, 64
 
 
 def _axes_first(x: Tensor) -> Tensor:
-    """Return (B, D, N) contiguous, in the dtype distances are computed in."""
+    """Return ``x`` as contiguous (B, D, N), in the dtype in which distances are computed."""
     return widen(x).mT.contiguous()
 
 
 def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
-    """Sample all clouds in one launch, one program a cloud."""
+    """Sample all clouds in one launch, one program per cloud."""
     from . import triton_point_kernels as kernels
 
     num_clouds, num_points, _ = points.shape
@@ -55,16 +55,16 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
 def knn_why_not(
     query: Tensor | None = None, points: Tensor | None = None, k: int | None = None, **options: object
 ) -> str | None:
-    """Say what nearest neighbours need: a float32 distance and an index make one 64-bit key."""
+    """Return why nearest neighbours cannot run, or None. Keys of 64 bits hold a float32 distance and an index."""
     if points is not None and points.dtype == torch.float64:
-        return "computes distances in float32 and refuses float64 points"
+        return "takes float16, bfloat16 and float32, not float64"
     if k is not None and k > MAX_NEIGHBORS:
         return f"keeps at most {MAX_NEIGHBORS} neighbours"
     return triton_runtime.why_not(points)
 
 
 def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Keep a sorted list for every query while walking through its cloud."""
+    """Keep a sorted list for every query while iterating over its cloud."""
     from . import triton_point_kernels as kernels
 
     num_clouds, num_queries, num_axes = query.shape
@@ -84,7 +84,7 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep three neighbours for every query while walking through its cloud."""
+    """Keep three neighbours for every query while iterating over its cloud."""
     from . import triton_point_kernels as kernels
 
     num_clouds, num_queries, _ = query.shape
@@ -102,7 +102,7 @@ def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int) -> Tensor:
-    """Count the hits of every query in order until it has enough."""
+    """Collect the hits of every query in order until it has enough."""
     from . import triton_point_kernels as kernels
 
     num_clouds, num_queries, _ = query.shape

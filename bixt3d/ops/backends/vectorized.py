@@ -1,4 +1,4 @@
-"""Backend ``torch``: whole batches in a few tensor operations, on any device torch knows."""
+"""Backend ``torch``: whole batches in a few tensor operations, on any device that torch supports."""
 
 import math
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from ..precision import squared_radius, widen
 
-# Distances are held for a block of queries at a time. On a CPU a block that stays in the cache is twice as
-# fast as one that does not (32 clouds of 1024 points, 512 queries: 156 ms against 315 ms); elsewhere large
-# blocks keep the device busy, and 2^24 elements are 64 MiB of distances.
+# Distances are held for one block of queries at a time. On a CPU, a block that fits in the cache is twice as fast as
+# one that does not (32 clouds of 1024 points, 512 queries: 156 ms against 315 ms). On other devices, large blocks keep
+# the device busy. 2^24 elements are 64 MiB of distances.
 CPU_BLOCK_ELEMENTS = 2**17
 BLOCK_ELEMENTS = 2**24
 
 
 def _blocks(query: Tensor, points: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield (clouds, queries) slices that cover all queries with a bounded number of distances each."""
+    """Yield pairs of slices (clouds, queries) that cover all queries, with a bounded number of distances each."""
     num_clouds, num_queries, _ = query.shape
     if num_clouds == 0 or num_queries == 0:
         return
@@ -30,10 +30,10 @@ def _blocks(query: Tensor, points: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _sq_distances(query: Tensor, points: Tensor) -> Tensor:
-    """Return (B, M, N) squared distances of (B, M, D) and (B, N, D).
+    """Return (B, M, N) squared distances between (B, M, D) and (B, N, D).
 
-    Products and sums are separate operations on purpose: a fused multiply-add rounds differently, and with it
-    which of two equally near points counts as the nearer.
+    Products and sums are separate operations on purpose: a fused multiply-add rounds differently and could change which
+    of two equally near points counts as the nearer.
     """
     total = (query[:, :, 0, None] - points[:, None, :, 0]).square_()
     for axis in range(1, query.shape[2]):
@@ -42,7 +42,7 @@ def _sq_distances(query: Tensor, points: Tensor) -> Tensor:
 
 
 def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Tensor:
-    """Keep every point's distance to the nearest pick and pick where it is largest."""
+    """Keep each point's distance to its nearest pick, and pick the point where it is largest."""
     num_clouds, num_points, _ = points.shape
     index = torch.empty(num_clouds, num_samples, dtype=torch.int64, device=points.device)
     if num_clouds == 0:
@@ -58,15 +58,15 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: Tensor) -> Te
         for axis in range(1, axes.shape[0]):
             to_picked.add_(scratch[axis])
         torch.minimum(nearest, to_picked, out=nearest)
-        # Of equal values max returns the first, hence the lowest index; it is twice as fast as argmax here.
+        # Among equal values, max returns the lowest index. It is twice as fast as argmax here.
         picked = nearest.max(dim=1, keepdim=True).indices
     return index
 
 
 def _smallest(sq_dist: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the ``k`` smallest of each row, ascending, ties by lowest index.
+    """Return the ``k`` smallest values of each row in ascending order, and their indices. Ties are ordered by index.
 
-    topk leaves the order of equal values open, so the index becomes part of the value: the bits of a
+    topk leaves the order of equal values open, so value and index are combined in a 64-bit key. The bits of a
     non-negative float32 sort like an integer, and with the index in the lower half no two keys are equal.
     """
     if sq_dist.dtype == torch.float64:
@@ -79,11 +79,11 @@ def _smallest(sq_dist: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Select from a block of distances at a time."""
+    """Select the nearest from one block of distances at a time."""
     query, points = widen(query), widen(points)
     sq_dist = query.new_empty(query.shape[0], query.shape[1], k)
     index = torch.empty(sq_dist.shape, dtype=torch.int64, device=query.device)
-    points = points.mT.contiguous().mT  # each axis in one piece: the distances read it N at a time
+    points = points.mT.contiguous().mT  # each axis contiguous, since distances are computed axis by axis
     for clouds, queries in _blocks(query, points):
         block = _sq_distances(query[clouds, queries], points[clouds])
         sq_dist[clouds, queries], index[clouds, queries] = _smallest(block, k)
@@ -101,7 +101,7 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
     for clouds, queries in _blocks(query, points):
         block = _sq_distances(query[clouds, queries], points[clouds])
         hits_so_far = (block <= limit).cumsum(dim=-1, dtype=torch.int32)
-        # The place where the count first reaches j is the j-th hit; N means that there is none.
+        # The j-th hit is where the count first reaches j, or N if there is none.
         found = torch.searchsorted(hits_so_far, numbers.expand(*block.shape[:2], -1).contiguous())
         first = found[..., :1]
         first = torch.where(first == num_points, block.argmin(dim=-1, keepdim=True), first)
@@ -110,7 +110,7 @@ def ball_query(query: Tensor, points: Tensor, radius: float, max_neighbors: int)
 
 
 def three_nn(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the three nearest, and repeat the last one where the cloud has fewer."""
+    """Find the three nearest, and repeat the last one if the cloud has fewer points."""
     return three_of(*knn(query, points, min(3, points.shape[1])))
 
 
@@ -124,15 +124,15 @@ def three_of(sq_dist: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gather_points(features: Tensor, index: Tensor) -> Tensor:
-    """Gather rows; unlike flat indexing, which is faster, ``torch.gather`` refuses to leave its cloud."""
+    """Gather rows. Flat indexing is faster, but only ``torch.gather`` rejects indices that leave their cloud."""
     return features.gather(1, index[:, :, None].expand(-1, -1, features.shape[2]))
 
 
 def group_points(features: Tensor, index: Tensor) -> Tensor:
-    """Gather the rows of all neighbours and split them into groups again."""
+    """Gather the rows of all neighbours and split them into groups."""
     return gather_points(features, index.flatten(1)).reshape(*index.shape, features.shape[2])
 
 
 def three_interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Weight the three gathered rows and add them up."""
+    """Sum the three gathered rows with their weights."""
     return (group_points(features, index) * weights[..., None]).sum(dim=2).to(features.dtype)
