@@ -1,4 +1,4 @@
-"""Building blocks of BiXT: encodings, attention, blocks and affine grouping."""
+"""Building blocks of BiXT: positional encoding, attention, transformer blocks and affine grouping."""
 
 from .affine_grouping import AffineGrouping
 from .attention import BidirectionalCrossAttention, CrossAttention, SelfAttention

@@ -1,4 +1,4 @@
-"""Affine grouping of PointMLP."""
+"""Affine grouping, as in PointMLP."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Groups(NamedTuple):
 
     Attributes:
         centers: ``(B, S, 3)`` xyz of the anchors.
-        anchor_index: ``(B, S)`` int64, or None where every point is its own anchor, in order.
+        anchor_index: ``(B, S)`` int64, or None if every point is an anchor, in order.
         neighbor_index: ``(B, S, K)`` int64.
-        grouped: ``(B, S, K, 2C [+ 3])`` normalised residuals, then the anchor's raw features.
+        grouped: ``(B, S, K, 2C [+ 3])`` normalised residuals, followed by the anchor's raw features.
     """
 
     centers: Tensor
@@ -31,13 +31,13 @@ class Groups(NamedTuple):
 
 
 class ProjectedGroups(NamedTuple):
-    """A linear map of local groups, in the two summands it is made of: ``per_point[neighbour] + per_anchor[anchor]``.
+    """A linear map of local groups, stored as two summands: ``per_point[neighbour] + per_anchor[anchor]``.
 
     Attributes:
         centers, anchor_index, neighbor_index: see :class:`Groups`.
-        per_point: ``(B, N, W)``, what each point brings to every group it is in.
-        per_anchor: ``(B, S, W)``, what each anchor adds to all neighbours of its group.
-        degree: ``(B, N)`` float32, the number of groups each point is in.
+        per_point: ``(B, N, W)``, the summand of each point, in every group that contains it.
+        per_anchor: ``(B, S, W)``, the summand of each anchor, for all neighbours of its group.
+        degree: ``(B, N)`` float32, the number of groups that contain each point.
     """
 
     centers: Tensor
@@ -49,7 +49,7 @@ class ProjectedGroups(NamedTuple):
 
     @property
     def grouped(self) -> Tensor:
-        """The projection of every neighbour, ``(B, S, K, W)``."""
+        """The linear map of every neighbour, ``(B, S, K, W)``. Computed on each access."""
         return group_points(self.per_point, self.neighbor_index) + self.per_anchor.unsqueeze(2)
 
 
@@ -63,13 +63,13 @@ class AffineGrouping(nn.Module):
         grouped[s, j]  = concat(alpha * normalised + beta, raw features of the anchor s)
 
     The standard deviation is one unbiased scalar per sample. Anchors are farthest points, starting at
-    point 0; with ``reduction=1`` every point is an anchor. Each anchor's own point is among its neighbours.
+    point 0. With ``reduction=1`` every point is an anchor. Each anchor is one of its own neighbours.
 
     Args:
         channels: feature channels C.
         num_neighbors: K, at most the number of points.
         reduction: the number of anchors is ``N // reduction``.
-        normalize: what a residual is taken from: ``"anchor"`` or ``"center"`` (the group's mean).
+        normalize: what to subtract for the residual, ``"anchor"`` or ``"center"`` (the mean of the group).
         use_xyz: append the neighbours' xyz to their features before normalising.
 
     Raises:
@@ -105,7 +105,7 @@ class AffineGrouping(nn.Module):
     def _locate(
         self, points: Tensor, features: Tensor, neighbor_index: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor]:
-        """Find anchors and neighbours; returns centers, both indices, values, the anchors' values and raw."""
+        """Return centers, anchor and neighbour index, values, the anchors' values and the anchors' raw features."""
         anchor_index = None
         centers, raw = points, features
         if self.reduction > 1:
@@ -126,8 +126,8 @@ class AffineGrouping(nn.Module):
         Args:
             points: xyz, ``(B, N, 3)``.
             features: ``(B, N, C)``, differentiable.
-            neighbor_index: ``(B, N, K)`` from an earlier call on the same points with ``reduction=1``, to
-                save finding the same neighbours again.
+            neighbor_index: ``(B, N, K)`` from an earlier call on the same points, to avoid searching again. Only used
+                with ``reduction=1``.
         """
         centers, anchor_index, neighbor_index, values, origin, raw = self._locate(
             points, features, neighbor_index
@@ -135,7 +135,7 @@ class AffineGrouping(nn.Module):
         residual = group_points(values, neighbor_index)
         center = residual.mean(dim=2) if self.normalize == "center" else origin
         residual = residual - center.unsqueeze(2)
-        # the sum of squares over millions of residuals needs float32 whatever the autocast
+        # a sum of squares over millions of residuals needs float32, even under autocast
         wide = torch.promote_types(residual.dtype, torch.float32)
         std = residual.to(wide).flatten(1).std(dim=1).to(residual.dtype).view(-1, 1, 1, 1)
         normalised = residual / (std + STD_EPS) * self.alpha + self.beta
@@ -145,19 +145,19 @@ class AffineGrouping(nn.Module):
     def project(
         self, points: Tensor, features: Tensor, linear: nn.Linear, neighbor_index: Tensor | None = None
     ) -> ProjectedGroups:
-        """Group and apply a linear map: ``linear(self(...).grouped)`` without ever making ``grouped``.
+        """Compute ``linear(self(...).grouped)`` without materialising the groups.
 
-        A linear map of a residual is the difference of two maps, so it runs once for each point instead of
-        once for each of its K groups, and nothing of size ``(B, S, K, ...)`` is made before somebody asks for
-        the result's ``grouped``. The standard deviation follows from sums over the neighbours in the same way;
-        its cancellation is harmless because the values are centred first and summed in float32.
+        A linear map of a residual is the difference of two linear maps. It is therefore applied once per point, not
+        once per neighbour of each group, and nothing of size ``(B, S, K, ...)`` is computed until the result's
+        ``grouped`` is accessed. The standard deviation is likewise computed from sums over neighbours. Cancellation is
+        harmless there, because the values are centred first and summed in float32.
 
         Args:
-            points, features, neighbor_index: as in the call itself.
+            points, features, neighbor_index: as in :meth:`forward`.
             linear: map from ``out_channels`` to any width W.
 
         Returns:
-            groups whose ``grouped`` is the projection, ``(B, S, K, W)``.
+            Groups whose ``grouped`` is ``(B, S, K, W)``.
         """
         centers, anchor_index, neighbor_index, values, origin, raw = self._locate(
             points, features, neighbor_index
@@ -195,17 +195,17 @@ def map_groups(
     linear: nn.Module,
     neighbor_index: Tensor | None = None,
 ) -> Groups | ProjectedGroups:
-    """Group and map: ``linear(grouping(...).grouped)``, by :meth:`AffineGrouping.project` where both are plain.
+    """Compute ``linear(grouping(...).grouped)``, with :meth:`AffineGrouping.project` if both modules are plain.
 
-    Else both modules are called, so that adapters, quantisation, pruning and hooks do what they are there for.
+    Otherwise both modules are called, so that adapters, quantisation, pruning and hooks take effect.
 
     Args:
-        grouping: an :class:`AffineGrouping`, or what stands in its place.
-        points, features, neighbor_index: as in its call.
+        grouping: an :class:`AffineGrouping` or its replacement.
+        points, features, neighbor_index: as in :meth:`AffineGrouping.forward`.
         linear: map of the last axis to any width W.
 
     Returns:
-        groups whose ``grouped`` is ``(B, S, K, W)``; :class:`ProjectedGroups` have not made it.
+        Groups whose ``grouped`` is ``(B, S, K, W)``. :class:`ProjectedGroups` compute it only on access.
     """
     if (
         isinstance(grouping, AffineGrouping)
@@ -218,7 +218,7 @@ def map_groups(
 
 
 def _degree(neighbor_index: Tensor, num_points: int) -> Tensor:
-    """Count the groups that each of N points is in: ``(B, S, K)`` -> ``(B, N)`` float32, whole numbers."""
+    """Count the groups that contain each of N points: ``(B, S, K)`` -> ``(B, N)`` float32, whole numbers."""
     places = neighbor_index.flatten(1)
     ones = torch.ones(places.shape, device=places.device)
     return ones.new_zeros(places.shape[0], num_points).scatter_add(1, places, ones)

@@ -1,4 +1,4 @@
-"""Attention modules: bi-directional cross-attention and the one-directional kinds beside it."""
+"""Attention modules: bi-directional cross-attention, one-sided cross-attention and self-attention."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .initial import init_linear
 
 
 class AttentionMaps(NamedTuple):
-    """Softmaxed attention of one layer, averaged over nothing: every head is kept.
+    """Attention weights of one layer after the softmax, for each head.
 
     Attributes:
         latents_from_tokens: ``(B, H, M, N)``, sums to 1 over the N tokens.
-        tokens_from_latents: ``(B, H, N, M)``, sums to 1 over the M latents; None in a one-sided layer.
+        tokens_from_latents: ``(B, H, N, M)``, sums to 1 over the M latents. None in a one-sided layer.
     """
 
     latents_from_tokens: Tensor
@@ -31,17 +31,17 @@ def _heads_divide(attention_dim: int, num_heads: int) -> None:
 
 
 def _split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """``(B, N, parts*H*D)`` -> ``parts`` tensors ``(B, H, N, D)``."""
+    """Split ``(B, N, parts*H*D)`` into ``parts`` tensors ``(B, H, N, D)``."""
     return x.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _merge_heads(x: Tensor) -> Tensor:
-    """``(B, H, N, D)`` -> ``(B, N, H*D)``."""
+    """Merge the heads of ``(B, H, N, D)`` into ``(B, N, H*D)``."""
     return x.transpose(1, 2).flatten(2)
 
 
 def _options(attention: Any) -> dict[str, Any]:
-    # what a module's own settings say to its op
+    # options of the op, from the settings of the module
     return {"dropout_p": attention.dropout, "training": attention.training, "backend": attention.backend}
 
 
@@ -54,14 +54,14 @@ class BidirectionalCrossAttention(nn.Module):
         latents_out = softmax over tokens(S) V_tokens
         tokens_out  = softmax over latents(S^T) V_latents
 
-    each followed by an output map of its own: four maps where two cross-attentions need six.
+    each followed by its own linear output map. This takes four linear maps where two cross-attentions take six.
 
     Args:
         latent_dim, token_dim: widths of the two streams.
-        num_heads: number of heads H; must divide ``attention_dim``.
-        attention_dim: width of references and values over all heads; ``latent_dim`` by default.
-        dropout: probability with which an attention weight is dropped in training.
-        backend: backend of :func:`bixt3d.ops.bidirectional_attention`; None picks the fastest.
+        num_heads: number of heads H. Has to divide ``attention_dim``.
+        attention_dim: width of references and values over all heads. ``latent_dim`` by default.
+        dropout: probability of dropping an attention weight in training.
+        backend: backend of :func:`bixt3d.ops.bidirectional_attention`. None picks the first that can run.
 
     Raises:
         ValueError: ``num_heads`` does not divide ``attention_dim``.
@@ -97,13 +97,13 @@ class BidirectionalCrossAttention(nn.Module):
         """Exchange information between the streams.
 
         Args:
-            latents: ``(B, M, latent_dim)``, or ``(1, M, latent_dim)`` to serve the whole batch.
+            latents: ``(B, M, latent_dim)``, or ``(1, M, latent_dim)`` to share them across the batch.
             tokens: ``(B, N, token_dim)``.
             return_attention: also compute the attention maps, at the cost of ``(B, H, M, N)`` memory.
 
         Returns:
-            ``(B, M, latent_dim)`` and ``(B, N, token_dim)`` updates, to be added by the caller, and the
-            maps or None.
+            Updates ``(B, M, latent_dim)`` and ``(B, N, token_dim)``, to be added by the caller, and the attention maps
+            or None.
         """
         latent_side, token_side = self.latent_side(latents), self._token_side(tokens)
         latent_out, token_out = bidirectional_attention(*latent_side, *token_side, **_options(self))
@@ -115,14 +115,14 @@ class BidirectionalCrossAttention(nn.Module):
         return _split_heads(self.latent_ref_val(latents), 2, self.num_heads)
 
     def attend_to_part(self, latent_side: Sequence[Tensor], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Exchange with a part of the tokens; return what :func:`bixt3d.ops.stream_attention` does."""
+        """Exchange information with a part of the tokens. Returns the same as :func:`bixt3d.ops.stream_attention`."""
         latent_out, token_out, logsumexp = bidirectional_attention(
             *latent_side, *self._token_side(tokens), return_logsumexp=True, **_options(self)
         )
         return latent_out, self._token_update(token_out), logsumexp
 
     def latent_update(self, latent_out: Tensor) -> Tensor:
-        """Turn what the latents got, ``(B, H, M, D)``, into their update."""
+        """Compute the latents' update from their attention output ``(B, H, M, D)``."""
         return self.latent_proj(_merge_heads(latent_out))
 
     @property
@@ -138,17 +138,20 @@ class BidirectionalCrossAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Let one stream read another; the other is not changed.
+    """Let one stream attend to another, which is not changed.
 
-    The one-sided last layer of a BiXT classifier (query: latents, needing no value map), each half of
-    sequential two-way attention, and the read of a Perceiver are all this module.
+    Used for the one-sided last layer of a BiXT classifier (the latents are the queries), for each half of sequential
+    two-way attention, and for the cross-attention of a Perceiver.
 
     Args:
         query_dim, context_dim: widths of the stream that is updated and of the one that is read.
-        num_heads: number of heads H; must divide ``attention_dim``.
-        attention_dim: width over all heads; ``query_dim`` by default.
-        dropout: probability with which an attention weight is dropped in training.
-        backend: backend of :func:`bixt3d.ops.latent_attention`; None picks the fastest.
+        num_heads: number of heads H. Has to divide ``attention_dim``.
+        attention_dim: width over all heads. ``query_dim`` by default.
+        dropout: probability of dropping an attention weight in training.
+        backend: backend of :func:`bixt3d.ops.latent_attention`. None picks the first that can run.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``attention_dim``.
 
     Source: Vaswani et al. 2017, section 3.2; Hiller et al., BiXT (arXiv 2402.12138), section 2.3.
     """
@@ -177,10 +180,10 @@ class CrossAttention(nn.Module):
     def forward(
         self, query: Tensor, context: Tensor, *, return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Read ``(B, N, context_dim)`` with ``(B or 1, M, query_dim)``.
+        """Attend to the context ``(B, N, context_dim)`` with the queries ``(B or 1, M, query_dim)``.
 
         Returns:
-            ``(B, M, query_dim)`` update, and the weights ``(B, H, M, N)`` or None.
+            The update ``(B, M, query_dim)``, and the attention weights ``(B, H, M, N)`` or None.
         """
         (q,), (k, v) = self.latent_side(query), self._token_side(context)
         out = latent_attention(q, k, v, **_options(self))
@@ -188,23 +191,23 @@ class CrossAttention(nn.Module):
         return self.latent_update(out), weights
 
     def latent_side(self, query: Tensor) -> tuple[Tensor, ...]:
-        """Return queries ``(B or 1, H, M, D)`` alone."""
+        """Return the queries ``(B or 1, H, M, D)``, in a tuple of one."""
         return _split_heads(self.query(query), 1, self.num_heads)
 
     def attend_to_part(self, latent_side: Sequence[Tensor], context: Tensor) -> tuple[Tensor, None, Tensor]:
-        """Read a part of the context; return what :func:`bixt3d.ops.stream_attention` does."""
+        """Attend to a part of the context. Returns the same as :func:`bixt3d.ops.stream_attention`."""
         out, logsumexp = latent_attention(
             *latent_side, *self._token_side(context), return_logsumexp=True, **_options(self)
         )
         return out, None, logsumexp
 
     def latent_update(self, out: Tensor) -> Tensor:
-        """Turn what was read, ``(B, H, M, D)``, into the update."""
+        """Compute the update from the attention output ``(B, H, M, D)``."""
         return self.proj(_merge_heads(out))
 
     @property
     def token_maps(self) -> tuple[nn.Module, ...]:
-        """The linear map of what is read."""
+        """The linear map of the context."""
         return (self.key_val,)
 
     def _token_side(self, context: Tensor) -> tuple[Tensor, ...]:
@@ -215,11 +218,14 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention over the latents.
 
     Args:
-        dim: width of the stream.
-        num_heads: number of heads; must divide ``dim``.
-        dropout: probability with which an attention weight is dropped in training.
+        dim: width of the latents.
+        num_heads: number of heads. Has to divide ``dim``.
+        dropout: probability of dropping an attention weight in training.
 
     Shape: ``(B, M, dim)`` -> ``(B, M, dim)``.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``dim``.
 
     Source: Vaswani et al. 2017, section 3.2.
     """
@@ -235,7 +241,7 @@ class SelfAttention(nn.Module):
         self.apply(init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend within ``(B, M, dim)``."""
+        """Let the M latents of each cloud attend to each other."""
         q, k, v = _split_heads(self.qkv(x), 3, self.num_heads)
         out = latent_attention(q, k, v, **_options(self))
         return self.proj(_merge_heads(out))

@@ -1,8 +1,8 @@
-"""Transformer blocks of the BiXT encoder and of the attention types it is compared with.
+"""Transformer blocks of the BiXT encoder, and of the attention types it is compared with.
 
-A *cross* layer connects the two streams, ``(latents, tokens) -> (latents, tokens, maps)``; an
-:class:`EncoderBlock` adds self-attention of the latents. The three ``*_cross`` functions build the cross
-layer of one attention type and are what a config names.
+A *cross* layer connects the two streams: ``(latents, tokens) -> (latents, tokens, maps)``. An :class:`EncoderBlock`
+adds self-attention of the latents. Each of the three ``*_cross`` functions builds the cross layer of one attention
+type, to be named in a config.
 
 Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.3 and tables 1a and A1.
 """
@@ -19,7 +19,7 @@ from .residual import Branch, ResidualMLP, norm
 
 
 class LatentSelfAttention(nn.Module):
-    """Self-attention and MLP over the latents, each with norm and residual.
+    """Self-attention and MLP over the latents, each with a norm and a residual.
 
     Shape: ``(B, M, dim)`` -> ``(B, M, dim)``.
     """
@@ -47,7 +47,7 @@ class LatentSelfAttention(nn.Module):
 
 
 class SequentialCross(nn.Module):
-    """Two independent cross-attentions: latents read tokens, then tokens read the updated latents."""
+    """Two separate cross-attentions: latents attend to tokens, then tokens attend to the updated latents."""
 
     def __init__(
         self, latent_dim: int, token_dim: int, *, num_heads: int, attention_dim: int | None = None, **options
@@ -71,20 +71,20 @@ class SequentialCross(nn.Module):
 
 
 class CrossFactory(Protocol):
-    """What builds the cross layer of a block; a config completes it with ``_partial_: true``."""
+    """Callable that builds the cross layer of a block. Configs use ``_partial_: true`` for it."""
 
     def __call__(self, latent_dim: int, token_dim: int, *, one_sided: bool, **options) -> nn.Module:
         """Build one cross layer."""
 
 
 def bidirectional_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **options) -> nn.Module:
-    """Build the cross layer of BiXT; one-sided it is a :class:`LatentUpdate`.
+    """Build the cross layer of BiXT: a :class:`BidirectionalCross`, or a :class:`LatentUpdate` if one-sided.
 
     Args:
         latent_dim, token_dim: widths of the two streams.
-        one_sided: update only the latents (last layer of a classifier).
-        **options: of :class:`BidirectionalCross`. ``backend="triton"`` has no one-sided form: a one-sided layer
-            takes whichever backend runs.
+        one_sided: update only the latents, as in the last layer of a classifier.
+        **options: options of :class:`BidirectionalCross`. A one-sided layer replaces ``backend="triton"``, which has
+            no one-sided form, by None.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 2.3.
     """
@@ -96,19 +96,21 @@ def bidirectional_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **o
 
 
 def sequential_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **options) -> nn.Module:
-    """Build a sequential two-way cross layer; one-sided it is a :class:`LatentUpdate`.
+    """Build a sequential two-way cross layer: a :class:`SequentialCross`, or a :class:`LatentUpdate` if one-sided.
 
-    Args and source: as :func:`bidirectional_cross`; tables 1a and A1 of the paper ("sequential").
+    For the arguments and the source, see :func:`bidirectional_cross`. In tables 1a and A1 of the paper, this is
+    "sequential".
     """
     layer = LatentUpdate if one_sided else SequentialCross
     return layer(latent_dim, token_dim, **options)
 
 
 def iterative_cross(latent_dim: int, token_dim: int, *, one_sided: bool, **options) -> nn.Module:
-    """Build the read of a Perceiver: the latents read the tokens, which are never updated.
+    """Build the cross-attention of a Perceiver: the latents attend to the tokens, which are never updated.
 
-    Args and source: as :func:`bidirectional_cross`; Jaegle et al., Perceiver (2021), section 3.2.
-    ``one_sided`` is accepted for the common signature and changes nothing.
+    For the arguments, see :func:`bidirectional_cross`. ``one_sided`` is accepted for the common signature and ignored.
+
+    Source: as :func:`bidirectional_cross`; Jaegle et al., Perceiver (2021), section 3.2.
     """
     return LatentUpdate(latent_dim, token_dim, **options)
 
@@ -133,7 +135,7 @@ class EncoderBlock(nn.Module):
     ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
         """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens.
 
-        ``overwrite`` is of :class:`BidirectionalCross`; other cross layers leave the tokens' memory alone.
+        ``overwrite`` is passed on to a :class:`BidirectionalCross`. Other cross layers never overwrite the tokens.
         """
         options = {"overwrite": overwrite} if type(self.cross) is BidirectionalCross else {}
         latents, tokens, maps = self.cross(latents, tokens, return_attention=return_attention, **options)

@@ -1,6 +1,6 @@
-"""Work on so many tokens at a time: what is made in between is bounded, and on a CPU stays in its caches.
+"""Process tokens in chunks, which bounds the memory of intermediate results and, on a CPU, keeps them in the caches.
 
-Only in evaluation without gradient: a gradient needs everything anyway, and in a compiled or exported graph a loop
+Only in evaluation without gradient: a gradient keeps everything anyway, and in a compiled or exported graph a loop
 would fix the number of tokens.
 """
 
@@ -16,34 +16,35 @@ from torch import Tensor, nn
 from ..ops import join_latents
 from .plain import is_known_inside, is_plain
 
-# Tokens at a time on the CPU. What is made of them then lies in memory that has been used before, partly in the
-# caches. The naive classifier on one cloud of 32,768 points, two threads: 1,140 ms, with 2,048 tokens 1,271, with 8,192
-# 1,238 and with all 1,316 (float32).
+# Default chunk on the CPU. Intermediate results then reuse memory, part of it in the caches. For one cloud of 32,768
+# points in float32, the naive classifier takes 1,140 ms with two threads. With chunks of 2,048 tokens it takes
+# 1,271 ms, of 8,192 tokens 1,238 ms, and with all tokens at once 1,316 ms.
 CPU_CHUNK = 4096
 
 
 class Chunked(nn.Module):
-    """A layer that can take ``chunk`` tokens at a time, counted over all clouds.
+    """Base class of layers that can process ``chunk`` tokens at a time, counted over all clouds.
 
     Attributes:
-        chunk: None for :data:`CPU_CHUNK` on the CPU and all tokens elsewhere.
+        chunk: tokens at a time. None for :data:`CPU_CHUNK` on the CPU and for all tokens elsewhere.
     """
 
     chunk: int | None = None
 
     def chunk_size(self, tokens: Tensor, kinds: dict[nn.Module, type[nn.Module]]) -> int | None:
-        """Return how many of the tokens ``(B, N, C)`` to take at a time; None for all, as one who watches wants.
+        """Return how many of the tokens ``(B, N, C)`` to process at a time, or None for all.
 
-        So does a module of one's own inside, which may look at whole clouds.
-        ``kinds`` are the modules whose own call would be passed over in chunks, which :func:`is_plain` has to allow.
+        All tokens are processed at once in training, with gradients and while compiling. The same holds if a module of
+        the layer has a hook, or is defined outside of the toolkit and torch and so may look at whole clouds. ``kinds``
+        are the modules that are not called themselves for chunks, which :func:`is_plain` has to allow.
         """
-        # in training, stochastic depth draws once for each cloud
+        # in training, stochastic depth draws once per cloud
         size = None if self.training else _tokens_each(tokens, self.chunk)
         return size if size is not None and is_plain(kinds) and is_known_inside(self) else None
 
 
 def _tokens_each(tokens: Tensor, chunk: int | None) -> int | None:
-    """Return how many of the tokens ``(B, N, C)`` to take at a time, or None where they go through at once."""
+    """Return how many of the tokens ``(B, N, C)`` to process at a time, or None for all."""
     if chunk is None and tokens.device.type == "cpu":
         chunk = CPU_CHUNK
     if chunk is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -52,14 +53,15 @@ def _tokens_each(tokens: Tensor, chunk: int | None) -> int | None:
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None) -> Tensor:
-    """Apply a function of every token alone to ``chunk`` tokens at a time.
+    """Apply a tokenwise function to ``chunk`` tokens at a time.
 
     ``out[b, n] = function(x)[b, n]``.
 
     Args:
-        function: ``(B, n, C)`` -> ``(B, n, C')`` for any B and n, without randomness; chunks come as one long cloud.
+        function: maps each token independently, ``(B, n, C)`` -> ``(B, n, C')`` for any B and n, without randomness.
+            Chunks are passed as one cloud.
         x: ``(B, N, C)``.
-        chunk: as in :class:`Chunked`.
+        chunk: see :class:`Chunked`.
 
     Returns:
         ``(B, N, C')``.
@@ -84,16 +86,18 @@ def attend_in_chunks(
     size: int,
     overwrite: bool = False,
 ) -> tuple[Tensor, Any]:
-    """Let latents meet ``size`` tokens at a time, exactly: several whole clouds, or parts of one.
+    """Attend to ``size`` tokens at a time and combine the results exactly.
+
+    A chunk is several whole clouds, or a part of one.
 
     Args:
-        attend: called with the latents' side of some clouds and tokens ``(b, n, C)`` of these. It returns the result
+        attend: called with the latent side of some clouds and tokens ``(b, n, C)`` of these clouds. Returns the result
             of the latents ``(b, H, M, D)``, the updated tokens ``(b, n, C')`` or None, and the log-sums of the latents
-            ``(b, H, M)``; with ``overwrite`` it may write the tokens over those it got and return them.
-        latent_side: what the latents bring, ``(B, ...)``, or ``(1, ...)`` where it serves every cloud.
+            ``(b, H, M)``. With ``overwrite``, it may update the tokens in place and return them.
+        latent_side: references (and values) of the latents, each ``(B, ...)``, or ``(1, ...)`` if shared by all clouds.
         tokens: ``(B, N, C)``.
-        size: of :meth:`Chunked.chunk_size`.
-        overwrite: write the updated tokens over ``tokens``, chunk by chunk, where they are as wide.
+        size: from :meth:`Chunked.chunk_size`.
+        overwrite: write the updated tokens over ``tokens`` if width and dtype are the same.
 
     Returns:
         The results of the latents ``(B, H, M, D)`` over all tokens, and the updated tokens ``(B, N, C')`` or None.

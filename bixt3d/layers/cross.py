@@ -1,4 +1,4 @@
-"""Cross layers: what one stream gets from the other, with norms, residuals and MLPs, in chunks where that helps."""
+"""Cross layers: cross-attention between the two streams with norms, residuals and MLPs, processed in chunks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .residual import Branch, ResidualMLP, norm
 
 
 class BidirectionalCross(Chunked):
-    """Bi-directional cross-attention and an MLP on both sides, each with norm and residual.
+    """Bi-directional cross-attention and an MLP for both streams, each with a norm and a residual.
 
-    In chunks, everything on the side of the tokens is done for one chunk after the other.
+    With chunks, all steps on the side of the tokens are done for one chunk after the other.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class BidirectionalCross(Chunked):
     ) -> tuple[Tensor, Tensor, AttentionMaps | None]:
         """Update ``(B or 1, M, latent_dim)`` latents and ``(B, N, token_dim)`` tokens.
 
-        ``overwrite`` allows the result of the tokens to take their memory, which happens where they go in chunks.
+        ``overwrite`` allows the updated tokens to be written over ``tokens``, which happens if they are processed in
+        chunks.
         """
         maps = None
         kinds = {self.attention: BidirectionalCrossAttention, self.token_mlp: ResidualMLP}
@@ -83,9 +84,9 @@ class BidirectionalCross(Chunked):
 
 
 class CrossUpdate(Chunked):
-    """One stream reads another and passes an MLP, each with norm and residual.
+    """Cross-attention of one stream to another, and an MLP, each with a norm and a residual.
 
-    In chunks, what is read is normalised and mapped one chunk after the other.
+    With chunks, the context is normalised and mapped one chunk after the other.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class CrossUpdate(Chunked):
     def forward(
         self, query: Tensor, context: Tensor, *, return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Update ``(B or 1, M, query_dim)`` from ``(B, N, context_dim)``."""
+        """Update the queries ``(B or 1, M, query_dim)`` from the context ``(B, N, context_dim)``."""
         weights = None
         size = None if return_attention else self.chunk_size(context, {self.attention: CrossAttention})
         if size is None:
@@ -133,7 +134,7 @@ class CrossUpdate(Chunked):
 
 
 class LatentUpdate(CrossUpdate):
-    """One-sided cross layer: the latents read the tokens, which pass unchanged."""
+    """One-sided cross layer: the latents attend to the tokens, which are returned unchanged."""
 
     def forward(  # type: ignore[override]
         self, latents: Tensor, tokens: Tensor, *, return_attention: bool = False
@@ -149,19 +150,19 @@ def _attend(
     latent_side: Sequence[Tensor],
     tokens: Tensor,
 ) -> tuple[Tensor, Any, Tensor]:
-    """Let latents meet a part of the tokens in modules that nobody watches.
+    """Attend to a part of the tokens, without calling ``attention`` itself.
 
-    From the norm on it is one op, :func:`bixt3d.ops.stream_attention`, where the library can, no other backend was
-    named, and norm and linear maps are what they were built as.
+    If the compiled library can run it, no other backend is named, and the norm and linear maps are plain modules, this
+    is the single op :func:`bixt3d.ops.stream_attention`.
 
     Returns:
-        What the latents get, the update of the tokens (None where they are only read) and the log-sums.
+        The attention output of the latents, the tokens' update (None if they are only read) and the log-sums.
     """
     maps = attention.token_maps
     kinds: dict[nn.Module, type[nn.Module]] = {token_norm: nn.LayerNorm} | dict.fromkeys(maps, nn.Linear)
     if attention.backend in (None, "cpu") and is_plain(kinds):
         parameters: list[Any] = [x for module in (token_norm, *maps) for x in (module.weight, module.bias)]
-        latent_ref, latent_val = (*latent_side, None)[:2]  # queries bring no values
+        latent_ref, latent_val = (*latent_side, None)[:2]  # one-sided attention has no latent values
         inputs = (latent_ref, latent_val, tokens, *parameters)
         whole = all(x is not None for x in parameters)
         if whole and available_backends("stream_attention", *inputs)["cpu"] is None:

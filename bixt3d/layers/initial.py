@@ -1,4 +1,4 @@
-"""How the linear maps of BiXT start."""
+"""Initialisation of the linear maps of BiXT."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import nn
 
 
 def init_linear(module: nn.Module) -> None:
-    """Start a linear map Xavier-uniform with zero bias, as BiXT does; leave other modules as they are.
+    """Initialise a linear map Xavier-uniform with zero bias, as in BiXT. Other modules are left unchanged.
 
-    A layer applies this to what it has built itself, and to nothing that it is given.
+    A layer applies this only to modules that it has built itself, never to modules passed to it.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

@@ -1,4 +1,4 @@
-"""The one question of every fast path: may an op stand for these modules, which are then never called?"""
+"""Check whether a fused op may replace modules, which are then never called."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch.nn.modules import module as of_all
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether somebody looks at, or changes, what a module does when it is called.
+    """Return whether calling a module has effects beyond its class, through hooks or a replaced ``forward``.
 
-    By a hook on it, on its gradient or on all modules, or by a ``forward`` set on the instance, as wrappers do.
-    Pruning, the old weight and spectral norms of torch and offloading work so.
+    Hooks may be on the module, on its gradient or on all modules. A ``forward`` set on the instance counts too.
+    Pruning, offloading and torch's old weight and spectral norms work like this.
     """
     return bool(
         module._forward_pre_hooks
@@ -26,10 +26,10 @@ def is_watched(module: nn.Module) -> bool:
 
 
 def is_known_inside(module: nn.Module) -> bool:
-    """Whether a module and all inside it are of this toolkit or of torch, and none :func:`is_watched`.
+    """Return whether a module and all its submodules come from this toolkit or torch, and none :func:`is_watched`.
 
-    Those see every token alone and keep none, so that tokens may come in pieces and be written over. A module of
-    somebody else may look at a whole cloud, or keep what it was given or made.
+    Such modules map each token independently and keep none, so tokens may be split into chunks and overwritten. Any
+    other module may look at a whole cloud, or keep its inputs or outputs.
     """
     known = ("bixt3d", "torch")
     return not any(
@@ -38,10 +38,10 @@ def is_known_inside(module: nn.Module) -> bool:
 
 
 def is_plain(kinds: dict[nn.Module, type[nn.Module]]) -> bool:
-    """Whether modules compute what their classes say, so that an op may read their parameters and stand for them.
+    """Return whether modules do exactly what their classes define, so that an op may use their parameters instead.
 
-    Each has to be of exactly the class it was built as, which a subclass, a parametrised module and one put in its
-    place (adapters, quantisation) are not, and must not be watched. A parameter may still be None.
+    Each has to be of exactly the given class, which excludes subclasses, parametrised modules and replacements
+    (adapters, quantisation), and must not be watched (:func:`is_watched`). Parameters may still be None.
 
     Args:
         kinds: modules and the classes they were built as.

@@ -1,4 +1,4 @@
-"""Layers of PointMLP that see every point, or every neighbour of a group, alone (channels last)."""
+"""Layers of PointMLP that map each point, or each neighbour of a group, independently (channels last)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class ChannelBatchNorm(nn.BatchNorm1d):
-    """Batch norm over every axis but the last, so that channels may stay last.
+    """Batch norm over all axes but the last, for tensors with channels last.
 
     Shape: ``(..., C)`` -> ``(..., C)``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each channel over all other axes (running statistics in evaluation).
+        """Normalise each channel over all other axes, or with the running statistics in evaluation.
 
         Raises:
             ValueError: a single row in training, which has no variance.
@@ -24,17 +24,17 @@ class ChannelBatchNorm(nn.BatchNorm1d):
         rows = x.reshape(-1, x.shape[-1])
         if self.training and rows.shape[0] == 1:
             raise ValueError(
-                f"batch norm: expected at least 2 values of each channel in training, got shape {tuple(x.shape)}; give "
-                "at least 2 clouds to a training batch (train.batch_size in a config), or call model.eval()."
+                f"batch norm: expected at least 2 values per channel in training, got shape {tuple(x.shape)}; use "
+                "training batches of at least 2 clouds (train.batch_size in a config), or call model.eval()."
             )
         return super().forward(rows).view(x.shape)
 
     def line(self, moments: Callable[[], tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor]:
-        """Return scale and shift ``(C,)`` for which ``self(x) == scale * x + shift``, without x itself.
+        """Return scale and shift ``(C,)`` such that ``self(x) == scale * x + shift``, from the moments of x alone.
 
         Args:
-            moments: returns mean and biased variance ``(C,)`` of the rows of x, and their number; called in
-                training, and where there are no running statistics, which they enter as in the call itself.
+            moments: returns mean and biased variance ``(C,)`` of the rows of x, and the number of rows. Called in
+                training, where the moments also update the running statistics, and if there are no running statistics.
         """
         mean, variance = self.running_mean, self.running_var
         if self.training or mean is None or variance is None:
@@ -47,7 +47,7 @@ class ChannelBatchNorm(nn.BatchNorm1d):
         return scale, -shift if self.bias is None else self.bias - shift
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Let the moments of ``count`` rows enter the running statistics, as torch's own batch norm does."""
+        """Update the running statistics with the moments of ``count`` rows, as torch's batch norm does."""
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         if self.running_mean is None or self.running_var is None or count == 0:
@@ -62,25 +62,26 @@ class ChannelBatchNorm(nn.BatchNorm1d):
 
 
 def refuse_channels_second(norm: nn.Module) -> None:
-    """Raise TypeError where a norm was turned into torch's SyncBatchNorm, which would normalise another axis."""
+    """Raise TypeError if a norm was converted to torch's SyncBatchNorm, which would normalise the wrong axis."""
     if isinstance(norm, nn.SyncBatchNorm):
         raise TypeError(
             "batch norm: torch.nn.SyncBatchNorm takes channels as the second axis, here they are the last; leave out "
-            "convert_sync_batchnorm: each device then takes the statistics of its own batch (train.batch_size)."
+            "convert_sync_batchnorm: each device then uses the statistics of its own batch (train.batch_size)."
         )
 
 
 def recomputing(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Return the contexts of activation checkpointing: of the forward pass, and of its repetition.
+    """Return the two contexts of activation checkpointing, for the forward pass and for its recomputation.
 
-    A batch norm would count the batch twice in its running statistics; in the repetition it leaves them alone.
+    The recomputation leaves the running statistics of batch norms unchanged, which would otherwise count the batch
+    twice.
     """
     return nullcontext(), _without_statistics(module)
 
 
 @contextmanager
 def _without_statistics(module: nn.Module) -> Iterator[None]:
-    # the running statistics still pass through, since the backward pass saves them, but take up nothing
+    # zero momentum instead of no running statistics, since the recomputation has to save the same tensors for backward
     norms = [m for m in module.modules() if isinstance(m, ChannelBatchNorm)]
     found = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -97,8 +98,8 @@ class LinearNormAct(nn.Sequential):
 
     Args:
         in_dim, out_dim: channels before and after.
-        bias: whether the linear map has one (the norm makes it redundant; public weights may have it).
-        act: whether the ReLU follows.
+        bias: whether the linear map has a bias. The norm makes it redundant, but public weights may have it.
+        act: whether to apply the ReLU.
 
     Shape: ``(..., in_dim)`` -> ``(..., out_dim)``.
 
@@ -115,12 +116,12 @@ class LinearNormAct(nn.Sequential):
         """Apply the layers in turn.
 
         Raises:
-            TypeError: the batch norm was turned into torch's SyncBatchNorm.
+            TypeError: the batch norm was converted to torch's SyncBatchNorm.
         """
         return self.norm_act(self[0](x))
 
     def norm_act(self, x: Tensor) -> Tensor:
-        """Apply what follows the linear map, where somebody else has applied that."""
+        """Apply the norm and the ReLU to the output of the linear map."""
         for layer in list(self)[1:]:
             refuse_channels_second(layer)
             x = layer(x)
@@ -128,12 +129,12 @@ class LinearNormAct(nn.Sequential):
 
 
 class PointwiseResidual(nn.Module):
-    """``relu(x + norm(linear(relu(norm(linear(x))))))`` on the last axis.
+    """Residual block ``relu(x + norm(linear(relu(norm(linear(x))))))`` on the last axis.
 
     Args:
         dim: channels in and out.
         expansion: hidden channels as a multiple of ``dim``.
-        bias: whether the linear maps have one.
+        bias: whether the linear maps have a bias.
 
     Shape: ``(..., dim)`` -> ``(..., dim)``.
 
@@ -148,5 +149,5 @@ class PointwiseResidual(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine every row of ``(..., dim)`` alone."""
+        """Map each row of ``(..., dim)`` independently."""
         return self.act(x + self.contract(self.expand(x)))

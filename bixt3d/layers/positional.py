@@ -1,4 +1,4 @@
-"""From coordinates to tokens: sinusoidal encoding of every axis and one linear map."""
+"""Turn coordinates into tokens with a sinusoidal encoding of each axis and a linear map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .plain import is_plain
 
 
 class SinusoidalEncoding(nn.Module):
-    r"""Encode every coordinate axis by sines and cosines of geometrically spaced periods.
+    r"""Encode each coordinate axis by sines and cosines with geometrically spaced periods.
 
     For axis ``a`` and frequency ``i`` of ``dims_per_axis / 2``::
 
@@ -21,22 +21,22 @@ class SinusoidalEncoding(nn.Module):
         out[a * dims_per_axis + 2 * i]     = sin(angle[i])
         out[a * dims_per_axis + 2 * i + 1] = cos(angle[i])
 
-    so the periods run from ``2 pi / scale`` (finest) to almost ``temperature`` times that (coarsest), in
-    the unit of the coordinates. No parameters.
+    so the periods range from ``2 pi / scale`` (finest) to almost ``temperature`` times that (coarsest), in
+    the unit of the coordinates. There are no learnt parameters.
 
     Args:
         num_axes: number of coordinates of a point (3 for xyz, 6 for xyz and normal).
-        dims_per_axis: even number of encoding dimensions for each axis.
-        scale: angle, in radians, that a coordinate of 1 has at the finest period.
-        temperature: ratio that spreads the periods; greater than 1 makes the later ones coarser.
+        dims_per_axis: even number of encoding dimensions per axis.
+        scale: angle in radians of a coordinate of 1 at the finest period.
+        temperature: factor over which the periods range, but for one step. Above 1, later periods are coarser.
 
     Raises:
         ValueError: a count is not positive, ``dims_per_axis`` is odd, or ``scale`` or ``temperature`` is
             not a positive finite number.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 2, "Positional encodings"; Vaswani et al. 2017,
-    section 3.5. The paper leaves scale and temperature for point coordinates open; ``docs/search.md``
-    holds the measurement behind the values in ``cfgs/model``.
+    section 3.5. The paper does not give scale and temperature for point coordinates. ``docs/search.md`` has the
+    measurements behind the values in ``cfgs/model``.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SinusoidalEncoding(nn.Module):
         return (self.scale / self.temperature**exponent).float()
 
     def _apply(self, fn: Callable, recurse: bool = True) -> SinusoidalEncoding:
-        """Move to another device; ``model.half()`` leaves the frequencies in float32, which large angles need."""
+        """Move to another device. The frequencies stay float32 under ``model.half()``, since large angles need it."""
         super()._apply(fn, recurse)
         self.frequency = self._frequencies().to(self.frequency.device)
         return self
@@ -75,14 +75,17 @@ class SinusoidalEncoding(nn.Module):
     def forward(self, coordinates: Tensor) -> Tensor:
         """Encode ``(..., num_axes)`` coordinates as ``(..., out_dim)``, differentiable.
 
-        Of float64 in float64, of anything else in float32.
+        The result is float64 for float64 coordinates and float32 otherwise.
+
+        Raises:
+            ValueError: another number of coordinates per point.
         """
         if coordinates.shape[-1] != self.num_axes:
             raise ValueError(
                 f"coordinates: expected {self.num_axes} per point in the last axis, got shape "
                 f"{tuple(coordinates.shape)}."
             )
-        # float32 at least, whatever the autocast: half precision cannot hold large angles
+        # at least float32, even under autocast: half precision cannot represent large angles
         coordinates = coordinates.to(torch.promote_types(coordinates.dtype, torch.float32))
         angle = coordinates.unsqueeze(-1) * self.frequency
         return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-3)
@@ -101,7 +104,7 @@ class PointTokenizer(nn.Module):
     Args:
         dim: token width D.
         in_channels: 3 for xyz, 6 for xyz and unit normal; every channel is an axis of the encoding.
-        dims_per_axis, scale, temperature: see :class:`SinusoidalEncoding`; by default those of the configs, for
+        dims_per_axis, scale, temperature: see :class:`SinusoidalEncoding`. The defaults are those of the configs, for
             points in [-1, 1].
 
     Shape: ``(B, N, in_channels)`` float -> ``(B, N, D)``.
@@ -139,15 +142,16 @@ class PointTokenizer(nn.Module):
                 f"points: expected shape (B, N, {self.in_channels}){kind}, got {tuple(points.shape)}."
             )
         encoded = self.encoding(points)
-        # of any map in its place too: adapters hold their weights deeper inside, quantised maps have none
+        # also works for a replaced projection: adapters keep weights in submodules, quantised maps have no parameters
         dtypes = [p.dtype for p in self.proj.parameters() if p.is_floating_point()]
         return self.proj(encoded.to(dtypes[0] if dtypes else torch.float32))
 
 
 def is_plain_tokenizer(tokenizer: nn.Module) -> bool:
-    """Whether a tokeniser maps every point alone and keeps no token: its points may come in pieces.
+    """Return whether a tokeniser is an unchanged :class:`PointTokenizer`.
 
-    Any other may look at neighbours or at the whole cloud. The encoder may write over the tokens of a plain one.
+    That maps each point independently and keeps no token, so points may be split into chunks and the encoder may
+    overwrite the tokens. Any other tokeniser may look at neighbours or at the whole cloud.
     """
     return isinstance(tokenizer, PointTokenizer) and is_plain(
         {tokenizer: PointTokenizer, tokenizer.encoding: SinusoidalEncoding, tokenizer.proj: nn.Linear}

@@ -1,4 +1,4 @@
-"""Carry features from a coarse level of a hierarchy to the next finer one."""
+"""Propagate features from a coarse level of a hierarchy to the next finer one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ WEIGHT_EPS = 1e-8
 
 
 class FeaturePropagation(nn.Module):
-    """Interpolate coarse features at finer points, join them with the fine ones, and refine.
+    """Interpolate coarse features at finer points, concatenate them with the fine features, and refine.
 
-    With ``j`` running over the three coarse points nearest to the fine point ``i``::
+    With ``j`` over the three coarse points nearest to the fine point ``i``::
 
         weight[i, j] = (1 / (d[i, j]^2 + 1e-8)) / (sum over j of the same)
         out[i]       = blocks(fuse(concat(fine[i], sum over j of weight[i, j] * coarse[j])))
 
-    where ``fuse`` is a linear map with batch norm and ReLU. A single coarse point is repeated.
+    where ``fuse`` is a linear map with batch norm and ReLU. If there are fewer than three coarse points, the last is
+    repeated.
 
     Args:
         fine_dim, coarse_dim: channels of the two levels.
-        out_dim: channels that come out.
+        out_dim: channels of the result.
         num_blocks: residual blocks after the fusion.
         expansion, bias: see :class:`PointwiseResidual`.
 
@@ -52,15 +53,15 @@ class FeaturePropagation(nn.Module):
         Args:
             fine_points: ``(B, N, 3)``.
             coarse_points: ``(B, S, 3)``, S at least 1.
-            fine: ``(B, N, fine_dim)`` features that the fine points have already.
+            fine: ``(B, N, fine_dim)``, features of the fine points.
             coarse: ``(B, S, coarse_dim)``.
 
         Returns:
-            ``(B, N, out_dim)``, differentiable in both features and, through the weights, in both points.
+            ``(B, N, out_dim)``, differentiable in both features and, through the weights, in the points of both levels.
         """
         _, index = three_nn(fine_points, coarse_points)
         wide = torch.promote_types(fine_points.dtype, torch.float32)
-        # computed again, since the distances of the op carry no gradient to the points
+        # recomputed, since the distances from three_nn carry no gradient to the points
         apart = fine_points.to(wide).unsqueeze(2) - group_points(coarse_points, index)
         sq_dist = apart.square().sum(dim=-1)
         weights = 1 / (sq_dist + WEIGHT_EPS)

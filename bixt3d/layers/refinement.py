@@ -1,4 +1,4 @@
-"""Refinement of tokens by the points around them, built on affine grouping."""
+"""Refinement of tokens by their local neighbourhood, with affine grouping."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .residual import LayerScale
 
 
 def pool_normalised(groups: ProjectedGroups, norm: ChannelBatchNorm) -> Tensor:
-    """Compute ``group_max(norm(groups.grouped))`` from the summands of ``grouped``, without making it.
+    """Compute ``group_max(norm(groups.grouped))`` without materialising ``grouped``.
 
-    A batch norm is a rising or a falling line in each channel, so the largest of its results comes from the largest
-    or the smallest of a group, and an anchor's summand moves all of its group alike. Mean and variance over the
-    (B, S, K) rows follow from sums over points and over anchors. With 8 clouds of 1,024 points, 64 channels and 24
-    neighbours, forward and backward on one core with the linear map take a tenth of the time of the plain form, and
-    the backward pass keeps 25 MiB instead of 251 (``benchmarks/grouping.py``).
+    In each channel, a batch norm is an increasing or a decreasing linear function, so the maximum of its outputs comes
+    from the maximum or the minimum of a group, and the anchor's summand shifts its whole group equally. Mean and
+    variance over the (B, S, K) rows follow from sums over points and anchors. With 8 clouds of 1,024 points, 64
+    channels and 24 neighbours, forward and backward on one core, including the linear map, take a tenth of the time of
+    the plain form, and the backward pass keeps 25 MiB instead of 251 (``benchmarks/grouping.py``).
 
     Args:
-        groups: of :meth:`AffineGrouping.project`.
-        norm: over the W channels; in training its running statistics learn of all rows.
+        groups: from :meth:`AffineGrouping.project`.
+        norm: batch norm of the W channels. In training, its running statistics are updated with all rows.
 
     Returns:
-        ``(B, S, W)``, dtype of the summands; statistics and norm are in float32 at least.
+        ``(B, S, W)``, in the dtype of the summands. Statistics and norm are computed in float32 or wider.
     """
     point, anchor, index = groups.per_point, groups.per_anchor, groups.neighbor_index
     wide = torch.promote_types(point.dtype, torch.float32)
@@ -42,10 +42,10 @@ def _moments(groups: ProjectedGroups, dtype: torch.dtype) -> tuple[Tensor, Tenso
     point, anchor = groups.per_point.to(dtype), groups.per_anchor.to(dtype)
     k, degree = groups.neighbor_index.shape[2], groups.degree.unsqueeze(2)
     rows = groups.neighbor_index.numel()
-    count = max(rows, 1)  # of an empty batch both moments are 0, as are the gradients
+    count = max(rows, 1)  # for an empty batch, both moments and their gradients are 0
     point_mean = (degree * point).sum(dim=(0, 1)) / count
     anchor_mean = anchor.sum(dim=(0, 1)) / max(anchor.shape[0] * anchor.shape[1], 1)
-    # around the mean, so that nothing cancels; what moves the mean itself does not change the variance
+    # centred to avoid cancellation; detached, since the mean has no effect on the variance
     point, anchor = point - point_mean.detach(), anchor - anchor_mean.detach()
     squares = (degree * point.square()).sum(dim=(0, 1)) + k * anchor.square().sum(dim=(0, 1))
     mixed = (anchor * neighbor_sum(point, groups.neighbor_index)).sum(dim=(0, 1))
@@ -53,23 +53,23 @@ def _moments(groups: ProjectedGroups, dtype: torch.dtype) -> tuple[Tensor, Tenso
 
 
 class GroupRefinement(nn.Module):
-    """Refine tokens by what lies around them: the "+ grouping" and "+ hierarchy" of BiXT.
+    """Refine tokens by their local neighbourhood: the "+ grouping" and "+ hierarchy" of BiXT.
 
-    The tokens are normed and mapped to a narrow ``width``, grouped (:class:`AffineGrouping`), passed
-    through residual blocks for each neighbour, max-pooled over the group, passed through residual blocks
-    for each anchor, mapped to ``out_dim`` and added to the anchors' tokens. Where tokens are reduced or
-    widened the anchors' tokens are picked and mapped first.
+    The tokens are normalised and mapped to a narrow ``width``, grouped (:class:`AffineGrouping`), passed through
+    residual blocks for each neighbour, max-pooled over the group, passed through residual blocks for each anchor,
+    mapped to ``out_dim`` and added to the anchors' tokens. If the refinement reduces or widens tokens, the anchors'
+    tokens are first selected or mapped.
 
     Args:
         in_dim, out_dim: token width before and after.
         num_neighbors, reduction, normalize, use_xyz: see :class:`AffineGrouping`.
         width: channels inside the groups.
         blocks_before, blocks_after: residual blocks before and after the max-pooling.
-        layer_scale: start of the learnt factor on the refinement; None for none.
+        layer_scale: initial value of the learnt factor on the refinement. None for no factor.
 
     Source: Hiller et al., BiXT (arXiv 2402.12138), section 3.2 and C.1 (which module, k and where); Ma et
-    al., PointMLP (ICLR 2022), section 3.2. How the features of a group enter the tokens is not published;
-    the residual form here is this toolkit's choice.
+    al., PointMLP (ICLR 2022), section 3.2. How the features of a group enter the tokens is not published. The
+    residual form is this toolkit's choice.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class GroupRefinement(nn.Module):
 
     @property
     def reduction(self) -> int:
-        """Tokens go in as N and come out as ``N // reduction``."""
+        """Factor by which the number of tokens is reduced: N tokens become ``N // reduction``."""
         return self.grouping.reduction
 
     @property
     def num_neighbors(self) -> int:
-        """Number of neighbours K, the least number of tokens that can be refined."""
+        """Number of neighbours K, which is also the minimum number of tokens."""
         return self.grouping.num_neighbors
 
     def forward(
@@ -120,14 +120,15 @@ class GroupRefinement(nn.Module):
         Args:
             tokens: ``(B, N, in_dim)``.
             centers: xyz of the tokens, ``(B, N, 3)``.
-            neighbor_index: what the refinement of an earlier layer returned for the same centers.
+            neighbor_index: neighbours that an earlier refinement returned for the same centers, to avoid searching
+                again. Ignored if it has another number of neighbours.
 
         Returns:
-            ``(B, S, out_dim)`` tokens, their ``(B, S, 3)`` centers, and the neighbours for the next
-            layer, or None where reduction has changed the centers.
+            ``(B, S, out_dim)`` tokens, their ``(B, S, 3)`` centers, and the neighbours for the next layer, or None if
+            the centers were reduced.
 
         Raises:
-            TypeError: the batch norm was turned into torch's SyncBatchNorm.
+            TypeError: the batch norm was converted to torch's SyncBatchNorm.
         """
         if neighbor_index is not None and neighbor_index.shape[-1] != self.num_neighbors:
             neighbor_index = None

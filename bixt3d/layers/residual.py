@@ -1,4 +1,4 @@
-"""What every residual branch of a transformer is made of."""
+"""Parts of the residual branches of a transformer: norm, MLP, layer scale and drop path."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ NORM_EPS = 1e-6
 
 
 class DropPath(nn.Module):
-    """Drop a residual branch for whole samples, and scale what is kept by ``1 / (1 - rate)``.
+    """Drop a residual branch for random samples, and scale it by ``1 / (1 - rate)`` for the others.
 
     Args:
-        rate: probability, in [0, 1), that a sample loses the branch during training.
+        rate: probability, in [0, 1), of dropping the branch of a sample in training.
 
     Shape: ``(B, ...)`` unchanged. The identity in evaluation and at rate 0.
+
+    Raises:
+        ValueError: ``rate`` is not in [0, 1).
 
     Source: Huang et al., Deep Networks with Stochastic Depth (2016), section 3.
     """
@@ -30,12 +33,12 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop or keep ``x`` for each sample of its first axis."""
+        """Drop or scale each sample along the first axis of ``x``."""
         factors = self.draw(x)
         return x if factors is None else x * factors.view(-1, *[1] * (x.dim() - 1))
 
     def draw(self, x: Tensor) -> Tensor | None:
-        """Return a factor for each sample of ``x``, ``(B,)`` of its dtype: 0 or ``1 / (1 - rate)``; None for 1."""
+        """Draw a factor for each sample, 0 or ``1 / (1 - rate)``, as ``(B,)`` of the dtype of ``x``. None means 1."""
         if self.rate == 0 or not self.training:
             return None
         keep = 1 - self.rate
@@ -47,7 +50,7 @@ class DropPath(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """Scale every channel of a residual branch by a learnt factor.
+    """Scale each channel of a residual branch by a learnt factor, initialised to ``init``.
 
     Source: Touvron et al., Going Deeper with Image Transformers (2021), section 2.
     """
@@ -62,7 +65,7 @@ class LayerScale(nn.Module):
 
 
 class Branch(nn.Module):
-    """What a residual branch passes before it is added: layer scale, then drop path."""
+    """Apply layer scale, then drop path, to the output of a residual branch before it is added."""
 
     def __init__(self, dim: int, *, drop_path: float = 0.0, layer_scale: float | None = None):
         super().__init__()
@@ -75,7 +78,7 @@ class Branch(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear maps with a GELU between them, applied to every token alone.
+    """Two linear maps with a GELU between them, applied to each token.
 
     Shape: ``(..., dim)`` -> ``(..., dim)``; the hidden width is ``int(dim * ratio)``.
     """
@@ -94,16 +97,16 @@ class MLP(nn.Module):
 
 
 def norm(dim: int) -> nn.LayerNorm:
-    """Return the layer normalisation of ``dim`` channels that every branch begins with."""
+    """Build the layer normalisation of ``dim`` channels with which each residual branch begins."""
     return nn.LayerNorm(dim, eps=NORM_EPS)
 
 
 class ResidualMLP(nn.Module):
-    """``x + branch(mlp(norm(x)))`` on the last axis.
+    """MLP with a norm and a residual, ``x + branch(mlp(norm(x)))``, on the last axis.
 
     Attributes:
-        backend: backend of :func:`bixt3d.ops.residual_mlp`, which computes this unless there is a layer scale or a
-            part was replaced, has a hook or lacks a bias; None picks the fastest.
+        backend: backend of :func:`bixt3d.ops.residual_mlp`, which computes this layer unless there is a layer scale,
+            or a part was replaced, has a hook or lacks a bias. None picks the first that can run.
     """
 
     backend: str | None = None
@@ -117,9 +120,9 @@ class ResidualMLP(nn.Module):
         self.branch = Branch(dim, drop_path=drop_path, layer_scale=layer_scale)
 
     def forward(self, x: Tensor, update: Tensor | None = None, *, overwrite: bool = False) -> Tensor:
-        """Refine every row of ``(B, N, dim)`` alone, after adding ``update`` of the same shape where it is given.
+        """Map each row of ``(B, N, dim)`` independently, after adding ``update`` of the same shape, if given.
 
-        ``overwrite`` allows the result, without gradient, to take the memory of ``x``, which it then returns.
+        ``overwrite`` allows the result to be written over ``x``, which is then returned. Only without gradient.
         """
         if torch.compiler.is_compiling() or not self._is_plain():
             x = x if update is None else x + update
@@ -133,7 +136,7 @@ class ResidualMLP(nn.Module):
         )
 
     def _is_plain(self) -> bool:
-        """Whether nothing but the formula of the op happens: no layer scale, nothing replaced, watched or missing."""
+        """Return whether the op computes exactly this layer: no layer scale, no part replaced, hooked or missing."""
         if not is_plain({self.norm: nn.LayerNorm, self.mlp: MLP, self.branch: Branch}):
             return False
         kinds: dict[nn.Module, type[nn.Module]] = {self.mlp.fc1: nn.Linear, self.mlp.act: nn.GELU}

@@ -43,7 +43,7 @@ def test_any_number_of_axes(shape):
 
 def test_a_single_row_has_no_variance_to_train_with():
     layer = LinearNormAct(4, 7)
-    with pytest.raises(ValueError, match=r"2 values of each channel.*shape \(1, 7\).*train.batch_size"):
+    with pytest.raises(ValueError, match=r"2 values per channel.*shape \(1, 7\).*train.batch_size"):
         layer(torch.randn(1, 4))
     assert layer.eval()(torch.randn(1, 4)).shape == (1, 7)
 
