@@ -1,6 +1,7 @@
-// The C interface that Python calls through ctypes: it chooses the kernels and deals out work to threads.
+// C interface of the ops on coordinates, called from Python through ctypes. It selects the kernels and distributes the
+// work over threads.
 //
-// Every function returns 0, or 1 when memory ran out. Which thread does what never changes a result.
+// Every function returns 0, or 1 if it runs out of memory. Results never depend on which thread does what.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -21,7 +22,8 @@ void sort_lowest(int32_t* keys, int64_t n, int64_t k) {
 
 namespace {
 
-// Hand out the queries of all clouds; search(cloud, b, m, count) answers `count` of them from the m-th on.
+// Distribute the queries of all clouds. search(cloud, b, m, count) answers `count` queries of cloud b, from the m-th
+// on.
 template <class Search>
 int search_clouds(const Kernels& use, const float* points, int64_t num_clouds, int64_t num_queries,
                   int64_t num_points, int64_t axes, int threads, const Search& search) {
@@ -43,7 +45,7 @@ int search_clouds(const Kernels& use, const float* points, int64_t num_clouds, i
     });
 }
 
-// A thread that sleeps costs up to some 20 µs to wake; work is worth one above this many distances.
+// Waking a sleeping thread takes up to about 20 µs, so each thread has to have at least this many distances to compute.
 int useful_threads(int threads, double distances) {
     return std::max(1, int(std::min(double(threads), distances / 2e5)));
 }

@@ -1,4 +1,4 @@
-// The C functions of bi-directional cross-attention: one task for every cloud and range of tokens, or head of these.
+// C interface of bi-directional cross-attention. A task is one cloud and range of tokens, with all heads or one.
 #include "attention.h"
 
 #include <memory>
@@ -8,10 +8,10 @@
 
 namespace {
 
-// Tokens of a range where they come as a stream, whose heads stay together: a chunk has enough for a few threads.
+// Length of a range with streamed tokens, whose heads stay together. A chunk then has enough ranges for a few threads.
 constexpr int64_t STREAMED_EACH = 512;
 
-// In the order in which Python lists them.
+// The order is that of cpu_attention.py.
 AttentionProblem problem(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
                          int bfloat16) {
     AttentionProblem p{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], scale, bfloat16,
@@ -25,9 +25,8 @@ AttentionProblem problem(void* const* tensors, const int64_t* strides, const int
 
 int64_t num_ranges(const AttentionProblem& p) { return (p.num_tokens + p.tokens_each - 1) / p.tokens_each; }
 
-// Call work(cloud, first head, heads, range, number of the first part) for everything: with all heads of a range at
-// once where that leaves the threads equal shares, else with one. Heads know nothing of each other, so this changes no
-// result.
+// Call work(cloud, first head, heads, range, index of the first part) for all tasks: with all heads of a range at once
+// if that gives the threads equal shares, else with one head. Heads are independent, so results are the same.
 template <class Work>
 int over_ranges(const AttentionProblem& p, int threads, const Work& work) {
     const int64_t ranges = num_ranges(p), tasks = p.num_clouds * ranges;
@@ -42,14 +41,14 @@ int over_ranges(const AttentionProblem& p, int threads, const Work& work) {
 
 constexpr auto over_all_ranges = [](const auto&... args) { return over_ranges(args...); };
 
-// A thread is worth its start above this many similarities.
+// Each thread has to have at least this many similarities to be worth starting.
 int useful_threads(const AttentionProblem& p, int threads) {
     const double similarities = double(p.num_clouds * p.num_heads) * double(p.num_latents * p.num_tokens);
     return std::max(1, int(std::min(double(threads), similarities / 1e4)));
 }
 
-// Have every task of `deal(problem, threads, work)` call pass(problem, kernels, cloud, head, heads, range, parts), each
-// head of a range with `part_size` floats of its own, and then join(problem, kernels, parts, threads) what lies in these.
+// Call pass(problem, kernels, cloud, head, heads, range, parts) for every task of `deal(problem, threads, work)`, with
+// `part_size` floats for each head of a range. Then combine these parts with join(problem, kernels, parts, threads).
 template <class Deal, class Pass, class Join>
 int in_ranges(const AttentionProblem& p, int threads, int level,
               int64_t (*AttentionKernels::*part_size)(const AttentionProblem&), const Deal& deal, const Pass& pass,
@@ -67,7 +66,7 @@ int in_ranges(const AttentionProblem& p, int threads, int level,
     });
 }
 
-// Join what the ranges of each head add to the latents.
+// Join the contributions of all ranges to the latents of each head.
 int join_latents(const AttentionProblem& p, const AttentionKernels& use, const float* parts, int threads) {
     const int64_t step = p.num_heads * use.part_size(p);  // from one range to the next
     return parallel(p.num_clouds * p.num_heads, threads, [&](int64_t i) {
@@ -88,9 +87,9 @@ EXPORT int bixt3d_attention(void* const* tensors, const int64_t* strides, const 
     return in_ranges(p, threads, level, &AttentionKernels::part_size, over_all_ranges, pass, join_latents);
 }
 
-// The tokens come as a stream: its x, the weight and bias of the norm, weight and bias of the map to references and
-// values and of the map of the results, as torch.nn.Linear holds them, and the place of the update. Without latent values
-// the last three are not looked at.
+// With streamed tokens. `stream` holds x, weight and bias of the norm, weight and bias of the map to references and
+// values and of the map of the results, as in torch.nn.Linear, and the memory for the update. Without latent values,
+// the last three are not read.
 EXPORT int bixt3d_attention_of_stream(void* const* tensors, const int64_t* strides, const int64_t* sizes, float scale,
                                       float* latent_sums, void* const* stream, int64_t channels, float eps, int threads,
                                       int level) {

@@ -8,7 +8,7 @@ namespace {
 // The backward pass multiplies E by at most 2^60, which leaves errors below 2^-60.
 constexpr float WIDEST_RANGE = 60;
 
-// What the backward pass needs of the latents of one head besides: for each r and the inverse of its sum, and
+// Further values for the backward pass of the latents of one head: r and the inverse sum of each latent, and terms of
 //
 //     dS = P (dP - D) + Q (dQ - D')    P, Q: the two maps; dP = token_val latent_grad^T; dQ = token_grad latent_val^T
 //

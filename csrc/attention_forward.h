@@ -5,11 +5,11 @@
 
 namespace {
 
-// A latent whose weights add up to less than this, relative to the largest of all, is computed apart: an exponential
-// is at least 2^-126 = 1e-38 where it should be less, and 2,048 of these must not show.
+// A latent whose weights sum to less than this, relative to the largest of all, is computed apart: exponentials are
+// clamped to at least 2^-126 = 1e-38, and 2,048 of these must not affect the sum.
 constexpr float LEAST_SUM = 1e-26f;
-// What a range of tokens adds to the latents of a head: for each latent the reference g of its exponentials, the sum
-// of these, and their product with the token values.
+// Contribution of a range of tokens to the latents of a head: for each latent, the reference g of its exponentials,
+// their sum, and their product with the token values.
 struct LatentPart {
     float *reference, *sum, *value;
     LatentPart(float* part, const Widths& width)

@@ -1,5 +1,5 @@
-// Where the forward pass takes the tokens of a tile from, and where it puts what they get: tensors of references and
-// values, or one stream of tokens. Both hold the heads [head, head + heads) of one cloud.
+// Input and output of the forward pass for a tile of tokens: tensors of references and values (StoredTokens), or tokens
+// that are normalised and mapped tile by tile (StreamedTokens). Both hold the heads [head, head + heads) of one cloud.
 #pragma once
 
 #include "attention_tiles.h"
@@ -37,7 +37,8 @@ struct StoredTokens {
     void write(i64 first, i64 count) { tiles.write(problem.tokens, first, count, problem.latent_width, &outs[0]); }
 };
 
-// Nothing but the stream goes through memory: a tile is normalised, mapped, and its results mapped on in the caches.
+// Only the tokens and their update go through memory. A tile is normalised and mapped, and its results are mapped, in
+// the caches.
 struct StreamedTokens {
     const AttentionProblem& problem;
     const TokenStream& stream;

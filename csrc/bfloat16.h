@@ -1,4 +1,4 @@
-// bfloat16 and the types it is computed beside.
+// bfloat16, and conversions between storage types and the types in which they are computed.
 #pragma once
 
 #include "simd.h"

@@ -1,8 +1,8 @@
-// Points sorted along a space-filling curve and cut into leaves, with a box around each leaf and each node.
+// Points sorted along a space-filling curve and split into leaves, with a bounding box for each leaf and each node.
 //
-// A leaf holds LEAF consecutive points, a node FAN consecutive leaves. The lower bound of a box, computed with
-// the very operations of sq_distance, never exceeds the computed distance of a point in it: rounding preserves
-// order, in each difference, square and sum. Pruning by it is therefore exact in floating point, ties included.
+// A leaf holds LEAF consecutive points, and a node FAN consecutive leaves. The lower bound of a box uses the same
+// operations as sq_distance and never exceeds the computed distance of a point in the box, since rounding preserves the
+// order of differences, squares and sums. Pruning by it is therefore exact in floating point, including ties.
 #pragma once
 
 #include "simd.h"

@@ -1,4 +1,4 @@
-// The k nearest of many distances: a bound that few exceed, and the candidates it leaves.
+// Select the k nearest of many distances: find a bound that excludes most of them, then sort the remaining candidates.
 #pragma once
 
 #include "kernels.h"

@@ -1,11 +1,11 @@
-// Farthest point sampling of one cloud, exact, ties to the lowest index.
+// Exact farthest point sampling of one cloud. Ties go to the lowest index.
 #pragma once
 
 #include "buckets.h"
 
 namespace {
 
-// Every pick passes over all points.
+// Scan all points for every pick.
 void farthest_plain(const float* points, i64 n, i64 num_samples, i64 start, i64* out) {
     const i64 padded = round_up(n, 2 * W);
     Array<float> x(padded), y(padded), z(padded), nearest(padded);
@@ -30,8 +30,8 @@ void farthest_plain(const float* points, i64 n, i64 num_samples, i64 start, i64*
             most0 = max(d0, most0);
             most1 = max(d1, most1);
         }
-        // To look for the largest value afterwards costs less than to carry indices along: half a pass over
-        // one array, on the average.
+        // Searching for the largest value afterwards costs half a pass over one array on average, less than tracking
+        // indices.
         const V most = splat(largest(max(most0, most1)));
         picked = 0;
         for (i64 i = 0; i < padded; i += 2 * W) {
@@ -44,10 +44,10 @@ void farthest_plain(const float* points, i64 n, i64 num_samples, i64 start, i64*
     }
 }
 
-// A pick passes over the leaves that it is near enough to change.
+// For every pick, scan only the leaves that are near enough for it to change.
 //
-// `most` of a leaf or node is the largest distance of its points to their nearest picks. Where the box is at
-// least that far from a pick, none of its points gets nearer.
+// `most` of a leaf or node is the largest distance of its points to their nearest picks. If its box is at least that
+// far from a pick, the pick changes none of its distances.
 struct Farthest {
     const Buckets& b;
     Array<float> nearest, leaf_most, node_most;

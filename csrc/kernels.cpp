@@ -1,5 +1,5 @@
-// The kernels for one instruction set. setup.py compiles this file once for each, with BIXT3D_KERNELS naming
-// the table it fills.
+// Kernels of the ops on coordinates and features for one instruction set. setup.py compiles this file once per
+// instruction set, with BIXT3D_KERNELS as the name of the table that it defines.
 #include "kernels.h"
 
 #include "farthest.h"
@@ -8,14 +8,14 @@
 
 namespace {
 
-// Where buckets begin to pay. Sorting the points costs some 100 passes over them in farthest point sampling.
+// Sizes from which buckets are faster. In farthest point sampling, sorting the points costs about 100 passes over them.
 constexpr i64 FARTHEST_BUCKETED = 2048;
 constexpr i64 SAMPLES_BUCKETED = 128;
 constexpr i64 NEAREST_BUCKETED = 4096;
 constexpr i64 QUERIES_BUCKETED = 256;
 
 void farthest(const float* points, i64 n, i64 num_samples, i64 start, i64* out) {
-    // The first picks pass over every leaf, so with few samples sorting does not pay.
+    // The first picks scan every leaf, so with few samples sorting does not pay off.
     if (n >= FARTHEST_BUCKETED && num_samples >= SAMPLES_BUCKETED)
         farthest_bucketed(points, n, num_samples, start, out);
     else

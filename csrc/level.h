@@ -1,12 +1,12 @@
-// Which instruction set of those compiled to use.
+// Choice of the instruction set at run time.
 #pragma once
 
 #include <algorithm>
 
-// Instruction sets by level: 0 portable, 1 AVX2, 2 AVX-512; a higher level than the machine has is lowered.
+// Highest level that the machine supports: 0 portable, 1 AVX2, 2 AVX-512.
 int best_level();
 
-// The table of kernels that was compiled for a level, such as AT_LEVEL(mlp, level).
+// The table of kernels compiled for a level, or for the machine's if that is lower. Example: AT_LEVEL(mlp, level).
 #ifdef BIXT3D_X86
 #define AT_LEVEL(table, level) (at_level(level, table##_portable, table##_avx2, table##_avx512))
 template <class Table>

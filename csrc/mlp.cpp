@@ -1,5 +1,5 @@
-// Both passes of the residual MLP for one instruction set: setup.py compiles this file once for each, with BIXT3D_MLP
-// naming the table it fills.
+// Forward and backward pass of the residual MLP for one instruction set. setup.py compiles this file once per
+// instruction set, with BIXT3D_MLP as the name of the table that it defines.
 #include "mlp_backward.h"
 #include "mlp_forward.h"
 

@@ -1,4 +1,4 @@
-// The C functions of the residual MLP: one task for every few tiles of rows.
+// C interface of the residual MLP. A task is a few tiles of rows.
 #include "mlp.h"
 
 #include <memory>
@@ -8,11 +8,11 @@
 
 namespace {
 
-constexpr double USEFUL_PRODUCTS = 2e5;  // a thread is worth its start from so many on
+constexpr double USEFUL_PRODUCTS = 2e5;  // per thread, for it to be worth starting
 constexpr int64_t LANES = 16;
-constexpr int64_t JOINED_EACH = 64;  // hidden channels of a task that adds up gradients
+constexpr int64_t JOINED_EACH = 64;  // hidden channels per task that sums gradients
 
-// A mirror of what Python passes: see bixt3d/ops/backends/mlp.py.
+// The order is that of bixt3d/ops/backends/mlp.py.
 MlpProblem problem(const void* const* tensors, const int64_t* sizes, float eps) {
     const auto at = [&](int i) { return static_cast<const float*>(tensors[i]); };
     MlpProblem p{};
@@ -31,15 +31,15 @@ int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step;
 
 }  // namespace
 
-// Both return 0, or 1 when memory ran out.
+// Both functions return 0, or 1 if they run out of memory.
 
-// How the rows are cut changes no result.
+// The result does not depend on how the rows are split.
 EXPORT int bixt3d_residual_mlp(const void* const* tensors, const int64_t* sizes, float eps, float* out, int threads,
                                int level) {
     MlpProblem p = problem(tensors, sizes, eps);
     p.out = out;
     threads = useful_threads(p, threads);
-    // Whole tiles, a few tasks for each thread; with less to do, parts of a tile.
+    // Whole tiles, a few tasks per thread. With less to do, parts of a tile.
     const int64_t share = (p.num_rows + threads - 1) / threads;
     const int64_t unit = share < MLP_ROWS ? LANES : MLP_ROWS;
     const int64_t part = share < 4 * MLP_ROWS ? share : (share + 3) / 4;
@@ -51,7 +51,8 @@ EXPORT int bixt3d_residual_mlp(const void* const* tensors, const int64_t* sizes,
     });
 }
 
-// The gradients by the parameters are sums over the rows of each thread: another number of threads rounds differently.
+// The gradients by the parameters are sums over the rows of each thread, so their rounding depends on the number of
+// threads.
 EXPORT int bixt3d_residual_mlp_backward(const void* const* tensors, const int64_t* sizes, float eps,
                                         const float* out_grad, void* const* grads, int threads, int level) {
     const MlpProblem p = problem(tensors, sizes, eps);

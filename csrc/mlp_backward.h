@@ -1,14 +1,15 @@
-// The gradients of the residual MLP for a tile of rows.
+// Gradients of the residual MLP for a tile of rows.
 //
-// The hidden layer is computed again, block by block: nothing of the forward pass is kept but what went in. The gradients by the weights add up in memory of the caller's, (hidden, dim) for both
-// maps, so that every product here takes its operands as they lie.
+// Only the inputs of the forward pass are kept, so the hidden layer is recomputed, block by block. The gradients by the
+// weights accumulate in memory of the caller, as (hidden, dim) for both maps, so that no operand of a product has to be
+// rearranged.
 #pragma once
 
 #include "mlp_tiles.h"
 
 namespace {
 
-// What the rows of one thread add to the gradients by the parameters.
+// Contribution of the rows of one thread to the gradients by the parameters.
 struct Part {
     i64 padded;
     float *weight1, *weight2, *bias1, *norm_weight, *norm_bias, *bias2;
@@ -43,7 +44,7 @@ struct BackwardTile {
           moments(MLP_ROWS) {}
 };
 
-// Send hidden channels through GELU, and compute its slope Φ(x) + x φ(x).
+// Apply GELU to hidden channels, and compute its derivative Φ(x) + x φ(x).
 void activate(i64 columns, i64 height, const float* bias1, float* active, float* slope) {
     for (i64 i = 0; i < height; ++i)
         for (i64 r = i * columns; r < (i + 1) * columns; r += W) {

@@ -1,4 +1,4 @@
-// What both passes of the residual MLP do with a tile of rows.
+// Shared by the forward and backward pass of the residual MLP: GELU, and the rows of a tile.
 #pragma once
 
 #include "mlp.h"
@@ -6,12 +6,12 @@
 
 namespace {
 
-// Channels of the hidden layer that are worked on at a time: beside the tile they fit the first-level cache.
+// Channels of the hidden layer per block. Together with the tile, a block fits in the first-level cache.
 constexpr i64 HIDDEN_EACH = 96;
 
-// Φ(-u) = 2^(u P(u) - 1), the chance of a normal variable to lie beyond u >= 0. The coefficients of P are the
-// least-squares fit for u in [0, 6.5], reweighted until the largest error of u Φ(-u) is least (6e-10); beyond, the
-// highest power lets the exponential vanish.
+// Φ(-u) = 2^(u P(u) - 1), the probability that a normal variable exceeds u >= 0. The coefficients of P are a
+// least-squares fit for u in [0, 6.5], reweighted to minimise the largest error of u Φ(-u) (6e-10). Beyond, the highest
+// power makes the exponential vanish.
 inline V normal_tail(V u) {
     V p = splat(-3.5776743345650175e-08f);
     p = p * u + splat(1.0097085123561556e-06f);
@@ -34,7 +34,7 @@ inline V gelu(V x) {
 
 inline Norm norm_of(const MlpProblem& p) { return {p.dim, p.norm_weight, p.norm_bias, p.eps}; }
 
-// Return the rows from `first` on that go in: those of x, or their sums with the update, written to `sums`.
+// Return the input rows from `first` on: those of x, or their sums with the update, written to `sums`.
 inline const float* rows_of(const MlpProblem& p, i64 first, i64 count, float* sums) {
     const float* x = p.x + first * p.dim;
     if (!p.update) return x;
@@ -45,7 +45,7 @@ inline const float* rows_of(const MlpProblem& p, i64 first, i64 count, float* su
 
 inline float scale_of(const MlpProblem& p, i64 row) { return p.scale ? p.scale[row / p.cloud_rows] : 1; }
 
-// Whether a row of the tile is changed at all; with stochastic depth whole clouds are not.
+// Whether the MLP changes any row of the tile. With stochastic depth, it skips whole clouds.
 inline bool acts(const MlpProblem& p, i64 first, i64 count) {
     for (i64 r = first; r < first + count; ++r)
         if (scale_of(p, r) != 0) return true;

@@ -1,4 +1,4 @@
-// Nearest neighbours and balls: exact, in order of distance and then of index.
+// Exact nearest neighbours and ball queries. Neighbours are ordered by distance, then by index.
 #pragma once
 
 #include "buckets.h"
@@ -8,16 +8,16 @@ namespace {
 
 struct Cloud {
     i64 n = 0, axes = 0;
-    i64 rows = 0, padded = 0;  // points in `axis`, the first ones in their own order; NaN behind them
+    i64 rows = 0, padded = 0;  // points in `axis`, in their original order, padded with NaN
     Array<float> axis;             // axes × padded
-    bool bucketed = false;         // then `axis` holds only the first points and `buckets` all of them
+    bool bucketed = false;         // if so, `axis` holds only the first points, and `buckets` all of them
     Buckets buckets;
 };
 
 constexpr i64 GROUPS = 64;    // see knn_row
 constexpr i64 PREFIX = 2048;  // see ball_rows
 
-// Distances of one query to the W points from i on: in space, or on any number of axes, axis after axis.
+// Distances of one query to the W points from i on: for three axes, or any number, summed axis by axis.
 inline V space_distance(const Cloud& cloud, V x, V y, V z, i64 i) {
     const float* axis = &cloud.axis[i];
     return sq_distance(load(axis), load(axis + cloud.padded), load(axis + 2 * cloud.padded), x, y, z);
@@ -31,10 +31,10 @@ inline V row_distance(const Cloud& cloud, const float* query, i64 i) {
     return total;
 }
 
-// All distances of a query, then those up to a limit.
+// Compute all distances of a query, then keep those up to a limit.
 //
-// The limit: of GROUPS disjoint groups of points, the k-th smallest of their smallest distances. At least k
-// points, one in each of k groups, are that near; about k + k²/(2 GROUPS) are.
+// The limit is the k-th smallest among the minima of GROUPS disjoint groups of points. At least k points are within it,
+// one in each of k groups, and about k + k²/(2 GROUPS) on average.
 template <class Distance>
 void knn_row(const Cloud& cloud, const Distance& distance, float* row, Candidates& found) {
     alignas(64) float least[GROUPS];
@@ -75,7 +75,8 @@ void knn_leaf(const Buckets& b, i64 leaf, V x, V y, V z, Candidates& found) {
     }
 }
 
-// Which of n values is the least, 0 if none is. Reads whole vectors; if a value past n is smaller, returns n - 1.
+// Index of the smallest of n values, 0 if all are NaN. Reads whole vectors, and returns n - 1 if a value past n is
+// smaller.
 i64 place_of_least(const float* values, i64 n) {
     V least = splat(INF);
     for (i64 i = 0; i < n; i += W) least = min(load(values + i), least);
@@ -88,8 +89,8 @@ i64 place_of_least(const float* values, i64 n) {
     return 0;
 }
 
-// The nearest leaf of the nearest node sets the first limit; then all that the limit does not exclude. To a query at
-// -inf boxes that only fill up their number are the nearest, so that others have to be taken.
+// Search the nearest leaf of the nearest node for a first limit, then all boxes within the limit. For a query at -inf,
+// the boxes that are padding are the nearest, so that real ones have to be chosen instead.
 void knn_buckets(const Buckets& b, const float* query, float* bounds, Candidates& found) {
     const V x = splat(query[0]), y = splat(query[1]), z = splat(query[2]);
     alignas(64) float leaf_bounds[FAN];
@@ -142,8 +143,8 @@ void knn(const void* handle, const float* query, i64 num_queries, i64 k, float* 
         knn_one(cloud, query + m * cloud.axes, scratch.data, found, sq_dist + m * k, index + m * k);
 }
 
-// The first points in their own order, until there are k hits. Where the cloud goes on in buckets, these are
-// tried first because a ball with many hits is full after a few of them, and one with few has few in all.
+// Scan the first points in their original order, until there are k hits. In a bucketed cloud this comes first, because
+// a ball with many hits is full after a few of these points, and one with few hits has few in total.
 i64 ball_rows(const Cloud& cloud, const float* query, V sq_radius, i64 k, i64* out) {
     const V x = splat(query[0]), y = splat(query[1]), z = splat(query[2]);
     i64 hits = 0;
@@ -167,7 +168,7 @@ i64 ball_buckets(const Buckets& b, const float* query, V sq_radius, i64 k, i64* 
             }
         }
     };
-    // A query that is NaN is at distance 0 from every box, from those that only fill up their number as well.
+    // A NaN query is at distance 0 from every box, including those that are padding.
     for (i64 i = 0; i < b.num_nodes; i += W)
         for (u32 nodes = less_equal(b.nodes.bound(i, x, y, z), sq_radius); nodes; nodes &= nodes - 1) {
             const i64 first = (i + lowest_bit(nodes)) * FAN, end = first + FAN;

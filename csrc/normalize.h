@@ -11,12 +11,12 @@ struct Norm {
     float eps;
 };
 
-// What normalising subtracts from a row, and then multiplies it by.
+// Normalisation of a row: subtract the mean, then multiply by the factor (inverse standard deviation).
 struct Moments {
     float mean, factor;
 };
 
-// Normalise a row; `to` has room for whole vectors, which end in zeros.
+// Normalise a row. `to` has room for whole vectors, padded with zeros.
 inline Moments normalize(const Norm& norm, const float* row, float* to) {
     const i64 padded = round_up(norm.dim, W);
     const float width = float(norm.dim);
@@ -32,7 +32,7 @@ inline Moments normalize(const Norm& norm, const float* row, float* to) {
         left += centred;
         squares += centred * centred;
     }
-    // What rounding left of the mean: little, but all there is of a row that does not vary.
+    // Remainder of the mean after rounding. It is small, but matters for a constant row.
     const float rest = total(left) / width, mean = near + rest, variance = total(squares) / width - rest * rest;
     const float factor = 1 / __builtin_sqrtf((variance < 0 ? 0 : variance) + norm.eps);
     for (i64 d = 0; d < norm.dim; ++d) to[d] = (row[d] - mean) * factor * norm.weight[d] + norm.bias[d];

@@ -1,4 +1,4 @@
-// Dealing out work to threads, for the files that hold C functions.
+// Distribution of work over threads, for the files with the C interface.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +15,8 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-// Run body(data) on up to `threads` threads of the pool that torch uses, and return true; false where there is no
-// such pool. Threads of our own would compete with torch's, which go on spinning after each of its operations.
+// Run body(data) on up to `threads` threads of the pool that torch uses, and return true. Return false if there is no
+// such pool. Separate threads would compete with torch's, which keep spinning after each of its operations.
 bool run_on_pool(void (*body)(void*), void* data, int threads);
 
 namespace {
@@ -27,14 +27,14 @@ void run_on_own_threads(const Run& run, int threads) {
     try {
         others.reserve(size_t(threads - 1));
         for (int t = 1; t < threads; ++t) others.emplace_back(run);
-    } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
+    } catch (const std::system_error&) {  // no more threads available: continue with those there are
     } catch (const std::bad_alloc&) {
     }
     run();
     for (auto& thread : others) thread.join();
 }
 
-// Call work(0), ..., work(count - 1), each once, on up to `threads` threads. Returns what the C functions do.
+// Call work(0), ..., work(count - 1), each once, on up to `threads` threads. Return 0, or 1 if memory ran out.
 template <class Work>
 int parallel(int64_t count, int threads, const Work& work) {
     std::atomic<int64_t> next{0};

@@ -1,4 +1,4 @@
-// Threads from the OpenMP runtime that torch has loaded, without a dependence on any one of them.
+// Run work on the threads of the OpenMP runtime that torch has loaded, whichever that is.
 #include "parallel.h"
 
 #if !defined(_WIN32)
@@ -8,7 +8,7 @@
 static pid_t pool_of = getpid();
 #endif
 
-// Name the process in which the pool lives: the library may be loaded by a child that was forked since.
+// Set the process that owns the pool, since the library may be loaded by a forked child of it.
 EXPORT int bixt3d_pool_of(int64_t process) {
 #if !defined(_WIN32)
     pool_of = pid_t(process);
@@ -23,10 +23,10 @@ bool run_on_pool(void (*body)(void*), void* data, int threads) {
     (void)body, (void)data, (void)threads;
     return false;
 #else
-    // GCC's name for the start of a parallel region; LLVM's and Intel's runtimes answer to it as well.
+    // GCC's entry point of a parallel region, which LLVM's and Intel's runtimes provide as well.
     using Start = void (*)(void (*)(void*), void*, unsigned, unsigned);
     static const Start start = reinterpret_cast<Start>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    // A forked process has the runtime's books but none of its threads, and would wait for them for ever.
+    // A forked process inherits the state of the runtime but none of its threads, and would wait for them forever.
     if (start == nullptr || getpid() != pool_of) return false;
     start(body, data, unsigned(threads), 0);
     return true;

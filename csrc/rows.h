@@ -1,5 +1,5 @@
-// Rows of features: look them up, add them up again, interpolate between three, take the sum or the largest of a group.
-// An index outside its cloud ends the work and returns false.
+// Ops on rows of features: gather, scatter-add, interpolation between three, and sum or maximum over a group. If an
+// index is outside its cloud, a function stops and returns false.
 #pragma once
 
 #include "bfloat16.h"
@@ -41,9 +41,9 @@ bool interpolate(const T* features, i64 n, i64 channels, const i64* index, const
     return true;
 }
 
-// out[index[r, j]] += weights[r, j] * rows[r] for channels [from, to), row after row, so that the order in which
-// the uses of a point are added up depends on nothing but the index. Half precision adds up in float beside `out`.
-// With a winner, each channel of a row goes to that one of its points alone.
+// out[index[r, j]] += weights[r, j] * rows[r] for channels [from, to), row after row, so that the order of the sums of
+// a point depends only on the index. Half precision is summed in float, in separate memory. With a winner, each channel
+// of a row is added only to that one of its points.
 template <class T>
 bool scatter(const Scatter& s, i64 cloud, i64 from, i64 to) {
     using Sum = typename Wide<T>::Type;
@@ -84,8 +84,8 @@ bool scatter(const Scatter& s, i64 cloud, i64 from, i64 to) {
 
 constexpr i64 BLOCK = 64;  // channels of a group whose results are kept in registers or nearby
 
-// out = max over j < k of the rows row_of(j), channel by channel, and which j held it first; a NaN is larger than
-// anything.
+// out = max over j < k of the rows row_of(j), channel by channel, and winner = the first j that holds it. NaN counts as
+// the largest.
 template <class T, class RowOf>
 void largest_row(const RowOf& row_of, i64 k, i64 channels, T* __restrict out, uint8_t* __restrict winner) {
     using Number = typename Wide<T>::Type;
@@ -121,7 +121,7 @@ inline bool all_inside(const i64* index, i64 k, i64 n) {
     return all;
 }
 
-// out[r] = the largest of the features that index[r, :] names, without winner their sum.
+// out[r] = the maximum of the features at index[r, :], or their sum if winner is null.
 template <class T>
 bool neighbors(const T* features, i64 n, i64 channels, const i64* index, i64 k, i64 num_rows, T* out,
                uint8_t* winner) {
@@ -146,7 +146,8 @@ bool neighbors(const T* features, i64 n, i64 channels, const i64* index, i64 k, 
     return true;
 }
 
-// The transpose of group_max: out[r, j] = rows[r] where j is the winner, else 0. `Bits` has the size of a number, which is copied.
+// The transpose of group_max: out[r, j] = rows[r] where j is the winner, else 0. Numbers are copied as `Bits` of the
+// same size.
 template <class Bits>
 void group_place(const Bits* rows, const uint8_t* winner, i64 num_rows, i64 k, i64 channels, Bits* __restrict out) {
     for (i64 r = 0; r < num_rows; ++r, rows += channels, winner += channels)

@@ -1,5 +1,5 @@
-// The C functions on rows of features. Like those of api.cpp they return 0, or 1 when memory ran out, and besides
-// 2 when an index lies outside its cloud.
+// C interface of the ops on features. Functions return 0, 1 if they run out of memory, or 2 if an index is outside its
+// cloud.
 #include <algorithm>
 
 #include "kernels.h"
@@ -9,9 +9,9 @@
 namespace {
 
 constexpr int OUT_OF_RANGE = 2;
-constexpr int64_t BYTES_EACH = 1 << 16;  // rows that are dealt out at once; starting a thread costs about as much
+constexpr int64_t BYTES_EACH = 1 << 16;  // rows per task; starting a thread costs about as much
 
-// Deal out the rows of all clouds; work(b, r, count) does `count` rows of cloud b from the r-th on.
+// Distribute the rows of all clouds. work(b, r, count) processes `count` rows of cloud b, from the r-th on.
 template <class Work>
 int each_row(int64_t num_clouds, int64_t num_rows, int64_t row_bytes, int threads, const Work& work) {
     const int64_t step = std::max<int64_t>(1, BYTES_EACH / std::max<int64_t>(1, row_bytes));
@@ -61,8 +61,8 @@ EXPORT int bixt3d_scatter(const void* rows, int64_t num_clouds, int64_t num_rows
     return guarded([&] {
         const Kernels& use = AT_LEVEL(kernels, level);
         const Scatter scatter = {type, rows, num_rows, channels, uses, n, index, weights, winner, out};
-        // No two threads add to one number: each has a cloud, or where clouds are few a range of its channels,
-        // whole cache lines of it.
+        // No two threads add to the same number: each has a cloud or, if clouds are few, a range of channels of one, in
+        // whole cache lines.
         const int64_t wanted = num_clouds >= 2 * threads ? 1 : 2 * threads;
         const int64_t width = std::max<int64_t>(64, ((channels + wanted - 1) / wanted + 15) / 16 * 16);
         const int64_t ranges = threads == 1 ? 1 : (channels + width - 1) / width;

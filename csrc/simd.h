@@ -1,9 +1,9 @@
-// A vector of floats, as wide as the instruction set this file is compiled for, and what the kernels do with it.
+// A vector of floats, as wide as the instruction set for which this file is compiled, and its operations.
 //
-// The kernels are compiled several times, each time with other compiler flags. Everything here and in the
-// other headers that only kernels.cpp includes has internal linkage: an inline function with external linkage
-// would be merged by the linker into one copy, and that copy might use instructions the machine lacks. For the
-// same reason no templates of the standard library are used in them.
+// The kernels are compiled several times, with different compiler flags. Everything in this header, and in all headers
+// that only kernels include, has internal linkage: the linker would merge inline functions with external linkage into
+// one copy, which might use instructions that the machine lacks. For the same reason, these headers use no templates of
+// the standard library.
 #pragma once
 
 #include <cstdint>
