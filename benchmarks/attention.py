@@ -1,13 +1,12 @@
-"""Time bi-directional attention on every backend that runs here, and write docs/benchmarks.md.
+"""Time bi-directional attention with every backend that can run, and write docs/benchmarks.md.
 
 python benchmarks/attention.py [--device cpu] [--rounds 7] [--sizes 16x1024 1x65536] [--precision fp32 bf16]
 
-First each backend's results and gradients, by name, are held against float64 on the same inputs: errors above twice
-those of the reference stop the benchmark. Then all backends run in turn, round after round, each right after an untimed
-run of itself, forward alone and forward with backward; the table holds medians and how many times longer than the
-first backend each takes. The reference is the authors' formulation, written down straight: similarities once, two
-softmaxes, two products; "sdpa" is two calls of torch's fused attention. All run with the allocator setting of the
-training scripts.
+First, the results and gradients of each backend are compared with float64 on the same inputs. The benchmark stops if an
+error is more than twice that of the reference. Then all backends run in interleaved rounds, each right after an untimed
+run of its own, forward only and forward with backward. The table has medians, and ratios to the time of the first
+backend. "reference" is a direct implementation of the authors' formulation: one similarity matrix, two softmaxes and
+two products. "sdpa" calls torch's fused attention twice. All use the allocator setting of the training scripts.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ LATENTS, HEADS, WIDTH = 64, 6, 32
 
 
 def inputs(clouds: int, tokens: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Draw references and values as one linear map leaves them: heads beside each other in memory."""
+    """Draw references and values in the memory layout of a linear map's output, with adjacent heads."""
     generator = torch.Generator().manual_seed(0)
     drawn = []
     for rows in (LATENTS, tokens):
@@ -41,7 +40,7 @@ def inputs(clouds: int, tokens: int, dtype: torch.dtype, device: str) -> list[Te
 
 
 def weights(args: list[Tensor]) -> list[Tensor]:
-    """Draw a gradient for each result; the widths are all the same."""
+    """Draw a gradient for each result. All widths are the same."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(x.shape, generator=generator).to(x) for x in (args[0], args[2])]
 
@@ -57,7 +56,7 @@ def errors(args: list[Tensor], backend: str, exact: list[Tensor]) -> dict[str, f
 
 
 def verify(args: list[Tensor], backends: list[str]) -> dict[str, float]:
-    """Stop where a backend is less exact than twice the reference; return the largest error of each."""
+    """Return the largest error of each backend, and exit if one has more than twice the error of the reference."""
     wide = [x.detach().double().requires_grad_() for x in args]
     out = bidirectional_attention(*wide, backend="reference")
     exact = [x.detach() for x in (*out, *torch.autograd.grad(out, wide, [w.double() for w in weights(args)]))]
@@ -67,7 +66,10 @@ def verify(args: list[Tensor], backends: list[str]) -> dict[str, float]:
         found = errors(args, backend, exact)
         for name, error in found.items():
             if error > 2 * allowed[name] + 4 * torch.finfo(args[0].dtype).eps:
-                sys.exit(f"backend {backend!r}: {name} is {error:.1e} off, the reference {allowed[name]:.1e}")
+                sys.exit(
+                    f"backend {backend!r}: the error of {name} is {error:.1e}, expected at most about twice "
+                    f"that of the reference, {allowed[name]:.1e}"
+                )
         largest[backend] = max(found.values())
     return largest
 
@@ -118,11 +120,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sizes", type=size, nargs="+", default=[(16, 1024), (1, 65536)])
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: 7)")
+    parser.add_argument(
+        "--sizes",
+        type=size,
+        nargs="+",
+        default=[(16, 1024), (1, 65536)],
+        metavar="BxN",
+        help="clouds x tokens (default: 16x1024 1x65536)",
+    )
     parser.add_argument("--precision", nargs="+", choices=list(DTYPES), default=list(DTYPES))
-    parser.add_argument("--no-write", action="store_true", help="print only")
-    parser.add_argument("--page", type=Path, default=PAGE, help="where to write")
+    parser.add_argument("--no-write", action="store_true", help="only print the results")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page to write (default: docs/benchmarks.md)")
     options = parser.parse_args()
     keep_freed_memory()
     lines: list[str] = []

@@ -1,9 +1,9 @@
-"""Share of a training step that the data side takes, at batch 32 × 1,024 points.
+"""Measure the share of data loading in a training step, with batches of 32 clouds of 1,024 points.
 
 python benchmarks/data.py [--device cpu] [--steps 5]
 
-The loader draws 1,024 of 2,048 stored points, scales, shifts and shuffles; the step is forward, backward and
-AdamW of the 12-layer classifier. Both are timed in turn, batch by batch; medians are printed.
+The loader samples 1,024 of 2,048 stored points, scales, shifts and shuffles them. The step is forward, backward and
+AdamW of the 12-layer classifier. Both are timed in turn for every batch, and medians are printed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Affine grouping, a linear map, batch norm and the maximum of each group: with groups, and without making them.
+"""Time affine grouping, a linear map, batch norm and max-pooling, with and without materialised groups.
 
 python benchmarks/grouping.py [--clouds 8] [--points 1024] [--channels 64] [--rounds 5]
 
-`plain` maps all groups, `projected` maps every point once and then makes groups (`AffineGrouping.project`), `pooled`
-makes none (`pool_normalised`). All give the same numbers (checked first); forward and backward are timed in turn,
-medians of processor time are printed, and what autograd keeps for the backward pass is counted tensor by tensor.
+`plain` maps all groups. `projected` maps every point once and then forms groups (`AffineGrouping.project`). `pooled`
+forms no groups (`pool_normalised`). All give the same results, which is checked first. Forward and backward are timed
+in interleaved rounds. Printed are medians of processor time, and the memory of all tensors that autograd keeps for the
+backward pass.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def compare(forms: dict[str, Callable[[], Tensor]], precision: torch.dtype, rounds: int) -> None:
-    """Print the medians of every form, and how many times faster and smaller it is than the first."""
+    """Print time and memory of every form, and how many times faster and smaller it is than `plain`."""
     plain, *others = (form() for form in forms.values())
     tolerance = 1e-3 if precision == torch.float32 else 0.1
     for other in others:

@@ -1,4 +1,4 @@
-"""Rows of the model benchmark: which model, how it runs, on what; and how to build and count it."""
+"""Rows of the model benchmark: which model, how it runs and on which inputs. Also builds models and counts FLOPs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CONFIGS = Path(__file__).parents[1] / "cfgs"
 CLASSES, PARTS, CATEGORIES = 40, 50, 16
 PAIRED = ("bixt_naive", "bixt_grouping", "bixt_hierarchy", "bixt_seg_naive", "bixt_seg_encdec")
 RIVAL = "pointmlp"
-# No model, but a square matrix times itself, and how often: what the machine's own products reach at the time.
+# Not a model, but products of a square matrix (width, times), as a measure of what the machine reaches at the time.
 MATRIX = "matrix product"
 SQUARES = {"cpu": (2048, 20), "cuda": (8192, 50)}
-SEGMENTED = 2048  # points of a cloud whose parts are wanted; a hierarchy by 4 takes no fewer
-# What is measured in turn, and so compared: models of one field.
+SEGMENTED = 2048  # points per cloud for part segmentation, the least that a hierarchy by 4 takes
+# Models of one field are measured in interleaved rounds, so that they can be compared.
 FIELDS = (
     ("bixt_naive", "pointmlp", "pointmlp_elite"),
     ("bixt_grouping",),
@@ -39,17 +39,18 @@ MODELS = tuple(model for field in FIELDS for model in field)
 
 @dataclass(frozen=True)
 class Row:
-    """One thing to measure.
+    """One measurement.
 
     Args:
-        model: a file of ``cfgs/model``, the path of a config of one's own (:func:`own_config`), or :data:`MATRIX`.
-        how: ``"eager"``, ``"compiled"``, or ``"reference"``: eager, all tokens at once, with the backends of that
-            name, which write the similarities, both maps and the hidden layers, as the authors' formulation does.
-        work: ``"inference"`` or ``"training"``: forward, backward, AdamW.
+        model: name of a file in ``cfgs/model``, path of a custom config (:func:`own_config`), or :data:`MATRIX`.
+        how: ``"eager"``, ``"compiled"`` or ``"reference"``. The last is eager with all tokens at once and the backends
+            of that name, which store the similarities, both attention maps and the hidden layers, like the authors'
+            formulation.
+        work: ``"inference"``, or ``"training"`` (forward, backward, AdamW).
         clouds, points: size of a batch.
-        precision: ``"fp32"``, ``"bf16"`` (autocast) or ``"int8"`` (linear maps of the blocks, inputs
-            quantised as they come).
-        chunk, checkpoint: the encoder's ``chunk`` and ``checkpoint_activations``.
+        precision: ``"fp32"``, ``"bf16"`` (autocast) or ``"int8"`` (linear maps of the blocks, with dynamically
+            quantised inputs).
+        chunk, checkpoint: ``chunk`` and ``checkpoint_activations`` of the encoder.
     """
 
     model: str
@@ -66,7 +67,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What tables call the model."""
+        """Name of the model in tables."""
         path = Path(self.model)
         return path.parent.name if path.name == "config.yaml" else path.stem
 
@@ -77,15 +78,15 @@ class Row:
 
 
 def own_config(given: str) -> str:
-    """Return the path of the config that is given, by itself or by the folder of a run.
+    """Return the path of a config, given as such or by the folder of a run.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such config.
     """
     path = Path(given, "config.yaml") if Path(given).is_dir() else Path(given)
     if path.suffix != ".yaml" or not path.is_file():
         raise ValueError(
-            f"{given}: no such model; expected one of {', '.join(MODELS)}, a config, or the folder of a run."
+            f"{given}: no such model; expected one of {', '.join(MODELS)}, a config file, or the folder of a run."
         )
     return str(path.resolve())
 
@@ -101,7 +102,7 @@ def _composed(path: str) -> dict[str, Any]:
 
 @cache
 def segments(model: str) -> bool:
-    """Whether a model labels points, given their cloud's category as well."""
+    """Return whether a model segments parts. It then takes the category of each cloud too."""
     if not is_own(model):
         return "_seg" in model
     return "num_parts" in _own_task(model).model_arguments()
@@ -109,7 +110,7 @@ def segments(model: str) -> bool:
 
 @cache
 def _own_task(path: str) -> Any:
-    """Return the task of a config, of as many classes, or categories and parts, as the other models have."""
+    """Build the task of a config, with as many classes, or categories and parts, as the other models have."""
     config = _composed(path)
     if "PartSegmentation" not in config["task"]["_target_"]:
         return build_task(config, [str(i) for i in range(CLASSES)])
@@ -121,7 +122,7 @@ def _own_task(path: str) -> Any:
 def throughput(
     models: list[str], hows: list[str], sizes: dict[str, list[tuple[int, int]]], precisions: list[str]
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Yield the title and the rows of each table; a field's rows run in turn, models of one's own in that of theirs."""
+    """Yield the title and rows of each table. Custom models join the field of the classifiers or of the segmenters."""
     own = [model for model in models if is_own(model)]
     first, *others, last = FIELDS
     fields = (
@@ -135,7 +136,10 @@ def throughput(
                 for field in fields:
                     batch = (clouds, points)
                     if segments(field[0]) and points < SEGMENTED:
-                        batch = (max(2, clouds * points // SEGMENTED), SEGMENTED)  # a batch norm needs two
+                        batch = (
+                            max(2, clouds * points // SEGMENTED),
+                            SEGMENTED,
+                        )  # batch norm needs two clouds
                     rows = [
                         Row(model, how, work, *batch, precision)
                         for model in field
@@ -166,7 +170,7 @@ def latency(models: list[str]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def memory(points: int, clouds: int, chunk: int) -> Iterator[tuple[str, list[Row]]]:
-    """Yield one large cloud with and without chunks, and training with and without checkpoints."""
+    """Yield one large cloud with and without chunks, and a training step with and without checkpointed activations."""
     whole = Row("bixt_naive", "eager", "inference", 1, points)
     yield f"one cloud of {points:,} points", [whole, replace(whole, chunk=chunk)]
     kept = Row("bixt_naive", "eager", "training", clouds, 1024)
@@ -180,7 +184,7 @@ def make_model(row: Row) -> nn.Module:
     if row.model.startswith("bixt"):
         chunk: int | str = "null" if row.chunk is None else row.chunk
         if row.how == "reference":
-            chunk = row.clouds * row.points  # all at once, as the formula stands
+            chunk = row.clouds * row.points  # all tokens at once
         overrides = [
             f"encoder.chunk={chunk}",
             f"encoder.checkpoint_activations={str(row.checkpoint).lower()}",
@@ -204,7 +208,7 @@ def name_backends(model: nn.Module, backend: str) -> None:
 
 
 def operations(row: Row, device: str) -> float | None:
-    """Return the floating-point operations of a run; None where they are not counted."""
+    """Return the floating-point operations of a run, or None for training, where they are not counted."""
     if row.model == MATRIX:
         width, times = SQUARES[device]
         return 2.0 * times * width**3
@@ -221,9 +225,9 @@ def inputs(row: Row, model: Any, device: str) -> tuple[Tensor, ...]:
 
 @cache
 def count(model: str, points: int) -> tuple[int, int]:
-    """Return parameters, and floating-point operations of a forward pass of one cloud.
+    """Return the number of parameters, and of floating-point operations in a forward pass for one cloud.
 
-    See :func:`bixt3d.operations.count_operations` for what counts.
+    :func:`bixt3d.operations.count_operations` defines which operations count.
     """
     row = Row(model, "reference", "inference", 1, points)
     made = make_model(row)

@@ -1,4 +1,4 @@
-"""What the model benchmark writes: tables, exponents and a plot of its figures."""
+"""Report of the model benchmark: tables, scaling exponents and a plot."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def exponent(points: list[int], values: list[float]) -> float:
 
 
 def exponents(figures: list[Figures]) -> list[str]:
-    """Say how time and memory grow with N, as the slope of a straight line through the logarithms."""
+    """Format how time and memory grow with N: the slopes of linear fits to the logarithms."""
     lines = []
     for how, precision in sorted({(f.row.how, f.row.precision) for f in figures}):
         for least in (0, 16_000):

@@ -1,7 +1,7 @@
-"""One row of the model benchmark in a process of its own; benchmarks/models.py starts and steers it.
+"""Worker process for one row of the model benchmark, started by benchmarks/models.py.
 
-It builds the model, runs it twice, says how much memory a run takes, and then times one run for every line that it
-reads.
+It builds the model, runs it a few times, prints the peak memory of a run, and then times one run for every line that it
+reads from stdin.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def make_run(row: Row, device: str, compile_mode: str) -> Callable[[], None]:
     given = inputs(row, model, device)
     if row.precision == "int8":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it names its successor, torchao
+            warnings.simplefilter("ignore")  # deprecated in favour of torchao
             quantize = torch.ao.quantization.quantize_dynamic
-            # not what looks at the weights of its maps: the tokeniser and the groups
+            # only the blocks: tokeniser and grouping access the weights of their linear maps
             model.encoder.blocks = quantize(model.encoder.blocks, {torch.nn.Linear}, dtype=torch.qint8)
     run = model
     if row.how == "compiled":
@@ -79,7 +79,7 @@ def make_run(row: Row, device: str, compile_mode: str) -> Callable[[], None]:
 
 
 def peak_mib(run: Callable[[], None], device: str) -> float | None:
-    """Return how far memory in use rises during a run above what is in use before it."""
+    """Return by how much memory rises during a run, in MiB, or None if the system does not report it."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
@@ -95,9 +95,9 @@ def peak_mib(run: Callable[[], None], device: str) -> float | None:
     def resident(name: str) -> int:
         return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith(name))
 
-    ctypes.CDLL(None).malloc_trim(0)  # what is free but kept would hide what a run needs
+    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept would hide what a run needs
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     run()
     return (resident("VmHWM") - before) / 1024
 

@@ -4,14 +4,14 @@ python benchmarks/models.py                                  # sizes for a lapto
 python benchmarks/models.py --full --device cuda             # 128×1,024, 32×2,048 and one cloud of 1 k to 1 M points
 python benchmarks/models.py --only scaling --points 1024 16384 65536 --how eager --out scaling.md
 python benchmarks/models.py --only memory --large 200000
-python benchmarks/models.py --only throughput --models MY.yaml RUN pointmlp --no-write   # one's own beside another
+python benchmarks/models.py --only throughput --models MY.yaml RUN pointmlp --no-write   # your models and another
 
-A model of one's own is named by a config, as scripts/train_cls.py takes it, or by the folder of a run.
+Give your own models as config files, as for scripts/train_cls.py, or as folders of runs.
 
-Every row runs in a process of its own, so that peak memory is its own; the rows of a table, field by field, run in
-turn, round after round, so that whatever else the machine does falls on all of them. Medians. `reference` is the
-straightforward eager form, which writes the similarities and both attention maps; the ratio beside a row says how many
-times faster it is than the reference of the same model, on the same inputs, under the same allocator setting.
+Every row runs in its own process, which isolates its peak memory. The rows of a field run in interleaved rounds, so
+that other load on the machine affects all of them alike, and the tables hold medians. `reference` is the
+straightforward eager form, which stores the similarities and both attention maps. The ratio in a row is its speed-up
+over the reference of the same model, on the same inputs and with the same allocator setting.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from bixt3d.errors import report_errors
 WORKER = Path(__file__).with_name("model_worker.py")
 PLOT = "benchmarks_models.svg"
 SECTIONS = ("throughput", "scaling", "latency", "memory")
-SECONDS_EACH = 30.0  # a row that has used so much time sits out the other rounds, after two at least
+SECONDS_EACH = 30.0  # a row that has run this long skips further rounds, after at least two
 
 
 class Worker:
-    """A process that runs one row when it is told to."""
+    """A process that builds one row and runs it on request."""
 
     def __init__(self, row: Row, options: argparse.Namespace):
         self.row = row
@@ -64,7 +64,7 @@ class Worker:
         }
         command = [sys.executable, str(WORKER), json.dumps(told)]
         pipe = subprocess.PIPE
-        # A pipe that nobody reads fills up and stops the process.
+        # A file and not a pipe: a pipe that is not read fills up and blocks the process.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
         self.failed: list[str] | None = None
@@ -72,7 +72,7 @@ class Worker:
         self.peak_mib = json.loads(line)["peak_mib"] if line else None
 
     def _read(self) -> str:
-        """Return the next line of the process; none at all means that the row has failed."""
+        """Return the next line of the process, or an empty string if the row has failed."""
         line = self.process.stdout.readline()  # type: ignore[union-attr]
         if not line:
             self.process.communicate()
@@ -118,9 +118,9 @@ def shape(text: str) -> tuple[int, int]:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--full", action="store_true", help="the sizes of a data-centre GPU")
-    made.add_argument("--quick", action="store_true", help="the sizes of a laptop (the default)")
-    made.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    made.add_argument("--full", action="store_true", help="use sizes for a data-centre GPU")
+    made.add_argument("--quick", action="store_true", help="use sizes for a laptop (the default)")
+    made.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
     made.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL|CONFIG|RUN")
     made.add_argument(
         "--how",
@@ -129,19 +129,23 @@ def parser() -> argparse.ArgumentParser:
         default=["reference", "eager", "compiled"],
     )
     made.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
-    made.add_argument("--inference", nargs="*", type=shape, metavar="BxN", help="batches of inference")
-    made.add_argument("--training", nargs="*", type=shape, metavar="BxN", help="batches of training")
-    made.add_argument("--points", nargs="+", type=int, help="sizes of the one cloud of the scaling")
-    made.add_argument("--large", type=int, help="points of the large cloud of the memory section")
-    made.add_argument("--chunk", type=int, default=8192, help="tokens at a time there (default: 8192)")
-    made.add_argument("--rounds", type=int, default=5)
-    made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    made.add_argument("--compile-mode", default="default")
     made.add_argument(
-        "--default-allocator", action="store_true", help="leave the C library's allocator as it is"
+        "--inference", nargs="*", type=shape, metavar="BxN", help="batches for inference, clouds x points"
+    )
+    made.add_argument(
+        "--training", nargs="*", type=shape, metavar="BxN", help="batches for training, clouds x points"
+    )
+    made.add_argument("--points", nargs="+", type=int, help="numbers of points in the scaling section")
+    made.add_argument("--large", type=int, help="points of the large cloud in the memory section")
+    made.add_argument("--chunk", type=int, default=8192, help="chunk in the memory section (default: 8192)")
+    made.add_argument("--rounds", type=int, default=5, help="timed rounds (default: 5)")
+    made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    made.add_argument("--compile-mode", default="default", help="mode of torch.compile")
+    made.add_argument(
+        "--default-allocator", action="store_true", help="keep the default setting of the C allocator"
     )
     made.add_argument("--out", type=Path, default=PAGE, help="page to write (default: docs/benchmarks.md)")
-    made.add_argument("--no-write", action="store_true", help="print only")
+    made.add_argument("--no-write", action="store_true", help="only print the results")
     return made
 
 
@@ -165,7 +169,8 @@ def main() -> None:
     options.models = [name if name in MODELS else own_config(name) for name in options.models]
     if any(map(is_own, options.models)) and options.out == PAGE and not options.no_write:
         raise ValueError(
-            "--models: say where figures of models of your own go, --out FILE.md, or --no-write."
+            "--models: results of your own models need another page than docs/benchmarks.md; "
+            "add --out FILE.md or --no-write."
         )
     fill_sizes(options)
     batches = {"inference": options.inference, "training": options.training}
@@ -196,10 +201,10 @@ def main() -> None:
         return
     allocator = "the C library's default" if options.default_allocator else "told to keep freed memory"
     head = (
-        f"{origin('models.py', options.device)} Medians of up to {options.rounds} rounds in turn. Allocator: "
-        f"{allocator}. `reference` is the eager form that writes the similarities and both attention maps ("
-        f"{', '.join(PAIRED)} have one). The two columns after the time are speed-ups over another row of the same "
-        "table. Peak memory is what a run needs above what is in use before it (weights and optimiser state)."
+        f"{origin('models.py', options.device)} Medians of up to {options.rounds} interleaved rounds. Allocator: "
+        f"{allocator}. `reference` is the eager form that stores the similarities and both attention maps (for "
+        f"{', '.join(PAIRED)}). The two columns after the time are speed-ups over another row of the same table. "
+        "Peak memory is the increase during a run, without weights and optimiser state."
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     grown = [f for figures in tables.get("scaling", {}).values() for f in figures]

@@ -1,13 +1,13 @@
-"""Time every op on every backend against the packages that are installed, and write docs/benchmarks.md.
+"""Time every op with every backend and with other installed packages, and write docs/benchmarks.md.
 
 python benchmarks/ops.py [--ops knn ...] [--device cpu] [--clock wall] [--rounds 7] [--quick] [--no-write]
 
-First every backend must give the answer of the torch backend, else there is no figure. Then all contenders of a case
-run in turn, round after round, so that whatever else the machine does falls on all of them; the table holds medians.
-Each is timed right after an untimed run of itself: its threads are awake and its inputs in the cache, as in a loop.
-Packages are timed on the same inputs and asked for the same thing; how much of their answer agrees stands beside the
-time: some sample approximately, some compute distances as a² + b² - 2ab. On a machine that is busy with other things,
-OMP_NUM_THREADS=1 and ``--clock cpu`` give the processor time of one thread instead, which they change little.
+First, the result of every backend has to equal that of the torch backend, else the benchmark stops. Then all
+contenders of a case run in interleaved rounds, so that other load on the machine affects all of them alike, and the
+table holds medians. Each is timed right after an untimed run of its own, with its threads awake and its inputs in the
+cache, as in a loop. Other packages get the same inputs and the same task. The table shows how much of their result
+agrees, since some sample approximately, and some compute distances as a² + b² - 2ab. On a busy machine, use
+OMP_NUM_THREADS=1 and ``--clock cpu``: the processor time of one thread depends little on other load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLOT = "benchmarks_ops.svg"
 
 
 def agreement(got: Tensor, wanted: Tensor) -> float | None:
-    """Return the share of picks or distances that agree; None for answers to another question."""
+    """Return the share of indices or distances that agree, or None if the results are not comparable."""
     if got.shape != wanted.shape:
         return None
     if wanted.is_floating_point():
@@ -48,7 +48,7 @@ def _equal(got: Any, wanted: Any) -> bool:
 
 
 def verify(case: Case, wanted: Any, contender: Contender) -> float | None:
-    """Run once, which also warms up, and compare; a backend of ours must agree exactly in all that it returns."""
+    """Run once, also to warm up, and return the agreement. Exit if a backend of the toolkit does not agree exactly."""
     got = contender.run()
     if contender.ours and not _equal(got, wanted):
         sys.exit(
@@ -108,15 +108,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ops", nargs="+", help="only these ops")
+    parser.add_argument("--ops", nargs="+", help="ops to time (default: all)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: time of all threads")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="leave out the cloud of a million points")
-    parser.add_argument("--no-write", action="store_true", help="print only")
-    parser.add_argument("--page", type=Path, default=PAGE, help="where to write")
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=["wall", "cpu"],
+        help="elapsed time, or processor time of all threads (default: wall)",
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: 7)")
+    parser.add_argument("--quick", action="store_true", help="skip the cloud of a million points")
+    parser.add_argument("--no-write", action="store_true", help="only print the results")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page to write (default: docs/benchmarks.md)")
     options = parser.parse_args()
-    keep_freed_memory()  # as the training scripts do; page faults would cover what copies cost
+    keep_freed_memory()  # as in the training scripts; otherwise page faults would dominate the cost of copies
     results: list[tuple[Case, list[Row]]] = []
     lines: list[str] = []
     for case in cases(options.device, options.quick):

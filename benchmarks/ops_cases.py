@@ -1,4 +1,4 @@
-"""Inputs of the op benchmark. A case is one op on inputs of one size, or the backward pass of one."""
+"""Inputs of the op benchmark. A case is one op, or its backward pass, on inputs of one size."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Case:
-    """One op on one size.
+    """One op, or its backward pass, on inputs of one size.
 
-    ``work`` is the number of distances that a brute-force method computes. With ``grad`` the case is the backward
-    pass: from a gradient of the result to that of the features.
+    ``work`` is the number of distances that a brute-force method computes. With ``grad``, a gradient of the result, the
+    case is the backward pass to the features.
     """
 
     op: str
@@ -49,7 +49,7 @@ def cases(device: str, quick: bool) -> Iterator[Case]:
 
 
 def _feature_cases(generator: torch.Generator, device: str) -> Iterator[Case]:
-    """Rows of whole numbers, and weights in quarters: their sums are exact in any order and can be compared."""
+    """Yield cases with whole-number features and quarter weights, whose sums are exact in any order."""
 
     def whole(*shape: int, to: int = 9) -> Tensor:
         return torch.randint(-to, to, shape, generator=generator).float().to(device)

@@ -1,7 +1,7 @@
-"""Everything that the op benchmark times: our backends and other packages.
+"""Contenders of the op benchmark: the backends of the toolkit and other packages.
 
-A contender is a function without arguments and a second one that turns what it returns into a tensor to be compared:
-indices in general, distances where a package breaks ties as it likes.
+A contender is a function without arguments, and a second one that turns its result into a tensor for comparison. These
+are indices in general, and distances where a package may order ties differently.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bixt3d import ops
 from bixt3d.ops import available_backends
 from bixt3d.ops.backends import vectorized
 
-HUGE = 10**10  # distances beyond which methods that compute all of them are left out
+HUGE = 10**10  # number of distances above which brute-force methods are skipped
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to time: ``answer(run())`` is comparable with that of the other contenders."""
+    """A function to time. ``answer(run())`` is comparable among the contenders of a case."""
 
     name: str
     run: Callable[[], Any]
@@ -34,7 +34,7 @@ class Contender:
 
 
 def contenders(case: Case) -> Iterator[Contender]:
-    """Our backends that run here, in order of priority, then the packages that are installed."""
+    """Yield the backends that can run, in order of priority, then the installed packages."""
     for name in _runnable(case):
         if not _too_slow(case, name):
             yield Contender(name, _call(case, name), answer(case), ours=True)
@@ -42,7 +42,7 @@ def contenders(case: Case) -> Iterator[Contender]:
 
 
 def left_out(case: Case) -> list[str]:
-    """Return the names of those that would run, but for minutes."""
+    """Return the names of contenders that are skipped because they would take minutes."""
     ours = [f"bixt3d `{name}`" for name in _runnable(case) if name != "reference" and _too_slow(case, name)]
     packages = {"torch_cluster": "torch-cluster", "open3d": "open3d"} if case.work > HUGE else {}
     return ours + [shown for name, shown in packages.items() if _installed(name)]
@@ -67,7 +67,7 @@ def _call(case: Case, backend: str) -> Callable[[], Any]:
 
 
 def _full(case: Case) -> tuple[Any, ...]:
-    """Return the arguments of a backend, which unlike those of the op hold a tensor of start indices."""
+    """Return the arguments of a backend, which unlike those of the op include a tensor of start indices."""
     if case.op == "farthest_point_sample":
         points = case.arguments[0]
         return (*case.arguments, torch.zeros(len(points), dtype=torch.int64, device=points.device))
@@ -75,7 +75,7 @@ def _full(case: Case) -> tuple[Any, ...]:
 
 
 def answer(case: Case) -> Callable[[Any], Tensor]:
-    """Return what makes a result of the op comparable with those of other packages."""
+    """Return a function that makes a result of the op comparable with those of other packages."""
     if case.op in ("knn", "three_nn"):
         return lambda result: result[0]
     return lambda result: result
@@ -90,7 +90,7 @@ def _batch_vector(clouds: Tensor) -> Tensor:
 
 
 def _concatenated(points: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the clouds as torch-cluster wants them: one after the other, and which cloud each point is of."""
+    """Return the clouds in the format of torch-cluster: concatenated, with the index of each point's cloud."""
     return points.flatten(0, 1), query.flatten(0, 1), _batch_vector(points), _batch_vector(query)
 
 
@@ -130,7 +130,7 @@ def _farthest_peers(case: Case) -> Iterator[Contender]:
         as_points = open3d.utility.Vector3dVector
         as_clouds = [open3d.geometry.PointCloud(as_points(array.astype("float64"))) for array in arrays]
 
-        def look_up(sampled: list[Any]) -> Tensor:  # it returns points, not indices
+        def look_up(sampled: list[Any]) -> Tensor:  # open3d returns points, not indices
             index = []
             for array, picked in zip(arrays, sampled, strict=True):
                 place = {row.tobytes(): i for i, row in enumerate(array)}
@@ -210,12 +210,12 @@ def _ball_peers(case: Case) -> Iterator[Contender]:
         yield Contender(
             "torch-cluster",
             lambda: torch_cluster.radius(x, y, radius, in_x, in_y, max_num_neighbors=k),
-            lambda edges: edges,  # other hits than the lowest: not comparable
+            lambda edges: edges,  # not the hits of lowest index, so not comparable
         )
 
 
 def _row_peers(case: Case) -> Iterator[Contender]:
-    """Flat indexing, which does not see where an index leaves its cloud."""
+    """Yield flat indexing, which does not check that an index stays in its cloud."""
     features, index = case.arguments
     b, n, c = features.shape
     clouds = torch.arange(b, device=index.device).view(-1, *[1] * (index.ndim - 1))
@@ -251,7 +251,7 @@ PEERS: dict[str, Callable[[Case], Iterator[Contender]]] = {
 
 
 def expected(case: Case) -> Any:
-    """Return what the torch backend returns, the judge of all others."""
+    """Return the result of the torch backend, with which all others are compared."""
     if case.grad is not None:
         return _call(case, "torch")()
     return getattr(vectorized, case.op)(*_full(case))

@@ -1,11 +1,11 @@
-"""Share of a training step that the ops on points take, forward and backward, by op.
+"""Measure the share of each op on points in a training step, forward and backward.
 
 python benchmarks/ops_share.py [cfgs/modelnet40_hierarchy.yaml] [key=value ...] [--clouds 4] [--steps 5]
 
 One step is forward, cross-entropy, backward and AdamW of the classifier of a config on random clouds, under torch's
-profiler. An op's time is that of its custom op, or of the torch operation where the backend is torch; the attention
-between latents and tokens is the model's own work and printed apart. The figures are medians over the steps. Measure
-with OMP_NUM_THREADS=1 where the machine does other things.
+profiler. The time of an op is that of its custom op, or of the torch operation if the backend is torch. Attention
+between latents and tokens is printed but not counted, since it is not an op on points. Figures are medians over the
+steps. On a busy machine, use OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def main() -> None:
     )
     parser.add_argument("config", nargs="?", default=str(ROOT / "cfgs" / "modelnet40_hierarchy.yaml"))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--clouds", type=int, default=4, help="clouds in a batch")
-    parser.add_argument("--points", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--clouds", type=int, default=4, help="clouds per batch (default: 4)")
+    parser.add_argument("--points", type=int, default=1024, help="points per cloud (default: 1024)")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps (default: 5)")
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
@@ -68,7 +68,7 @@ def main() -> None:
     attention = {name for name in medians if "attention" in name}
     print(
         f"{Path(options.config).stem}, {options.clouds}x{options.points:,}, {torch.get_num_threads()} threads: "
-        f"{whole:.1f} ms a step"
+        f"{whole:.1f} ms per step"
     )
     for name in sorted(medians, key=lambda name: (name in attention, -medians[name])):
         apart = "  (not counted)" if name in attention else ""

@@ -1,4 +1,4 @@
-"""What the benchmarks share: how they time, the page they write to, and where a figure says it comes from."""
+"""Shared by the benchmarks: timing, the page they write, and a line on the origin of the figures."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def commit() -> str:
 
 
 def origin(script: str, device: str) -> str:
-    """Return the command, the day, the commit and the machine."""
+    """Return a sentence with the command, date, commit and machine."""
     today = datetime.datetime.now(datetime.timezone.utc).date()
     command = " ".join(["python", f"benchmarks/{script}", *sys.argv[1:]])
     return f"`{command}`, {today}, commit {commit()}; {machine(device)}."
 
 
 def write(name: str, heading: str, section: str, page: Path = PAGE) -> None:
-    """Put the section between the markers of ``name``, and those on the page first if need be."""
+    """Write the section between the markers of ``name``. Missing markers are first added at the end of the page."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = page.read_text(encoding="utf-8") if page.exists() else "# Benchmarks\n"
     if begin not in text:
@@ -54,11 +54,11 @@ def write(name: str, heading: str, section: str, page: Path = PAGE) -> None:
     page.write_text(f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
-SECONDS_EACH = 3.0  # what has used so much time sits out the other rounds, after three at least
+SECONDS_EACH = 3.0  # a function that has run this long skips further rounds, after at least three
 
 
 def interleaved(runs: list[Callable[[], Any]], rounds: int, device: str, clock: str = "wall") -> list[float]:
-    """Run all in turn, round after round, each right after an untimed run of itself; return medians in ms."""
+    """Return medians in ms over interleaved rounds. Each timed run directly follows an untimed one of the same."""
     now = time.process_time if clock == "cpu" else time.perf_counter
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):

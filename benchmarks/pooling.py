@@ -1,9 +1,9 @@
-"""Max-pooling over groups: each backend of `group_max` and torch's max, forward and backward.
+"""Time max-pooling over groups, forward and backward, with each backend of `group_max` and with torch.max.
 
 python benchmarks/pooling.py [--clouds 32] [--groups 256] [--neighbors 24] [--channels 64] [--rounds 7]
 
-All must give the same maxima (checked first); they run in turn, and medians are printed. As after a ReLU, half of the
-numbers are zero.
+All have to give the same maxima, which is checked first. They run in interleaved rounds, and medians are printed. Half
+of the inputs are zero, as after a ReLU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bixt3d.training.allocator import keep_freed_memory
 
 
 def compare(shape: tuple[int, int, int, int], dtype: torch.dtype, rounds: int) -> None:
-    """Print the medians of every way on numbers of one type."""
+    """Print the medians of every implementation for one dtype."""
     clouds, groups, _, channels = shape
     grouped = torch.randn(shape).relu().to(dtype).requires_grad_()
     grad = torch.randn(clouds, groups, channels).to(dtype)

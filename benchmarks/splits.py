@@ -1,12 +1,13 @@
-"""How near the clouds of val and test lie to those of train, and what copying the nearest one's label is worth.
+"""Measure how near clouds of val and test are to those of train, and the accuracy of a nearest-neighbour classifier.
 
 python benchmarks/splits.py DIR [--candidates 24]
 
-DIR holds ModelNet40. The distance of two clouds is Chamfer's: from a point to the nearest one of the other cloud,
-averaged over the points of both, in units of the sphere that each cloud fills. It is taken to the training clouds whose
-filled cells (16 along an axis, blurred) are most alike, `--candidates` of them. The row "train" measures as many
-training clouds as val has against all others. A classifier that learns nothing and selects nothing tells how hard the
-splits are without any model; "test's shares" weighs the accuracy of each class by its share of test.
+DIR holds ModelNet40. Clouds are compared by Chamfer distance: the distance from a point to the nearest one of the other
+cloud, averaged over the points of both, in units of the radius of each cloud's sphere. It is computed only to the
+`--candidates` training clouds with the most similar occupied cells (16 along each axis, blurred). The row "train"
+compares as many training clouds as val has with all others. A classifier that copies the label of the nearest cloud
+learns and selects nothing, and so shows how hard the splits are without a model. "test's shares" weights the accuracy
+of each class by its share of test.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CELLS = 16
 
 
 def occupancy(points: Tensor) -> Tensor:
-    """Describe ``(B, N, 3)`` points in [-1, 1] by their share in each blurred cell, its root: ``(B, 4096)``."""
+    """Describe ``(B, N, 3)`` points in [-1, 1] by the root of their share in each blurred cell, ``(B, 4096)``."""
     cell = ((points + 1) / 2 * CELLS).long().clamp(0, CELLS - 1)
     flat = (cell[..., 0] * CELLS + cell[..., 1]) * CELLS + cell[..., 2]
     counts = torch.zeros(len(points), CELLS**3).scatter_add_(1, flat, torch.ones(flat.shape))
@@ -34,7 +35,7 @@ def occupancy(points: Tensor) -> Tensor:
 
 
 def chamfer(cloud: Tensor, others: Tensor) -> Tensor:
-    """Measure the distance of ``(N, 3)`` to each of ``(B, N', 3)``: ``(B,)``, the mean of both directions."""
+    """Return the distance of ``(N, 3)`` to each of ``(B, N', 3)``, ``(B,)``: the mean of both directions."""
     repeated = cloud.expand(len(others), -1, -1)
     there = knn(repeated, others, 1)[0].sqrt().mean(dim=(1, 2))
     back = knn(others, repeated, 1)[0].sqrt().mean(dim=(1, 2))
@@ -44,9 +45,9 @@ def chamfer(cloud: Tensor, others: Tensor) -> Tensor:
 def nearest(
     queries: Tensor, train: Tensor, candidates: int, own: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Find the nearest of the clouds ``train`` for each query: its distance and its index, ``(Q,)`` each.
+    """Return distance and index of the nearest of the clouds ``train`` for each query, ``(Q,)`` each.
 
-    ``own`` are the places of the queries in ``train`` where they are part of it; these do not count.
+    ``own`` holds the indices of the queries in ``train``, if they are part of it, to exclude them.
     """
     alike = occupancy(queries) @ occupancy(train).T
     if own is not None:
@@ -65,8 +66,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("root", metavar="DIR")
-    parser.add_argument("--candidates", type=int, default=24)
+    parser.add_argument("root", metavar="DIR", help="folder of ModelNet40")
+    parser.add_argument(
+        "--candidates", type=int, default=24, help="training clouds compared per cloud (default: 24)"
+    )
     options = parser.parse_args()
     dataset = ModelNet40(options.root)
     clouds = {split: dataset.load(split) for split in ("train", "val", "test")}
