@@ -13,7 +13,7 @@ from ..layers.plain import is_plain
 from ..ops import group_max
 from .decoder import PointMLPDecoder
 from .outputs import Level
-from .points import check_channels, enough_points, fewest_points
+from .points import check_channels, check_in_channels, enough_points, fewest_points
 
 
 class PointMLPStage(nn.Module):
@@ -112,8 +112,7 @@ class PointMLPEncoder(nn.Module):
                     f"{name}: expected {len(width_factors)} numbers, one for each of width_factors, got "
                     f"{len(values)}."
                 )
-        if in_channels not in (3, 6):
-            raise ValueError(f"in_channels: expected 3 (xyz) or 6 (xyz and normal), got {in_channels}.")
+        check_in_channels(in_channels)
         self.in_channels = in_channels
         self.embedding = LinearNormAct(in_channels, embedding_dim, bias=bias)
         self.stages = nn.ModuleList()

@@ -12,7 +12,7 @@ from ..layers import LinearNormAct
 from ..ops import ball_query, farthest_point_sample, gather_points, group_max, group_points
 from .outputs import Level
 from .pointmlp import PointMLPClassifier
-from .points import check_channels, enough_points
+from .points import check_channels, check_in_channels, enough_points
 
 
 class PointwiseMLP(nn.Sequential):
@@ -66,7 +66,7 @@ class PointNet2Encoder(nn.Module):
         widths: channels after each linear map, one list per set abstraction and one for the final MLP.
 
     Raises:
-        ValueError: the lists differ in length.
+        ValueError: the lists differ in length, or ``in_channels`` is neither 3 nor 6.
 
     Source: Qi et al., PointNet++ (2017), section 3.2, and appendix B.1 for the sizes; Qi et al., PointNet (2017),
     section 4.2.
@@ -88,6 +88,7 @@ class PointNet2Encoder(nn.Module):
                 f"widths for what follows them, got {len(num_samples)}, {len(radii)}, {len(max_neighbors)} and "
                 f"{len(widths)}."
             )
+        check_in_channels(in_channels)
         self.in_channels = in_channels
         dims = [in_channels - 3, *(stage[-1] for stage in widths)]
         self.stages = nn.ModuleList(

@@ -33,6 +33,16 @@ def enough_points(points: Tensor, min_points: int) -> None:
     )
 
 
+def check_in_channels(in_channels: int) -> None:
+    """Check that a model is built for xyz, or for xyz and normal.
+
+    Raises:
+        ValueError: ``in_channels`` is neither 3 nor 6.
+    """
+    if in_channels not in (3, 6):
+        raise ValueError(f"in_channels: expected 3 (xyz) or 6 (xyz and normal), got {in_channels}.")
+
+
 def check_channels(points: Tensor, in_channels: int) -> None:
     """Check that points have shape ``(B, N, in_channels)``.
 

@@ -93,3 +93,5 @@ def test_bad_input():
         model(torch.rand(1, 20, 6))
     with pytest.raises(ValueError, match=r"expected a number for each set abstraction, .* 2, 1, 2 and 3"):
         PointNet2Encoder(**{**SMALL, "radii": (0.5,)})
+    with pytest.raises(ValueError, match=r"in_channels: expected 3 .* or 6 .*, got 4"):
+        PointNet2Encoder(in_channels=4)
