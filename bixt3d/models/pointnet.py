@@ -29,7 +29,7 @@ class SetAbstraction(nn.Module):
     Args:
         in_dim: number of feature channels, 0 for none.
         widths: channels after each linear map.
-        num_samples: number of points sampled.
+        num_samples: number of points sampled. A smaller cloud keeps all of its points.
         radius: radius of the balls, in the unit of the points.
         max_neighbors: maximum number of points per ball. A ball with fewer repeats its first point.
 
@@ -46,8 +46,12 @@ class SetAbstraction(nn.Module):
         self.mlp = PointwiseMLP(3 + in_dim, widths)
 
     def forward(self, features: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features ``(B, N, in_dim)`` at points ``(B, N, 3)`` to ``(B, num_samples, widths[-1])`` and their xyz."""
-        centers = gather_points(points, farthest_point_sample(points, self.num_samples))
+        """Map features ``(B, N, in_dim)`` at points ``(B, N, 3)`` to ``(B, S, widths[-1])`` and their xyz.
+
+        S is ``num_samples``, or N if that is smaller.
+        """
+        count = torch.sym_min(self.num_samples, points.shape[1])  # not fixed in a traced graph
+        centers = gather_points(points, farthest_point_sample(points, count))
         index = ball_query(centers, points, self.radius, self.max_neighbors)
         apart = group_points(points, index) - centers.unsqueeze(2)
         apart = apart.to(features.dtype)
@@ -71,6 +75,8 @@ class PointNet2Encoder(nn.Module):
     Source: Qi et al., PointNet++ (2017), section 3.2, and appendix B.1 for the sizes; Qi et al., PointNet (2017),
     section 4.2.
     """
+
+    min_points = 1
 
     def __init__(
         self,
@@ -99,12 +105,6 @@ class PointNet2Encoder(nn.Module):
         )
         self.last = PointwiseMLP(3 + dims[-2], widths[-1])
         self.level_dims = tuple(dims)
-        self._min_points = max(num_samples, default=1)
-
-    @property
-    def min_points(self) -> int:
-        """Minimum number of points that every stage accepts."""
-        return self._min_points
 
     def forward(self, points: Tensor) -> list[Level]:
         """Return the input features of points ``(B, N, in_channels)`` and the output of each stage.

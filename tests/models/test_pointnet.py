@@ -84,11 +84,29 @@ def test_a_shift_of_the_cloud_is_seen_by_the_last_stage_alone():
     assert not torch.allclose(model(points), model(points + shift), atol=1e-3)
 
 
+def test_a_small_cloud_keeps_all_its_points():
+    model = small()
+    points = torch.rand(2, 7, 3)
+    _, first, second, _ = model.encoder(points)
+    assert torch.equal(first.centers.sort(dim=1).values, points.sort(dim=1).values)
+    assert second.centers.shape == (2, 5, 3)
+    assert model(points[:, :1]).isfinite().all()
+
+
+def test_one_graph_serves_clouds_of_any_size():
+    model = small()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for i, (clouds, count) in enumerate([(2, 40), (3, 50), (4, 9)]):
+        points = torch.rand(clouds, count, 3)
+        with torch.no_grad(), torch.compiler.set_stance("fail_on_recompile" if i else "default"):
+            torch.testing.assert_close(compiled(points), model(points))
+    torch.compiler.reset()
+
+
 def test_bad_input():
     model = small()
-    assert model.min_points == 12
-    with pytest.raises(ValueError, match=r"points: expected at least 12 in each cloud .*, got 11"):
-        model(torch.rand(1, 11, 3))
+    with pytest.raises(ValueError, match=r"points: expected at least 1 in each cloud .*, got 0"):
+        model(torch.rand(1, 0, 3))
     with pytest.raises(ValueError, match=r"expected shape \(B, N, 3\) with xyz, got \(1, 20, 6\)"):
         model(torch.rand(1, 20, 6))
     with pytest.raises(ValueError, match=r"expected a number for each set abstraction, .* 2, 1, 2 and 3"):
