@@ -50,7 +50,7 @@ class SetAbstraction(nn.Module):
 
         S is ``num_samples``, or N if that is smaller.
         """
-        count = torch.sym_min(self.num_samples, points.shape[1])  # not fixed in a traced graph
+        count = min(self.num_samples, points.shape[1])
         centers = gather_points(points, farthest_point_sample(points, count))
         index = ball_query(centers, points, self.radius, self.max_neighbors)
         apart = group_points(points, index) - centers.unsqueeze(2)
