@@ -136,15 +136,22 @@ class PointTokenizer(nn.Module):
         Raises:
             ValueError: points of another shape.
         """
-        if points.dim() != 3 or points.shape[-1] != self.in_channels:
-            kind = {3: " with xyz", 6: " with xyz and normal"}.get(self.in_channels, "")
-            raise ValueError(
-                f"points: expected shape (B, N, {self.in_channels}){kind}, got {tuple(points.shape)}."
-            )
+        check_channels(points, self.in_channels)
         encoded = self.encoding(points)
         # also works for a replaced projection: adapters keep weights in submodules, quantised maps have no parameters
         dtypes = [p.dtype for p in self.proj.parameters() if p.is_floating_point()]
         return self.proj(encoded.to(dtypes[0] if dtypes else torch.float32))
+
+
+def check_channels(points: Tensor, in_channels: int) -> None:
+    """Check that points have shape ``(B, N, in_channels)``.
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    if points.dim() != 3 or points.shape[-1] != in_channels:
+        kind = {3: " with xyz", 6: " with xyz and normal"}.get(in_channels, "")
+        raise ValueError(f"points: expected shape (B, N, {in_channels}){kind}, got {tuple(points.shape)}.")
 
 
 def is_plain_tokenizer(tokenizer: nn.Module) -> bool:

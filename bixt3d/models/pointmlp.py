@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ..layers import AffineGrouping, LinearNormAct, PointwiseResidual
 from ..layers.affine_grouping import map_groups
 from ..layers.plain import is_plain
+from ..layers.positional import check_channels
 from ..ops import group_max
 from .decoder import PointMLPDecoder
 from .outputs import Level
-from .points import check_channels, check_in_channels, enough_points, fewest_points
+from .points import check_in_channels, enough_points, fewest_points
 
 
 class PointMLPStage(nn.Module):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import LinearNormAct
+from ..layers.positional import check_channels
 from ..ops import ball_query, farthest_point_sample, gather_points, group_max, group_points
 from .outputs import Level
 from .pointmlp import PointMLPClassifier
-from .points import check_channels, check_in_channels, enough_points
+from .points import check_in_channels, enough_points
 
 
 class PointwiseMLP(nn.Sequential):

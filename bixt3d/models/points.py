@@ -41,16 +41,3 @@ def check_in_channels(in_channels: int) -> None:
     """
     if in_channels not in (3, 6):
         raise ValueError(f"in_channels: expected 3 (xyz) or 6 (xyz and normal), got {in_channels}.")
-
-
-def check_channels(points: Tensor, in_channels: int) -> None:
-    """Check that points have shape ``(B, N, in_channels)``.
-
-    Raises:
-        ValueError: they have another shape.
-    """
-    if points.dim() != 3 or points.shape[-1] != in_channels:
-        kind = "xyz" if in_channels == 3 else "xyz and normal"
-        raise ValueError(
-            f"points: expected shape (B, N, {in_channels}) with {kind}, got {tuple(points.shape)}."
-        )
